@@ -1,0 +1,191 @@
+"""The whole network and its sizes.
+
+Source: arXiv 2408.03885 (there called GlintIQA) and the authors' PyTorch implementation.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from glpi_jax.errors import GlpiError
+from glpi_jax.models.integration import CLFE, CWSA, SIEM, QualityHead
+from glpi_jax.models.layers import Dtype, torch_dense
+from glpi_jax.models.vit import ViT
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """The numbers that make a GLPI network.
+
+    Attributes:
+        crop: side of the input crop in pixels; a multiple of `patch`.
+        patch: side of a ViT patch; 16, since ResNet's layer3 has stride 16.
+        dim: width d of a token.
+        depth: blocks of the full ViT that a checkpoint holds; blocks behind the last tap never
+            reach the score and are neither built nor computed.
+        heads: attention heads of the ViT.
+        mlp_hidden: hidden width of the ViT's MLPs.
+        taps: the four ViT blocks, counted from 0, that feed the stack.
+        stem, widths, blocks: ResNet stem channels, bottleneck widths and blocks of its stages.
+    """
+
+    crop: int
+    patch: int
+    dim: int
+    depth: int
+    heads: int
+    mlp_hidden: int
+    taps: tuple[int, ...]
+    stem: int
+    widths: tuple[int, ...]
+    blocks: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens N of a crop, without the class token."""
+        return (self.crop // self.patch) ** 2
+
+
+def _official(dim: int, heads: int) -> Size:
+    return Size(
+        crop=224,
+        patch=16,
+        dim=dim,
+        depth=12,
+        heads=heads,
+        mlp_hidden=4 * dim,
+        taps=(6, 7, 8, 9),
+        stem=64,
+        widths=(64, 128, 256),
+        blocks=(3, 4, 6),
+    )
+
+
+SIZES: dict[str, Size] = {
+    "glpi_s16": _official(dim=384, heads=6),
+    "glpi_b16": _official(dim=768, heads=12),
+    "glpi_ti16": _official(dim=192, heads=3),
+    # Trains from scratch on two CPU cores in minutes.
+    "glpi_demo": Size(
+        crop=96,
+        patch=16,
+        dim=96,
+        depth=4,
+        heads=3,
+        mlp_hidden=192,
+        taps=(0, 1, 2, 3),
+        stem=24,
+        widths=(16, 24, 48),
+        blocks=(1, 1, 1),
+    ),
+}
+
+
+class GLPI(nn.Module):
+    """GLPI: ViT and ResNet features, integrated progressively into one quality score.
+
+    Attributes:
+        size: the numbers of the network.
+        dropout: rate of every dropout (0.5 in the paper).
+        batch_norm_inference_stages: ResNet parts whose BatchNorm stays in inference mode while
+            training; empty in the official recipe, also for the frozen stages.
+        dtype: compute dtype, float32 or bfloat16. Parameters, softmax, L2 norms, normalisations
+            and the score are float32 either way.
+    """
+
+    size: Size
+    dropout: float
+    batch_norm_inference_stages: tuple[str, ...] = ()
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Score crops.
+
+        Args:
+            images: (B, crop, crop, 3), float, normalised by (x/255 − 0.5)/0.5.
+            train: dropout on (needs the rng `dropout`) and BatchNorm on batch statistics (apply
+                with `mutable=["batch_stats"]`).
+
+        Returns:
+            The scores (B,) float32, and every intermediate by name: `vgfe_0…3`, `clfe_0…2`,
+            `local`, `stage_0…3`, each (B, N, d), and `pooled` (B, d).
+
+        Raises:
+            GlpiError: the images have another shape.
+        """
+        size = self.size
+        if images.shape[1:] != (size.crop, size.crop, 3):
+            raise GlpiError(
+                f"the model takes crops of shape (batch, {size.crop}, {size.crop}, 3), "
+                f"got {images.shape}"
+            )
+        images = images.astype(self.dtype)
+        taps: dict[str, jax.Array] = {}
+
+        vit = ViT(
+            size.dim, size.heads, size.mlp_hidden, size.patch, size.taps, self.dtype, name="vgfe"
+        )
+        _, blocks = vit(images)
+        global_features = [blocks[f"block_{i}"] for i in size.taps]
+        for i, tokens in enumerate(global_features):
+            taps[f"vgfe_{i}"] = tokens
+
+        clfe = CLFE(
+            size.dim,
+            size.patch,
+            size.stem,
+            size.widths,
+            size.blocks,
+            self.batch_norm_inference_stages,
+            self.dtype,
+            name="clfe",
+        )
+        local_features = clfe(images, train)
+        for i, tokens in enumerate(local_features):
+            taps[f"clfe_{i}"] = tokens
+
+        x = jnp.concatenate(local_features, -1).swapaxes(1, 2)  # (B, 3d, N)
+        x = CWSA(self.dropout, self.dtype, name="local_cwsa")(x, train).swapaxes(1, 2)
+        x = torch_dense(size.dim, x.shape[-1], self.dtype, "local_projection")(x)
+        taps["local"] = x  # (B, N, d)
+
+        for i, tokens in enumerate(global_features):
+            x = jnp.concatenate([tokens, x], -1).swapaxes(1, 2)  # (B, 2d, N)
+            x = CWSA(self.dropout, self.dtype, name=f"cwsa{i + 1}")(x, train)
+            x = SIEM(size.dim, self.dtype, name=f"siem{i + 1}")(x)
+            taps[f"stage_{i}"] = x  # (B, N, d)
+
+        pooled = jnp.mean(x.astype(jnp.float32), 1)
+        taps["pooled"] = pooled
+        score = QualityHead(self.dropout, self.dtype, name="quality_head")(pooled, train)
+        return score, taps
+
+
+def build(
+    name: str,
+    *,
+    dropout: float,
+    dtype: str = "float32",
+    batch_norm_inference_stages: tuple[str, ...] = (),
+) -> GLPI:
+    """Make a GLPI of a named size.
+
+    Args:
+        name: a key of `SIZES`.
+        dropout: rate of every dropout, 0 ≤ rate < 1.
+        dtype: compute dtype, "float32" or "bfloat16".
+        batch_norm_inference_stages: see `GLPI`.
+
+    Raises:
+        GlpiError: the name or the dtype is unknown.
+    """
+    if name not in SIZES:
+        raise GlpiError(f"unknown model size '{name}': choose one of {', '.join(SIZES)}")
+    if dtype not in ("float32", "bfloat16"):
+        raise GlpiError(f"unknown compute dtype '{dtype}': choose float32 or bfloat16")
+    return GLPI(SIZES[name], dropout, tuple(batch_norm_inference_stages), jnp.dtype(dtype))

@@ -1,0 +1,136 @@
+"""Progressive integration: patch embedding of CNN taps, CWSA, SIEM, the stack and the head.
+
+Source: arXiv 2408.03885, section III, and the authors' PyTorch implementation.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from glpi_jax.models.layers import (
+    Dtype,
+    layer_norm,
+    torch_bias_init,
+    torch_dense,
+    torch_kernel_init,
+)
+from glpi_jax.models.resnet import ResNet
+
+CWSA_NORM_EPSILON = 1e-5
+L2_EPSILON = 1e-12
+
+
+def scramble(y: jax.Array) -> jax.Array:
+    """Transpose y (B, C, N) to (B, N, C) and read its memory again as (B, C, N).
+
+    Not a transpose back: the authors' code reshapes, and their checkpoints are trained with it.
+    """
+    return y.transpose(0, 2, 1).reshape(y.shape)
+
+
+def _l2_normalize(x: jax.Array) -> jax.Array:
+    """torch.nn.functional.normalize over the last axis, in float32."""
+    x = x.astype(jnp.float32)
+    # The square root has no gradient at zero: take it of a positive number there.
+    squared = jnp.sum(jnp.square(x), -1, keepdims=True)
+    norm = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), 0.0)
+    return x / jnp.maximum(norm, L2_EPSILON)
+
+
+class CWSA(nn.Module):
+    """Channel-wise self-attention: channels attend to channels, each described by its N tokens."""
+
+    dropout: float
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Map x (B, C, N) to (B, C, N)."""
+        tokens = x.shape[-1]
+        q = _l2_normalize(torch_dense(tokens, tokens, self.dtype, "c_q")(x)).astype(self.dtype)
+        k = _l2_normalize(torch_dense(tokens, tokens, self.dtype, "c_k")(x)).astype(self.dtype)
+        v = torch_dense(tokens, tokens, self.dtype, "c_v")(x)
+        logits = (q @ k.swapaxes(-1, -2)).astype(jnp.float32) * tokens**-0.5  # (B, C, C)
+        y = nn.softmax(logits).astype(self.dtype) @ v  # (B, C, N)
+        y = nn.Dropout(self.dropout, deterministic=not train)(scramble(y))
+        return x + layer_norm(CWSA_NORM_EPSILON, "norm")(y).astype(self.dtype)
+
+
+class SIEM(nn.Module):
+    """Spatial integration: one 3×3 convolution over the token grid, nothing else."""
+
+    features: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map x (B, C, N), N tokens of a square grid, to tokens (B, N, features)."""
+        batch, channels, tokens = x.shape
+        side = round(tokens**0.5)
+        grid = x.transpose(0, 2, 1).reshape(batch, side, side, channels)
+        y = nn.Conv(
+            self.features,
+            (3, 3),
+            padding=1,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=torch_kernel_init,
+            name="conv",
+        )(grid)
+        return y.reshape(batch, tokens, self.features)
+
+
+class CLFE(nn.Module):
+    """CNN local features: three ResNet stages, each embedded into the ViT's token grid."""
+
+    dim: int
+    patch: int
+    stem: int
+    widths: tuple[int, ...]
+    blocks: tuple[int, ...]
+    inference_stages: tuple[str, ...]
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> list[jax.Array]:
+        """Map normalised images (B, H, W, 3) to one token matrix (B, N, d) for each stage."""
+        resnet = ResNet(
+            self.stem,
+            self.widths,
+            self.blocks,
+            self.inference_stages,
+            self.dtype,
+            name="backbone",
+        )
+        _, stages = resnet(images, train)
+        embedded = []
+        for i, features in enumerate(stages.values(), 1):
+            kernel = self.patch // (2 ** (i + 1))  # stage strides 4, 8, 16: kernels 4, 2, 1
+            fan_in = kernel * kernel * features.shape[-1]
+            tokens = nn.Conv(
+                self.dim,
+                (kernel, kernel),
+                (kernel, kernel),
+                "VALID",
+                dtype=self.dtype,
+                kernel_init=torch_kernel_init,
+                bias_init=torch_bias_init(fan_in),
+                name=f"patch_embed{i}",
+            )(features)
+            embedded.append(tokens.reshape(images.shape[0], -1, self.dim))
+        return embedded
+
+
+class QualityHead(nn.Module):
+    """Regression of the pooled feature to one score."""
+
+    dropout: float
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Map x (B, d) to scores (B,), float32."""
+        dim = x.shape[-1]
+        x = nn.gelu(torch_dense(dim, dim, self.dtype, "fc1")(x), approximate=False)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return torch_dense(1, dim, self.dtype, "fc2")(x)[:, 0].astype(jnp.float32)

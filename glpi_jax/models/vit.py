@@ -1,0 +1,116 @@
+"""Vision Transformer branch (VGFE): timm's pre-norm ViT, up to the last block that is used.
+
+Source: timm `vision_transformer.py` (`vit_small_patch16_224`), as the authors' VGFE calls it: the
+outputs of chosen blocks, class token dropped, without the final norm.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from glpi_jax.models.layers import Dtype, layer_norm
+
+LAYER_NORM_EPSILON = 1e-6
+_dense_init = nn.initializers.truncated_normal(0.02)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with one fused qkv projection; the softmax in float32."""
+
+    heads: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map tokens x (B, T, d) to (B, T, d)."""
+        batch, tokens, dim = x.shape
+        head_dim = dim // self.heads
+        qkv = nn.Dense(3 * dim, dtype=self.dtype, kernel_init=_dense_init, name="qkv")(x)
+        qkv = qkv.reshape(batch, tokens, 3, self.heads, head_dim).transpose(2, 0, 3, 1, 4)
+        q, k, v = qkv  # each (B, heads, T, head_dim)
+        logits = (q * head_dim**-0.5) @ k.swapaxes(-1, -2)  # (B, heads, T, T)
+        weights = nn.softmax(logits.astype(jnp.float32)).astype(self.dtype)
+        x = (weights @ v).transpose(0, 2, 1, 3).reshape(batch, tokens, dim)
+        return nn.Dense(dim, dtype=self.dtype, kernel_init=_dense_init, name="proj")(x)
+
+
+class MLP(nn.Module):
+    """Two dense layers with an exact (erf) GELU between them."""
+
+    hidden: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map tokens x (B, T, d) to (B, T, d)."""
+        dim = x.shape[-1]
+        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=_dense_init, name="fc1")(x)
+        x = nn.gelu(x, approximate=False)
+        return nn.Dense(dim, dtype=self.dtype, kernel_init=_dense_init, name="fc2")(x)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    heads: int
+    mlp_hidden: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map tokens x (B, T, d) to (B, T, d)."""
+        y = layer_norm(LAYER_NORM_EPSILON, "norm1")(x).astype(self.dtype)
+        x = x + SelfAttention(self.heads, self.dtype, name="attn")(y)
+        y = layer_norm(LAYER_NORM_EPSILON, "norm2")(x).astype(self.dtype)
+        return x + MLP(self.mlp_hidden, self.dtype, name="mlp")(y)
+
+
+class ViT(nn.Module):
+    """ViT trunk that stops after the last tapped block.
+
+    Attributes:
+        dim: width d of a token.
+        heads: attention heads.
+        mlp_hidden: hidden width of the MLPs.
+        patch: side of a patch in pixels.
+        taps: blocks (counted from 0) whose outputs are returned.
+        dtype: compute dtype.
+    """
+
+    dim: int
+    heads: int
+    mlp_hidden: int
+    patch: int
+    taps: tuple[int, ...]
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Run on normalised images (B, H, W, 3).
+
+        Returns:
+            The last tap, and all taps `block_<i>`; each (B, N, d), N patches in row-major order.
+        """
+        batch = images.shape[0]
+        x = nn.Conv(
+            self.dim,
+            (self.patch, self.patch),
+            (self.patch, self.patch),
+            "VALID",
+            dtype=self.dtype,
+            name="patch_embed",
+        )(images)
+        x = x.reshape(batch, -1, self.dim)
+        cls_token = self.param("cls_token", nn.initializers.normal(1e-6), (1, 1, self.dim))
+        position = self.param(
+            "pos_embed", nn.initializers.normal(0.02), (1, x.shape[1] + 1, self.dim)
+        )
+        cls = jnp.broadcast_to(cls_token, (batch, 1, self.dim)).astype(self.dtype)
+        x = jnp.concatenate([cls, x], axis=1) + position.astype(self.dtype)
+
+        taps = {}
+        for i in range(max(self.taps) + 1):
+            x = Block(self.heads, self.mlp_hidden, self.dtype, name=f"blocks_{i}")(x)
+            if i in self.taps:
+                taps[f"block_{i}"] = x[:, 1:]
+        return x[:, 1:], taps

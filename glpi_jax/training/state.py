@@ -1,0 +1,86 @@
+"""Everything that a training step reads and writes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from glpi_jax.models.glpi import GLPI
+from glpi_jax.training.optimizer import split_params
+from glpi_jax.training.sharding import replicated
+
+
+@flax.struct.dataclass
+class TrainState:
+    """State of training after `step` steps.
+
+    Attributes:
+        step: int32 scalar.
+        params: parameter tree, float32, frozen ones included.
+        batch_stats: running statistics of BatchNorm, float32.
+        opt_state: optimizer state of the trainable parameters, flat by path.
+        dropout_key: raw uint32 key data; step t draws from fold_in(key, t).
+    """
+
+    step: jax.Array
+    params: dict[str, Any]
+    batch_stats: dict[str, Any]
+    opt_state: optax.OptState
+    dropout_key: jax.Array
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What `model.apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def init_variables(model: GLPI, seed: int) -> dict[str, Any]:
+    """Initialise a model's variables from a seed."""
+    crop = model.size.crop
+    return model.init(jax.random.key(seed), jnp.zeros((1, crop, crop, 3)))
+
+
+def create_state(
+    model: GLPI,
+    optimizer: optax.GradientTransformation,
+    multipliers: Mapping[str, float | None],
+    *,
+    seed: int,
+    mesh: Mesh,
+    variables: Mapping[str, Any] | None = None,
+) -> TrainState:
+    """Make the state of step 0 on the mesh.
+
+    Args:
+        model: the network.
+        optimizer: from `make_optimizer`.
+        multipliers: from `learning_rate_multipliers`.
+        seed: seeds the parameters and the dropout.
+        mesh: devices that hold the state, replicated.
+        variables: starting weights; initialised from the seed when None.
+    """
+
+    def create(variables: Mapping[str, Any] | None) -> TrainState:
+        if variables is None:
+            variables = init_variables(model, seed)
+        trainable, _ = split_params(variables["params"], multipliers)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=variables["params"],
+            batch_stats=variables["batch_stats"],
+            opt_state=optimizer.init(trainable),
+            dropout_key=jax.random.key_data(jax.random.fold_in(jax.random.key(seed), 1)),
+        )
+
+    return jax.jit(create, out_shardings=replicated(mesh))(variables)
+
+
+def abstract_state(state: TrainState) -> TrainState:
+    """Shapes, dtypes and shardings of a state, to restore a checkpoint into."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
