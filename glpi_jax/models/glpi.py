@@ -71,13 +71,13 @@ SIZES: dict[str, Size] = {
     "glpi_demo": Size(
         crop=96,
         patch=16,
-        dim=96,
+        dim=64,
         depth=4,
-        heads=3,
-        mlp_hidden=192,
+        heads=2,
+        mlp_hidden=128,
         taps=(0, 1, 2, 3),
-        stem=24,
-        widths=(16, 24, 48),
+        stem=16,
+        widths=(16, 32, 64),
         blocks=(1, 1, 1),
     ),
 }

@@ -27,6 +27,21 @@ def _conv(features: int, kernel: int, stride: int, dtype: Dtype, name: str) -> n
     )
 
 
+def _max_pool(x: jax.Array) -> jax.Array:
+    """torch's MaxPool2d(3, stride 2, padding 1) over NHWC, as maxima of strided slices.
+
+    On the CPU its gradient is five times faster than that of `nn.max_pool`. Only where values tie
+    do the gradients differ (shared instead of given to the first); after a ReLU ties are zeros,
+    whose gradient the ReLU drops.
+    """
+    height, width = x.shape[1:3]  # even: crops are multiples of the patch
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    columns = [x[:, :, i : i + width : 2] for i in range(3)]
+    x = jnp.maximum(jnp.maximum(columns[0], columns[1]), columns[2])
+    rows = [x[:, i : i + height : 2] for i in range(3)]
+    return jnp.maximum(jnp.maximum(rows[0], rows[1]), rows[2])
+
+
 class Bottleneck(nn.Module):
     """Bottleneck residual block; the stride sits on the 3×3 convolution (torchvision's V1.5)."""
 
@@ -70,9 +85,7 @@ class ResNet(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Run on normalised images (B, H, W, 3).
 
         Returns:
@@ -81,7 +94,7 @@ class ResNet(nn.Module):
         statistics = train and "stem" not in self.inference_stages
         x = _conv(self.stem, 7, 2, self.dtype, "conv1")(images)
         x = nn.relu(BatchNorm(name="bn1")(x, statistics)).astype(self.dtype)
-        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        x = _max_pool(x)
 
         taps = {}
         for stage, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True), 1):

@@ -60,8 +60,7 @@ def load_torch(source: str | Path | Mapping[str, Any]) -> tuple[GLPI, dict[str, 
     size = _infer_size(arrays, label)
     model = GLPI(size, OFFICIAL_DROPOUT)
     targets = flax_entries(model)
-    shapes = {entry.torch_name: entry.torch_shape for entry in targets}
-    shapes |= _carried_shapes(size)
+    shapes = _carried_shapes(size) | {entry.torch_name: entry.torch_shape for entry in targets}
     _check(arrays, shapes, label)
 
     flat = {

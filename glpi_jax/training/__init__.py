@@ -1,0 +1,1 @@
+"""The recipe: optimizer, sharded step, loop and checkpoints."""

@@ -105,10 +105,11 @@ def make_optimizer(
         optax.add_decayed_weights(weight_decay),
         optax.scale_by_adam(b1=beta1, b2=beta2, eps=epsilon),
     ]
-    if any(m not in (None, 1.0) for m in multipliers.values()):
+    scales = {path: m for path, m in multipliers.items() if m is not None}
+    if set(scales.values()) != {1.0}:
 
         def scale(updates: FlatParams, _: FlatParams | None) -> FlatParams:
-            return {path: u * multipliers[path] for path, u in updates.items()}
+            return {path: u * scales[path] for path, u in updates.items()}
 
         steps.append(optax.stateless(scale))
     steps.append(optax.scale_by_learning_rate(schedule))

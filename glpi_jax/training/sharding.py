@@ -25,7 +25,9 @@ def make_mesh(data: int) -> Mesh:
             f"config.mesh.data = {data}, but there are {len(devices)} devices: "
             "use -1 for all of them"
         )
-    return jax.make_mesh((count,), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices[:count])
+    return jax.make_mesh(
+        (count,), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices[:count]
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,12 +1,13 @@
 """Everything that a training step reads and writes."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 from jax.sharding import Mesh
 
 from glpi_jax.models.glpi import GLPI
@@ -14,8 +15,7 @@ from glpi_jax.training.optimizer import split_params
 from glpi_jax.training.sharding import replicated
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """State of training after `step` steps.
 
     Attributes:
@@ -41,7 +41,7 @@ class TrainState:
 def init_variables(model: GLPI, seed: int) -> dict[str, Any]:
     """Initialise a model's variables from a seed."""
     crop = model.size.crop
-    return model.init(jax.random.key(seed), jnp.zeros((1, crop, crop, 3)))
+    return dict(model.init(jax.random.key(seed), jnp.zeros((1, crop, crop, 3))))
 
 
 def create_state(
@@ -63,24 +63,47 @@ def create_state(
         mesh: devices that hold the state, replicated.
         variables: starting weights; initialised from the seed when None.
     """
-
-    def create(variables: Mapping[str, Any] | None) -> TrainState:
-        if variables is None:
-            variables = init_variables(model, seed)
-        trainable, _ = split_params(variables["params"], multipliers)
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=variables["params"],
-            batch_stats=variables["batch_stats"],
-            opt_state=optimizer.init(trainable),
-            dropout_key=jax.random.key_data(jax.random.fold_in(jax.random.key(seed), 1)),
-        )
-
+    create = functools.partial(_create, model, optimizer, multipliers, seed)
     return jax.jit(create, out_shardings=replicated(mesh))(variables)
 
 
-def abstract_state(state: TrainState) -> TrainState:
+def abstract_state(
+    model: GLPI,
+    optimizer: optax.GradientTransformation,
+    multipliers: Mapping[str, float | None],
+    *,
+    mesh: Mesh,
+) -> TrainState:
     """Shapes, dtypes and shardings of a state, to restore a checkpoint into."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    create = functools.partial(_create, model, optimizer, multipliers, 0)
+    return on_mesh(jax.eval_shape(create, None), mesh)
+
+
+def abstract_variables(model: GLPI, *, mesh: Mesh) -> dict[str, Any]:
+    """Shapes, dtypes and shardings of a model's variables."""
+    return on_mesh(jax.eval_shape(functools.partial(init_variables, model), 0), mesh)
+
+
+def on_mesh(tree: Any, mesh: Mesh) -> Any:
+    """Give a tree of shapes the sharding that the state has on the mesh."""
+    sharding = replicated(mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+def _create(
+    model: GLPI,
+    optimizer: optax.GradientTransformation,
+    multipliers: Mapping[str, float | None],
+    seed: int,
+    variables: Mapping[str, Any] | None,
+) -> TrainState:
+    if variables is None:
+        variables = init_variables(model, seed)
+    trainable, _ = split_params(variables["params"], multipliers)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=optimizer.init(trainable),
+        dropout_key=jax.random.key_data(jax.random.fold_in(jax.random.key(seed), 1)),
     )

@@ -1,0 +1,49 @@
+# make demo        train and test a small model on generated data, and write its report
+# make test        the tests                      (PYTEST_FLAGS="-k metrics" for some of them)
+# make test-torch  the tests that compare with PyTorch; installs it into .venv
+# make lint        ruff, mypy and shellcheck
+# make clean       remove .venv, caches and runs/demo
+#
+# Needs Python 3.11-3.13 and make; everything else goes into .venv, once.
+
+SHELL := /bin/sh
+VENV := .venv
+PYTHON ?=
+DEMO_DIR := runs/demo
+DEMO_FLAGS ?=
+PYTEST_FLAGS ?=
+TORCH := torch==2.13.0
+
+.PHONY: demo test test-torch lint clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.demo-installed
+	$(VENV)/bin/glpi demo --workdir $(DEMO_DIR) $(DEMO_FLAGS)
+
+test: $(VENV)/.test-installed
+	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
+
+test-torch: $(VENV)/.torch-installed
+	$(VENV)/bin/python -m pytest -m torch $(PYTEST_FLAGS)
+
+lint: $(VENV)/.test-installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/shellcheck .ci/run $$(find launch -name '*.sh')
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis $(DEMO_DIR)
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.made: launch/make_venv.sh
+	PYTHON="$(PYTHON)" launch/make_venv.sh $(VENV)
+	touch $@
+
+$(VENV)/.demo-installed $(VENV)/.test-installed: $(VENV)/.%-installed: $(VENV)/.made pyproject.toml requirements.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	touch $@
+
+$(VENV)/.torch-installed: $(VENV)/.test-installed
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
+	touch $@

@@ -1,0 +1,73 @@
+"""The whole config tree, with the official recipe's numbers (arXiv 2408.03885 and its code).
+
+Not an experiment of its own: other configs start from it. Every key can be changed on the command
+line, e.g. `--config.optimizer.learning_rate=1e-4`; unknown keys are errors.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Build the tree."""
+    config = ConfigDict()
+    config.seed = 0  # of initialisation, dropout, order, crops and the split
+    # "strict": a validation part, cut from the training references, selects the epoch and the
+    # test part is touched once.
+    config.protocol = "strict"
+
+    config.model = ConfigDict()
+    config.model.name = "glpi_s16"  # glpi_s16, glpi_b16, glpi_ti16, glpi_demo
+    config.model.dropout = 0.5  # in every CWSA and in the head
+    config.model.dtype = "float32"  # compute: float32 or bfloat16
+    # Parts of the ResNet (stem, layer1, layer2, layer3) whose BatchNorm keeps its running
+    # statistics while training. Empty in the official recipe, also for the frozen parts.
+    config.model.batch_norm_inference_stages = ()
+
+    config.data = ConfigDict()
+    config.data.database = "kadid10k"  # the kind of source: kadid10k, csv
+    config.data.root = ""  # folder of the database
+    config.data.resize = ()  # (height, width) before cropping; () leaves images as they are
+    config.data.resize_method = "bilinear"  # or "bicubic"
+    config.data.apply_orientation = False  # turn as EXIF says; the official loader does not
+    config.data.horizontal_flip = 0.5  # probability
+    config.data.vertical_flip = 0.5  # probability
+    config.data.threads = 4  # that decode and crop
+    config.data.prefetch = 8  # batches ready ahead of the step
+    config.data.cache_bytes = 0  # memory for decoded training images; 0 decodes every time
+
+    config.split = ConfigDict()
+    config.split.train_fraction = 0.8  # of the references (synthetic) or images (authentic)
+    config.split.validation_fraction = 0.2  # of the training references
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 1e-5
+    config.optimizer.cosine_half_period = 30  # T_max, in steps: the rate swings with period 60
+    config.optimizer.warmup_steps = 0
+    config.optimizer.beta1 = 0.9
+    config.optimizer.beta2 = 0.999
+    config.optimizer.epsilon = 1e-8
+    config.optimizer.weight_decay = 1e-5  # L2, added to the gradient
+    # (regular expression over the whole parameter path, multiplier of the learning rate or None
+    # for frozen); the first match holds.
+    config.optimizer.rules = (
+        (r"vgfe/patch_embed/.*", None),
+        (r"vgfe/blocks_[0-4]/.*", None),
+        (r"clfe/backbone/(conv1|bn1|layer[12]_\d+)/.*", None),
+        (r".*", 1.0),
+    )
+
+    config.train = ConfigDict()
+    config.train.batch_size = 32  # global, over all devices and hosts
+    config.train.epochs = 300  # an epoch is one random crop of every training image
+    config.train.log_every_steps = 50
+    config.train.checkpoint_every_steps = 500
+
+    config.evaluation = ConfigDict()
+    config.evaluation.every_epochs = 1
+    config.evaluation.crops = 25  # a crop's scores are averaged to the image's
+    config.evaluation.placement = "random"  # "random", seeded by file name, or "grid"
+    config.evaluation.batch_size = 100  # crops at a time
+
+    config.mesh = ConfigDict()
+    config.mesh.data = -1  # devices that share a batch; -1 is all of them
+    return config

@@ -1,0 +1,57 @@
+"""The demonstration: a small GLPI, trained from scratch on photographs that ship in wheels.
+
+    glpi demo                                             # everything, in minutes on a CPU
+    glpi data demo && glpi train --config configs/demo.py --workdir runs/demo
+
+`configs/demo.py:short` is a minute's version that checks the installation, not the model.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(form: str | None = None) -> ConfigDict:
+    """Build the tree; `form` is None or "short".
+
+    Raises:
+        ValueError: another form.
+    """
+    if form not in (None, "short"):
+        raise ValueError(f"configs/demo.py:{form}: the forms are none and 'short'")
+    config = base.get_config()
+    config.model.name = "glpi_demo"
+    config.model.dropout = 0.1
+
+    config.data.database = "csv"
+    config.data.root = "runs/demo-data"
+    config.data.cache_bytes = 2 * 1024**3
+    config.data.threads = 2
+
+    config.render = ConfigDict()  # the database that `glpi data demo` renders
+    config.render.seed = 0
+    # KADID-10k's numbers of the distortion types; each is rendered at five levels.
+    config.render.types = (1, 2, 3, 4, 8, 9, 10, 11, 13, 14, 16, 17, 19, 21, 24, 25)
+    config.render.processes = 2
+
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.warmup_steps = 50
+    config.optimizer.cosine_half_period = 1000  # one descent over the whole run
+    config.optimizer.weight_decay = 1e-5
+    config.optimizer.rules = ((r".*", 1.0),)  # nothing is pretrained, so nothing is frozen
+
+    config.train.batch_size = 32
+    config.train.epochs = 30
+    config.train.log_every_steps = 20
+    config.train.checkpoint_every_steps = 200
+
+    config.evaluation.every_epochs = 3
+    config.evaluation.crops = 12
+    config.evaluation.placement = "grid"
+    config.evaluation.batch_size = 96
+    if form == "short":
+        config.data.root = "runs/demo-data-short"
+        config.render.types = (1, 11)
+        config.train.epochs = 2
+        config.evaluation.every_epochs = 1
+    return config

@@ -1,0 +1,105 @@
+"""Loading of experiment configs: strict, with overrides, and written beside the results."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from glpi_jax.errors import GlpiError
+
+# A checkout holds configs/ beside the package, an installed wheel inside it.
+_PACKAGE = Path(__file__).resolve().parent
+SHIPPED = next(
+    (folder for folder in (_PACKAGE.parent, _PACKAGE) if (folder / "configs/base.py").is_file()),
+    _PACKAGE,
+)
+
+
+def shipped_config(name: str) -> str:
+    """Path of a config that comes with the project, e.g. "demo"."""
+    return str(SHIPPED / "configs" / f"{name}.py")
+
+
+def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Load a config file and change single values.
+
+    Args:
+        spec: path of a Python file with `get_config(arg=None)`, or `path.py:arg`.
+        overrides: `--config.section.key=value`, parsed by the type of the value they replace.
+
+    Returns:
+        The locked tree.
+
+    Raises:
+        GlpiError: missing or failing file, unknown key, or a value of another type.
+    """
+    path = Path(spec.partition(":")[0])
+    if not path.is_file():
+        raise GlpiError(f"{path}: no such config file; the project's own are in configs/")
+    values = flags.FlagValues()
+    arguments = [f"--config={spec}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=["glpi", *arguments])
+    try:
+        with _importable(path.resolve().parent.parent, SHIPPED):
+            values(["glpi", *arguments])
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise GlpiError(f"{spec}: {_one_line(error)}") from error
+    except (SyntaxError, ImportError, NameError) as error:
+        raise GlpiError(f"{spec}: the config file does not load: {_one_line(error)}") from error
+    return values.config
+
+
+@contextmanager
+def _importable(*folders: Path) -> Iterator[None]:
+    """Let a config import its neighbours as `configs.<name>` while it loads."""
+    added = [str(folder) for folder in folders]
+    sys.path[:0] = added
+    try:
+        yield
+    finally:
+        for folder in added:
+            sys.path.remove(folder)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def to_plain(config: ConfigDict) -> dict[str, Any]:
+    """The tree as JSON sees it: plain dictionaries, lists for tuples."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """One level: {"section.key": value}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    """Where two plain trees differ, as `config.section.key = new (was old)`."""
+    old, new = flatten(saved), flatten(given)
+    missing = object()
+    return [
+        f"config.{key} = {new.get(key, 'absent')!r} (was {old.get(key, 'absent')!r})"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, missing) != new.get(key, missing)
+    ]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that readers see the old file or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(temporary, path)

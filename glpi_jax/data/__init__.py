@@ -1,0 +1,1 @@
+"""Databases on disk, their splits, and the crops and batches made from them."""

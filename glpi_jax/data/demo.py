@@ -1,0 +1,330 @@
+"""The demonstration database: real photographs from installed packages, distorted and labelled.
+
+The photographs ship with scikit-image, scikit-learn and matplotlib, so nothing is downloaded. They
+are cut into tiles, distorted as KADID-10k was, and labelled with KADID-10k's mean human score of
+the same distortion type and level. The result is a "csv" database (`load_database("csv", folder)`)
+whose references are the scenes, so that a split by reference never shows one scene in two parts.
+"""
+
+import csv
+import hashlib
+import importlib.util
+import json
+import multiprocessing
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from glpi_jax.data.images import read_image
+from glpi_jax.data.sources import load_database
+from glpi_jax.errors import GlpiError
+from glpi_jax.progress import progress_bar
+from glpi_jax.saqt import MEAN_DMOS, distort, find_distortion, seed_for
+
+DEMO_TYPES = (1, 2, 3, 4, 8, 9, 10, 11, 13, 14, 16, 17, 19, 21, 24, 25)
+"""KADID types of the demonstration, at least one from each of KADID's seven groups.
+
+Left out are the local ones (5, 20, 23), which a crop may miss; 7 and 18, whose levels people hardly
+told apart; 6, 12 and 22, to keep the set small; and 15, which cannot be rendered here.
+"""
+
+LEVELS = (1, 2, 3, 4, 5)
+
+LABEL_NOTE = (
+    "KADID-10k's mean human score for this distortion type and level, averaged over the 81 pictures"
+    " of KADID-10k (1 to 5, higher is better). Nobody rated this picture: the label says nothing"
+    " about how its own content hides or shows the distortion."
+)
+
+# To be raised whenever the same settings would give other images or labels.
+_RENDER_VERSION = 1
+_MAX_SHORT_SIDE, _MAX_LONG_SIDE = 384, 512
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph inside an installed package, and whom it is from."""
+
+    package: str
+    distribution: str
+    file: str
+    credit: str
+
+
+_SKIMAGE = ("skimage", "scikit-image")
+_SKLEARN = ("sklearn", "scikit-learn")
+
+# The colour photographs of the three packages that look like the pictures people rated. The others
+# are grey (colour distortions leave them alone), or a telescope's or an eye camera's, on which
+# compression and blur hardly show though the label says that they do.
+SCENES: dict[str, Photograph] = {
+    "astronaut": Photograph(*_SKIMAGE, "data/astronaut.png", "NASA, public domain"),
+    "cat": Photograph(*_SKIMAGE, "data/chelsea.png", "Stefan van der Walt, CC0"),
+    "coffee": Photograph(*_SKIMAGE, "data/coffee.png", "Rachel Michetti, CC0"),
+    "rocket": Photograph(*_SKIMAGE, "data/rocket.jpg", "SpaceX, public domain"),
+    "motorcycle": Photograph(
+        *_SKIMAGE, "data/motorcycle_left.png", "Middlebury stereo data 2014 (D. Scharstein et al.)"
+    ),
+    "tissue": Photograph(*_SKIMAGE, "data/ihc.png", "Center for Microscopy And Molecular Imaging"),
+    "pagoda": Photograph(
+        *_SKLEARN, "datasets/images/china.jpg", "danielbuechele (Flickr), CC BY 2.0"
+    ),
+    "flower": Photograph(*_SKLEARN, "datasets/images/flower.jpg", "vultilion (Flickr), CC BY 2.0"),
+    "admiral": Photograph(
+        "matplotlib",
+        "matplotlib",
+        "mpl-data/sample_data/grace_hopper.jpg",
+        "James S. Davis, US Navy, public domain",
+    ),
+}
+
+
+def render_demo_database(
+    folder: str | os.PathLike[str],
+    *,
+    types: Sequence[int],
+    seed: int,
+    processes: int,
+    progress: bool,
+    scenes: Sequence[str] = tuple(SCENES),
+) -> Path:
+    """Render the demonstration database into a folder, or find it there finished.
+
+    Two tiles of each scene are distorted by each type at each level: `images/` holds them with
+    `labels.csv` and `database.json`, `references/` the untouched tiles, which carry no label, and
+    `manifest.json` the settings, versions and photographs that made them. Each image depends on the
+    seed and its own name, type and level alone. The folder appears when all of it is done.
+
+    Args:
+        folder: where the database goes; must not exist, be empty, or hold the same database.
+        types: KADID type numbers, `DEMO_TYPES` for the usual demonstration.
+        seed: of the random distortions.
+        processes: how many render side by side; with more than one, a script that calls this needs
+            the `if __name__ == "__main__":` guard.
+        progress: show progress on stderr.
+        scenes: keys of `SCENES`; all of them unless given.
+
+    Returns:
+        the folder.
+
+    Raises:
+        GlpiError: a package with photographs is missing, an unknown scene or type, a folder that
+            holds something else, or a rendering process that died.
+    """
+    target = Path(folder)
+    _check_settings(scenes, types, processes)
+    manifest = _manifest(scenes, types, seed)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        _check_finished(target, manifest)
+        return target
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.partial-{secrets.token_hex(4)}")
+    partial.mkdir()
+    try:
+        tiles = _write_tiles(partial, scenes)
+        _render(partial, tiles, types, seed, processes, progress)
+        _write_labels(partial, tiles, types)
+        _write_json(partial / "manifest.json", manifest)
+        try:
+            os.replace(partial, target)
+        except OSError:
+            if not target.is_dir():
+                raise
+            # Another process finished the same folder in the meantime.
+            _check_finished(target, manifest)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def cut_tiles(photograph: np.ndarray) -> list[np.ndarray]:
+    """The two halves of a photograph along its longer side, each cut to its centre if large.
+
+    Returns:
+        two (height, width, 3) arrays of at most 384 pixels on the short and 512 on the long side.
+    """
+    axis = 0 if photograph.shape[0] > photograph.shape[1] else 1
+    return [_centre(half) for half in np.array_split(photograph, 2, axis=axis)]
+
+
+def _centre(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    limits = (_MAX_SHORT_SIDE, _MAX_LONG_SIDE)
+    max_height, max_width = limits if height <= width else limits[::-1]
+    top, left = max(height - max_height, 0) // 2, max(width - max_width, 0) // 2
+    return image[top : top + max_height, left : left + max_width]
+
+
+def photograph_path(scene: str) -> Path:
+    """Where a scene's photograph lies on this machine; its package is not imported.
+
+    Raises:
+        GlpiError: the package is not installed, or does not hold the photograph.
+    """
+    photograph = SCENES[scene]
+    spec = importlib.util.find_spec(photograph.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise GlpiError(
+            f"the demo's photograph {scene!r} comes with {photograph.distribution}, which is not"
+            " installed; run: pip install 'glpi_jax[demo]'"
+        )
+    path = Path(spec.submodule_search_locations[0], photograph.file)
+    if not path.is_file():
+        raise GlpiError(
+            f"{path}: {photograph.distribution} {version(photograph.distribution)} does not hold"
+            f" this photograph; run: pip install --force-reinstall {photograph.distribution}"
+        )
+    return path
+
+
+def _check_settings(scenes: Sequence[str], types: Sequence[int], processes: int) -> None:
+    for scene in scenes:
+        if scene not in SCENES:
+            raise GlpiError(f"unknown scene {scene!r}: must be one of {', '.join(SCENES)}")
+    for number in types:
+        find_distortion(number)
+    for what, values in (("scenes", scenes), ("types", types)):
+        if not values or len(set(values)) != len(values):
+            raise GlpiError(f"{what} {list(values)}: must name at least one, and none twice")
+    if processes < 1:
+        raise GlpiError(f"processes {processes}: must be at least 1")
+
+
+def _manifest(scenes: Sequence[str], types: Sequence[int], seed: int) -> dict[str, Any]:
+    """All that the images depend on."""
+    return {
+        "render_version": _RENDER_VERSION,
+        "settings": {"scenes": list(scenes), "types": list(types), "seed": seed},
+        "versions": {name: version(name) for name in ("numpy", "pillow", "scipy")},
+        "photographs": {
+            scene: {
+                "file": Path(SCENES[scene].file).name,
+                "from": SCENES[scene].distribution,
+                "credit": SCENES[scene].credit,
+                "sha256": hashlib.sha256(photograph_path(scene).read_bytes()).hexdigest(),
+            }
+            for scene in scenes
+        },
+    }
+
+
+def _check_finished(folder: Path, manifest: dict[str, Any]) -> None:
+    """Accept a folder that holds exactly the database that would be rendered."""
+    remedy = "delete it or give another folder"
+    try:
+        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise GlpiError(f"{folder}: not a rendered demo database; {remedy}") from None
+    for key, value in manifest.items():
+        if not isinstance(found, dict) or found.get(key) != value:
+            raise GlpiError(
+                f"{folder}: this demo database was rendered with other {key.replace('_', ' ')}"
+                f" (see its manifest.json); {remedy}"
+            )
+    try:
+        load_database("csv", folder)
+    except GlpiError as error:
+        raise GlpiError(f"{folder}: this demo database is damaged; {remedy} ({error})") from error
+
+
+def _write_tiles(folder: Path, scenes: Sequence[str]) -> dict[str, str]:
+    """Write the untouched tiles to references/; return {tile name: scene}."""
+    (folder / "references").mkdir()
+    tiles = {}
+    for scene in scenes:
+        photograph = read_image(photograph_path(scene), apply_orientation=True)
+        for number, tile in enumerate(cut_tiles(photograph), start=1):
+            name = f"{scene}_{number}"
+            _save(tile, folder / "references" / f"{name}.png")
+            tiles[name] = scene
+    return tiles
+
+
+def _render(
+    folder: Path,
+    tiles: dict[str, str],
+    types: Sequence[int],
+    seed: int,
+    processes: int,
+    progress: bool,
+) -> None:
+    (folder / "images").mkdir()
+    tasks = [(folder, tile, number, seed) for tile in tiles for number in types]
+    with progress_bar(
+        len(tasks) * len(LEVELS), unit="image", description="render demo", enabled=progress
+    ) as bar:
+        for count in _run(tasks, processes):
+            bar.advance(count)
+
+
+def _run(tasks: Sequence[tuple[Path, str, int, int]], processes: int) -> Iterator[int]:
+    """Yield the number of images of each task as it finishes."""
+    if processes == 1:
+        for task in tasks:
+            yield _render_levels(*task)
+        return
+    # Spawned, not forked: a process that has started JAX or Grain must not be forked.
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=spawn)
+    try:
+        futures = [pool.submit(_render_levels, *task) for task in tasks]
+        for future in as_completed(futures):
+            yield future.result()
+    except BrokenProcessPool:
+        raise GlpiError(
+            "a rendering process of the demo database died; use processes=1, or put the call"
+            ' under if __name__ == "__main__":'
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _render_levels(folder: Path, tile: str, number: int, seed: int) -> int:
+    """Render one tile under one type at every level; return how many images that makes."""
+    image = read_image(folder / "references" / f"{tile}.png", apply_orientation=False)
+    for level in LEVELS:
+        rng = seed_for(tile, number, level, seed)
+        _save(distort(image, number, level, rng=rng), folder / _image_name(tile, number, level))
+    return len(LEVELS)
+
+
+def _write_labels(folder: Path, tiles: dict[str, str], types: Sequence[int]) -> None:
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["image", "score", "reference", "distortion", "level"])
+        for tile, scene in tiles.items():
+            for number in types:
+                name = find_distortion(number).name
+                for level, score in zip(LEVELS, MEAN_DMOS[number], strict=True):
+                    writer.writerow([_image_name(tile, number, level), score, scene, name, level])
+    description = {
+        "name": "demo",
+        "score_name": "DMOS",
+        "higher_is_better": True,
+        "label_note": LABEL_NOTE,
+    }
+    _write_json(folder / "database.json", description)
+
+
+def _image_name(tile: str, number: int, level: int) -> str:
+    return f"images/{tile}_{number:02d}_{level}.png"
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _save(image: np.ndarray, path: Path) -> None:
+    # Level 1 is several times faster to write than Pillow's 6 and hardly larger on photographs.
+    Image.fromarray(image).save(path, compress_level=1)

@@ -1,0 +1,270 @@
+"""Batches for training (Grain) and crops for evaluation, from a Database's rows.
+
+The training order and every crop depend on the seed and the step alone, not on threads or hosts.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Literal
+
+import grain
+import numpy as np
+
+from glpi_jax.data.images import read_image
+from glpi_jax.data.sources import Database
+from glpi_jax.data.transforms import (
+    Resize,
+    grid_crops,
+    image_rng,
+    random_crop,
+    random_crops,
+    random_flips,
+)
+from glpi_jax.data.transforms import resize as resize_image
+from glpi_jax.errors import GlpiError
+
+Placement = Literal["random", "grid"]
+
+
+class ImageLoader:
+    """Decodes (and resizes) images of a database, keeping as many as a budget of bytes allows.
+
+    What fits first stays: every epoch visits every image once, so dropping old images for new ones
+    would only lose hits. Safe to share between threads. The arrays are read-only.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        resize: Resize | None,
+        apply_orientation: bool,
+        cache_bytes: int,
+    ):
+        """See `training_dataset` for the arguments."""
+        if cache_bytes < 0:
+            raise GlpiError(f"cache_bytes {cache_bytes}: must be 0 (no cache) or more")
+        self._database = database
+        self._resize = resize
+        self._apply_orientation = apply_orientation
+        self._lock = threading.Lock()
+        self._free_bytes = cache_bytes
+        self._cache: dict[int, np.ndarray] = {}
+
+    def __call__(self, row: int) -> np.ndarray:
+        """The (height, width, 3) uint8 image of a row."""
+        with self._lock:
+            cached = self._cache.get(row)
+        if cached is not None:
+            return cached
+        path = self._database.path(row)
+        image = read_image(path, apply_orientation=self._apply_orientation)
+        if self._resize is not None:
+            height, width, method = self._resize
+            image = resize_image(image, height, width, method=method)
+        image.flags.writeable = False
+        with self._lock:
+            if row not in self._cache and image.nbytes <= self._free_bytes:
+                self._cache[row] = image
+                self._free_bytes -= image.nbytes
+        return image
+
+
+class _RandomView(grain.transforms.RandomMap):
+    """A row → its image, randomly flipped and cropped, with its score."""
+
+    def __init__(
+        self,
+        database: Database,
+        loader: ImageLoader,
+        *,
+        crop: int,
+        horizontal_flip: float,
+        vertical_flip: float,
+    ):
+        self._scores = database.scores.astype(np.float32)
+        self._loader = loader
+        self._crop = crop
+        self._horizontal_flip = horizontal_flip
+        self._vertical_flip = vertical_flip
+
+    def random_map(self, element: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        flipped = random_flips(
+            self._loader(element),
+            horizontal=self._horizontal_flip,
+            vertical=self._vertical_flip,
+            rng=rng,
+        )
+        view = random_crop(flipped, self._crop, rng)
+        return {"image": np.ascontiguousarray(view), "score": self._scores[element]}
+
+
+def training_dataset(
+    database: Database,
+    rows: Sequence[int],
+    *,
+    crop: int,
+    batch_size: int,
+    seed: int,
+    horizontal_flip: float,
+    vertical_flip: float,
+    cache_bytes: int,
+    resize: Resize | None,
+    apply_orientation: bool,
+    process_index: int,
+    process_count: int,
+) -> grain.MapDataset:
+    """An endless dataset of this process's part of every training batch.
+
+    Each epoch visits every row once, in a new order, with new flips and crops. Batches run on over
+    the end of an epoch, so `rows` may be fewer than a batch. Item k belongs to step k: with b =
+    batch_size // process_count it is {"image": (b, crop, crop, 3) uint8, "score": (b,) float32},
+    and over all processes the items k are the batch that one process would get.
+
+    Args:
+        database: where images and scores come from.
+        rows: the training rows.
+        crop: side of the square crop in pixels; smaller images are mirrored outward.
+        batch_size: images a step over all processes.
+        seed: of order, flips and crops, 0 to 2³²−1.
+        horizontal_flip: probability of a left–right mirror.
+        vertical_flip: probability of an upside-down mirror.
+        cache_bytes: budget for decoded images kept in memory; 0 decodes every time.
+        resize: bring every image to this size before cropping, or None.
+        apply_orientation: turn photographs as their EXIF orientation says (the official code
+            does not).
+        process_index: this process, 0 to process_count − 1.
+        process_count: number of processes that share a batch.
+
+    Raises:
+        GlpiError: a number out of range, no rows, or a batch that the processes cannot share.
+    """
+    if not rows:
+        raise GlpiError(f"{database.name}: no training rows")
+    if crop < 1:
+        raise GlpiError(f"crop {crop}: must be at least 1 pixel")
+    if not 0 <= process_index < process_count:
+        raise GlpiError(f"process {process_index} of {process_count}: there is no such process")
+    if batch_size < 1 or batch_size % process_count:
+        raise GlpiError(
+            f"batch size {batch_size} cannot be shared by {process_count} processes; make it a"
+            f" multiple of {process_count}"
+        )
+    if not 0 <= seed < 2**32:
+        raise GlpiError(f"seed {seed}: must lie in 0 … 2³²−1")
+    for key, probability in (("horizontal", horizontal_flip), ("vertical", vertical_flip)):
+        if not 0 <= probability <= 1:
+            raise GlpiError(f"{key} flip probability {probability}: must lie in [0, 1]")
+    loader = ImageLoader(
+        database, resize=resize, apply_orientation=apply_orientation, cache_bytes=cache_bytes
+    )
+    view = _RandomView(
+        database,
+        loader,
+        crop=crop,
+        horizontal_flip=horizontal_flip,
+        vertical_flip=vertical_flip,
+    )
+    # The slice for a process comes after the random map: a crop's generator then depends on the
+    # image's place in the global order, not on how many processes there are.
+    return (
+        grain.MapDataset.source([int(row) for row in rows])
+        .seed(seed)
+        .shuffle()
+        .random_map(view)
+        .repeat()[process_index::process_count]
+        .batch(batch_size // process_count, drop_remainder=True)
+    )
+
+
+def to_iterator(
+    dataset: grain.MapDataset, *, threads: int, prefetch: int
+) -> grain.DatasetIterator[dict[str, Any]]:
+    """Iterate over batches that threads prepare ahead.
+
+    `get_state()` gives a JSON-serialisable dict; `set_state()` in a fresh iterator of the same
+    dataset goes on with the very next batch. `close()` it when done.
+
+    Args:
+        dataset: from `training_dataset`.
+        threads: number of batches prepared at a time; 0 prepares each when asked for.
+        prefetch: number of batches held ready, at least 1 if there are threads.
+
+    Raises:
+        GlpiError: a number out of range.
+    """
+    if threads < 0 or prefetch < 0 or (threads > 0 and prefetch == 0):
+        raise GlpiError(f"threads {threads}, prefetch {prefetch}: threads need a prefetch of ≥ 1")
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+    return iter(dataset.to_iter_dataset(options))
+
+
+def evaluation_crops(
+    database: Database,
+    rows: Sequence[int],
+    *,
+    crop: int,
+    count: int,
+    placement: Placement,
+    seed: int,
+    resize: Resize | None,
+    apply_orientation: bool,
+    threads: int,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (row, crops) in the order of `rows`, each image decoded once, a few images ahead.
+
+    At most threads + 2 images' crops are held at a time.
+
+    Args:
+        database: where images come from.
+        rows: which images, in order.
+        crop: side of the square crops in pixels; smaller images are mirrored outward.
+        count: number of crops an image.
+        placement: "random": drawn anew for each image from its file name and the seed, so they
+            depend neither on the other images nor on their order; "grid": evenly spread.
+        seed: of the random placement.
+        resize: bring every image to this size before cropping, or None.
+        apply_orientation: turn photographs as their EXIF orientation says.
+        threads: number of images decoded at a time, at least 1.
+
+    Yields:
+        row and its (count, crop, crop, 3) uint8 crops.
+
+    Raises:
+        GlpiError: a number out of range (at the call), an unreadable image (at its turn).
+    """
+    if placement not in ("random", "grid"):
+        raise GlpiError(f"crop placement {placement!r}: must be random or grid")
+    if crop < 1 or count < 1 or threads < 1 or seed < 0:
+        raise GlpiError(
+            f"crop {crop}, count {count}, threads {threads} must be at least 1 and seed {seed} not"
+            " negative"
+        )
+    loader = ImageLoader(
+        database, resize=resize, apply_orientation=apply_orientation, cache_bytes=0
+    )
+
+    def crops_of(row: int) -> np.ndarray:
+        image = loader(row)
+        if placement == "grid":
+            return grid_crops(image, crop, count)
+        return random_crops(image, crop, count, image_rng(database.images[row], seed))
+
+    def crops_in_order() -> Iterator[tuple[int, np.ndarray]]:
+        executor = ThreadPoolExecutor(threads)
+        ahead: deque[tuple[int, Future[np.ndarray]]] = deque()
+        try:
+            for row in rows:
+                ahead.append((row, executor.submit(crops_of, row)))
+                if len(ahead) == threads + 2:
+                    ready_row, crops = ahead.popleft()
+                    yield ready_row, crops.result()
+            while ahead:
+                ready_row, crops = ahead.popleft()
+                yield ready_row, crops.result()
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+    return crops_in_order()

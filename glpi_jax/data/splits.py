@@ -1,0 +1,218 @@
+"""Splits of a database by reference, the official one and a strict one, and their files.
+
+Both follow the official recipe for the test part: the index list of the references is shuffled with
+Python's `random.Random(seed)` and the first int(round(fraction * n)) train.
+"""
+
+import hashlib
+import json
+import os
+import random
+import tempfile
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from glpi_jax.data.sources import Database
+from glpi_jax.errors import GlpiError
+
+Key = TypeVar("Key", bound=Hashable)
+
+_PARTS = ("train", "validation", "test")
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of one Database. No reference is in two parts; `validation` may be empty.
+
+    Made by `official_database_split`, `strict_split` and `read_split`, which check this.
+    """
+
+    train: tuple[int, ...]
+    validation: tuple[int, ...]
+    test: tuple[int, ...]
+
+
+def official_seed(round_number: int) -> int:
+    """The seed of a round (0…9) in the official protocol: round · 12345."""
+    return round_number * 12345
+
+
+def official_split(
+    keys_in_index_order: Sequence[Key], *, train_fraction: float, seed: int
+) -> tuple[tuple[Key, ...], tuple[Key, ...]]:
+    """Split keys as the official implementation does; both parts come in shuffled order.
+
+    Args:
+        keys_in_index_order: what the official index numbers 0…n−1 stand for (references for
+            synthetic databases, images for authentic ones).
+        train_fraction: 0.8 in the official protocol.
+        seed: `official_seed(round)` in the official protocol.
+
+    Returns:
+        (training keys, test keys).
+
+    Raises:
+        GlpiError: a fraction outside (0, 1), or too few keys to fill both parts.
+    """
+    if not 0 < train_fraction < 1:
+        raise GlpiError(f"train fraction {train_fraction}: must lie between 0 and 1")
+    order = list(range(len(keys_in_index_order)))
+    random.Random(seed).shuffle(order)
+    count = round(train_fraction * len(order))
+    if not 0 < count < len(order):
+        raise GlpiError(
+            f"{len(order)} references are too few to split {train_fraction:g} for training:"
+            f" one part would be empty"
+        )
+    shuffled = [keys_in_index_order[index] for index in order]
+    return tuple(shuffled[:count]), tuple(shuffled[count:])
+
+
+def official_database_split(database: Database, *, train_fraction: float, seed: int) -> Split:
+    """The official split by reference: no validation part.
+
+    Rows follow the shuffled order of their references, then the database's.
+    """
+    train, test = official_split(database.reference_order, train_fraction=train_fraction, seed=seed)
+    return _split_by_reference(database, train=train, validation=(), test=test)
+
+
+def strict_split(
+    database: Database, *, train_fraction: float, validation_fraction: float, seed: int
+) -> Split:
+    """The official test part, and a validation part cut from the training references.
+
+    Args:
+        database: what to split.
+        train_fraction: share of the references outside the test part.
+        validation_fraction: share of THOSE that goes to validation, at least one reference.
+        seed: the split's seed; the cut for validation is a further shuffle derived from it.
+
+    Raises:
+        GlpiError: too few references for three parts, or a fraction outside (0, 1).
+    """
+    if not 0 < validation_fraction < 1:
+        raise GlpiError(f"validation fraction {validation_fraction}: must lie between 0 and 1")
+    outside_test, test = official_split(
+        database.reference_order, train_fraction=train_fraction, seed=seed
+    )
+    shuffled = list(outside_test)
+    random.Random(f"validation part of split {seed}").shuffle(shuffled)
+    count = max(1, round(validation_fraction * len(shuffled)))
+    if count >= len(shuffled):
+        raise GlpiError(
+            f"{database.name}: {len(database.reference_order)} references are too few to split into"
+            " training, validation and test parts"
+        )
+    return _split_by_reference(
+        database, train=shuffled[count:], validation=shuffled[:count], test=test
+    )
+
+
+def split_references(database: Database, rows: Sequence[int]) -> tuple[str, ...]:
+    """The distinct references of some rows, sorted."""
+    return tuple(sorted({database.references[row] for row in rows}))
+
+
+def split_sha256(database: Database, split: Split) -> str:
+    """A hexadecimal digest of which image is in which part, whatever the order of rows."""
+    parts = {part: sorted(names) for part, names in _names_by_part(database, split).items()}
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def write_split(path: str | os.PathLike[str], database: Database, split: Split) -> None:
+    """Write a split as JSON, by file name; an existing file is replaced in one step."""
+    content = {
+        "format": _FORMAT,
+        "database": database.name,
+        "sha256": split_sha256(database, split),
+        **_names_by_part(database, split),
+    }
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", dir=target.parent, prefix=f".{target.name}.", delete=False, encoding="utf-8"
+    ) as file:
+        try:
+            json.dump(content, file, indent=1)
+            file.close()
+            os.replace(file.name, target)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def read_split(path: str | os.PathLike[str], database: Database) -> Split:
+    """Read a split back as rows of a database, whose rows may come in another order.
+
+    Images of the database that the file does not name belong to no part.
+
+    Raises:
+        GlpiError: not a split file, edited since it was written, or it names images that the
+            database does not have.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise GlpiError(f"{path}: no such split file") from None
+    except (OSError, ValueError) as error:
+        raise GlpiError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise GlpiError(f"{path}: not a split file of format {_FORMAT}")
+    row_of = {name: row for row, name in enumerate(database.images)}
+    rows: dict[str, tuple[int, ...]] = {}
+    for part in _PARTS:
+        names = content.get(part)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise GlpiError(f"{path}: {part!r} must be a list of image names")
+        unknown = [name for name in names if name not in row_of]
+        if unknown:
+            raise GlpiError(
+                f"{path}: {len(unknown)} images of {part!r} are not in {database.name}"
+                f" ({', '.join(unknown[:3])}); was the split made for another database?"
+            )
+        rows[part] = tuple(row_of[name] for name in names)
+    split = _checked(database, Split(**rows))
+    if split_sha256(database, split) != content.get("sha256"):
+        raise GlpiError(f"{path}: the names do not match the file's sha256; it was edited")
+    return split
+
+
+def _split_by_reference(
+    database: Database, *, train: Sequence[str], validation: Sequence[str], test: Sequence[str]
+) -> Split:
+    rows_of: dict[str, list[int]] = {}
+    for row, reference in enumerate(database.references):
+        rows_of.setdefault(reference, []).append(row)
+
+    def rows(references: Sequence[str]) -> tuple[int, ...]:
+        return tuple(row for reference in references for row in rows_of[reference])
+
+    return _checked(database, Split(rows(train), rows(validation), rows(test)))
+
+
+def _checked(database: Database, split: Split) -> Split:
+    """Return the split if it keeps its promises: no row twice, no reference in two parts."""
+    part_of_reference: dict[str, str] = {}
+    for part, rows in asdict(split).items():
+        if len(set(rows)) != len(rows):
+            raise GlpiError(f"{database.name}: the {part} part lists an image twice")
+        if not rows and part != "validation":
+            raise GlpiError(f"{database.name}: the {part} part is empty")
+        for row in rows:
+            reference = database.references[row]
+            other = part_of_reference.setdefault(reference, part)
+            if other != part:
+                raise GlpiError(
+                    f"{database.name}: reference {reference!r} is in both the {other} and the"
+                    f" {part} part; make the split again"
+                )
+    return split
+
+
+def _names_by_part(database: Database, split: Split) -> dict[str, list[str]]:
+    return {part: [database.images[row] for row in rows] for part, rows in asdict(split).items()}

@@ -1,0 +1,97 @@
+"""The demonstration, start to end: render, train, evaluate, report, score (`glpi demo`)."""
+
+import sys
+import time
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from glpi_jax.data.demo import render_demo_database
+from glpi_jax.data.sources import Database, load_database
+from glpi_jax.data.splits import read_split
+from glpi_jax.errors import GlpiError
+from glpi_jax.evaluation.report import results_markdown
+from glpi_jax.runs import SPLIT_FILE, evaluate_run, train_run
+from glpi_jax.scoring import ImageScore, load
+
+LADDERS = ("gaussian_blur", "jpeg", "white_noise")  # scored level by level at the end
+
+
+def render(config: ConfigDict) -> Path:
+    """Render the config's demonstration database, or find it finished; returns its folder.
+
+    Raises:
+        GlpiError: the config renders nothing, or its folder holds something else.
+    """
+    if "render" not in config:
+        raise GlpiError("this config has no section `render`: use configs/demo.py")
+    return render_demo_database(
+        Path(config.data.root),
+        types=config.render.types,
+        seed=config.render.seed,
+        processes=config.render.processes,
+        progress=True,
+    )
+
+
+def run_demo(config: ConfigDict, workdir: Path) -> None:
+    """Render the data, train, evaluate on unseen scenes, write the report, score a few pictures.
+
+    Every stage goes on where an earlier call stopped; finished ones take no time.
+    """
+    begin = time.monotonic()
+    _stage("1/4  render the database from photographs that ship with Python packages")
+    folder = render(config)
+    _stage(f"2/4  train {config.model.name} on the training scenes")
+    if not train_run(config, workdir):
+        _stage("     already trained")
+    _stage("3/4  results on scenes that training never saw")
+    results = evaluate_run(config, workdir)
+    print(results_markdown(results), flush=True)
+    _stage("4/4  scores of one unseen photograph at rising distortion")
+    database = load_database(config.data.database, folder)
+    rows = read_split(workdir / SPLIT_FILE, database).test
+    print(_ladder_table(database, rows, workdir), flush=True)
+    minutes, seconds = divmod(round(time.monotonic() - begin), 60)
+    print(
+        f"\nDone in {minutes} min {seconds} s.\n"
+        f"  report    {workdir / 'report.html'}\n"
+        f"  results   {workdir / 'results.json'}\n"
+        f"  metrics   {workdir / 'metrics.csv'}, {workdir / 'tensorboard'}\n"
+        f"  database  {folder}\n"
+        f"  score your own:  glpi score {workdir} photo.jpg"
+    )
+
+
+def _ladder_table(database: Database, rows: tuple[int, ...], workdir: Path) -> str:
+    """A table of scores: one untouched test tile and its distortions, level by level."""
+    tile = _tile_of(database.images[rows[0]])
+    pictures = {
+        (str(database.distortions[row]), database.levels[row]): database.path(row)
+        for row in rows
+        if _tile_of(database.images[row]) == tile and database.distortions[row] in LADDERS
+    }
+    untouched = database.root / "references" / f"{tile}.png"
+    scored = load(workdir).score([untouched, *pictures.values()])
+    scores = dict(zip((("", 0), *pictures), scored, strict=True))
+    lines = ["distortion       untouched   level 1   level 2   level 3   level 4   level 5"]
+    for name in LADDERS:
+        if (name, 1) in scores:
+            levels = [scores["", 0], *(scores[name, level] for level in range(1, 6))]
+            lines.append(f"{name:16}" + "".join(f"{_shown(s):>10}" for s in levels))
+    return f"{untouched}\n" + "\n".join(lines)
+
+
+def _tile_of(image: str) -> str:
+    """Name of the tile that a rendered image shows: images/<tile>_<type>_<level>.png."""
+    return Path(image).stem.rsplit("_", 2)[0]
+
+
+def _shown(result: ImageScore) -> str:
+    if result.score is None:
+        raise GlpiError(str(result.error))
+    return f"{result.score:.3f}"
+
+
+def _stage(text: str) -> None:
+    print(f"\n{text}", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""Scores of images, metrics over them, and the report."""

@@ -1,0 +1,156 @@
+"""Agreement between predicted and subjective quality: SROCC, PLCC, KRCC and RMSE.
+
+The four criteria are those of the GLPI paper (arXiv 2408.03885, section 4.1) and of most of the
+literature. PLCC is plain Pearson correlation, without a logistic fit, as the official code has it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from glpi_jax.errors import GlpiError
+
+__all__ = ["krcc", "metrics_by_group", "plcc", "quality_metrics", "rmse", "srocc"]
+
+Group = TypeVar("Group", bound=Hashable)
+
+
+def srocc(predicted: ArrayLike, mos: ArrayLike) -> float | None:
+    """Spearman rank-order correlation, with average ranks for ties.
+
+    Args:
+        predicted: scores of the model, (n,) real.
+        mos: subjective scores of the same images in the same order, (n,) real.
+
+    Returns:
+        A value in [-1, 1], or None where it is undefined: fewer than two images, or all values of
+        one side equal.
+
+    Raises:
+        GlpiError: the two are not vectors of one length, or hold NaN or an infinity.
+    """
+    return _correlation(stats.spearmanr, predicted, mos)
+
+
+def plcc(predicted: ArrayLike, mos: ArrayLike) -> float | None:
+    """Pearson linear correlation, no logistic fit.
+
+    Arguments, result and errors are those of `srocc`.
+    """
+    return _correlation(stats.pearsonr, predicted, mos)
+
+
+def krcc(predicted: ArrayLike, mos: ArrayLike) -> float | None:
+    """Kendall rank correlation, tau-b (ties on either side are allowed for).
+
+    Arguments, result and errors are those of `srocc`.
+    """
+    return _correlation(stats.kendalltau, predicted, mos)
+
+
+def rmse(predicted: ArrayLike, mos: ArrayLike) -> float | None:
+    """Root mean squared error in the unit of the labels, without any mapping of the predictions.
+
+    Constant input is fine here, but a single image is not a sample: like the correlations, fewer
+    than two images give None. Arguments and errors are those of `srocc`.
+    """
+    x, y = _paired(predicted, mos)
+    if x.size < 2:
+        return None
+    with np.errstate(over="ignore"):
+        value = float(np.sqrt(np.mean((x - y) ** 2)))
+    return value if np.isfinite(value) else None
+
+
+def quality_metrics(predicted: ArrayLike, mos: ArrayLike) -> dict[str, float | None]:
+    """Give all four criteria under the keys `srocc`, `plcc`, `krcc` and `rmse`.
+
+    Arguments and errors are those of `srocc`; None stands for an undefined value.
+    """
+    return {
+        "srocc": srocc(predicted, mos),
+        "plcc": plcc(predicted, mos),
+        "krcc": krcc(predicted, mos),
+        "rmse": rmse(predicted, mos),
+    }
+
+
+def metrics_by_group(
+    predicted: ArrayLike, mos: ArrayLike, groups: Iterable[Group]
+) -> dict[Group, dict[str, float | int | None]]:
+    """Compute `quality_metrics` within each group of images, such as one distortion.
+
+    Args:
+        predicted: scores of the model, (n,) real.
+        mos: subjective scores, (n,) real.
+        groups: the group of each image, n values.
+
+    Returns:
+        `{group: {"images": count, "srocc": …, "plcc": …, "krcc": …, "rmse": …}}` in the order in
+        which the groups first appear.
+
+    Raises:
+        GlpiError: as `srocc`, or `groups` has another length.
+    """
+    x, y = _paired(predicted, mos)
+    labels = list(groups)
+    if len(labels) != x.size:
+        raise GlpiError(
+            f"groups has {len(labels)} entries for {x.size} images: give one group an image."
+        )
+    members: dict[Group, list[int]] = {}
+    for index, label in enumerate(labels):
+        members.setdefault(label, []).append(index)
+    return {
+        label: {"images": len(rows), **quality_metrics(x[rows], y[rows])}
+        for label, rows in members.items()
+    }
+
+
+def _paired(
+    predicted: ArrayLike, mos: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Check the two sides and give them as float64 vectors of one length."""
+    x = _vector("predicted", predicted)
+    y = _vector("mos", mos)
+    if x.shape != y.shape:
+        raise GlpiError(
+            f"predicted has {x.size} values and mos has {y.size}: give one of each an image."
+        )
+    return x, y
+
+
+def _vector(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    try:
+        vector = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise GlpiError(f"{name} is not a vector of numbers: {error}.") from error
+    if vector.ndim != 1:
+        raise GlpiError(f"{name} has shape {vector.shape}: give a vector, one value an image.")
+    unusable = np.flatnonzero(~np.isfinite(vector))
+    if unusable.size:
+        raise GlpiError(
+            f"{name} holds {unusable.size} value(s) that are NaN or infinite, the first at index"
+            f" {unusable[0]}: drop or repair these images before computing metrics."
+        )
+    return vector
+
+
+def _correlation(
+    function: Callable[..., Any], predicted: ArrayLike, mos: ArrayLike
+) -> float | None:
+    x, y = _paired(predicted, mos)
+    if x.size < 2:
+        return None
+    # SciPy gives NaN and a warning for constant input; a warning alone, where the spread is at the
+    # limit of float64, is about a value like any other here.
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        value = float(function(x, y).statistic)
+    return value if np.isfinite(value) else None

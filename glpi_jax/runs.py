@@ -1,0 +1,311 @@
+"""A run is a workdir made by a config: train it, evaluate it, load it.
+
+A workdir holds `run.json` (config and database facts), `split.json`, `checkpoints/`, `best/`,
+`metrics.csv`, `tensorboard/`, `results.json` and `report.html`.
+"""
+
+import importlib.metadata
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from glpi_jax import config as config_files
+from glpi_jax.data.pipeline import evaluation_crops
+from glpi_jax.data.sources import Database, load_database
+from glpi_jax.data.splits import (
+    Split,
+    read_split,
+    split_references,
+    split_sha256,
+    strict_split,
+    write_split,
+)
+from glpi_jax.errors import GlpiError
+from glpi_jax.evaluation.metrics import metrics_by_group, quality_metrics
+from glpi_jax.evaluation.predict import Prediction, ScoreCrops, compile_scorer, predict
+from glpi_jax.evaluation.report import write_report
+from glpi_jax.models.glpi import GLPI, build
+from glpi_jax.progress import progress_bar
+from glpi_jax.training.checkpoint import BestCheckpoint
+from glpi_jax.training.loop import fit, resize_of
+from glpi_jax.training.sharding import make_mesh
+from glpi_jax.training.state import abstract_variables
+
+RUN_FILE, SPLIT_FILE, RESULTS_FILE = "run.json", "split.json", "results.json"
+FORMAT = 1
+VERSIONED = ("glpi_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def train_run(config: ConfigDict, workdir: Path) -> bool:
+    """Train a config in a workdir, or go on where an earlier call stopped, then evaluate.
+
+    Args:
+        config: the whole tree.
+        workdir: made if it is missing; if it exists, it must be of this very config.
+
+    Returns:
+        False if the run was complete before and nothing was done.
+
+    Raises:
+        GlpiError: another config's workdir, missing data, or anything that `fit` raises.
+    """
+    database = _database(config)
+    split = _split(config, database, workdir)
+    mesh = make_mesh(config.mesh.data)
+    model = _model(config)
+    score_crops = compile_scorer(model, mesh)
+
+    def validate(variables: Mapping[str, Any]) -> dict[str, float | None]:
+        predictions = _predict_part(
+            config, database, split.validation, score_crops, variables, model, mesh, "validate"
+        )
+        scores = [p.score for p in predictions]
+        return quality_metrics(scores, database.scores[list(split.validation)])
+
+    trained = fit(
+        config,
+        model=model,
+        mesh=mesh,
+        database=database,
+        split=split,
+        workdir=workdir,
+        validate=validate,
+    )
+    if not trained and (workdir / RESULTS_FILE).is_file():
+        return False
+    evaluate_run(config, workdir)
+    return True
+
+
+def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Score the test and validation parts with the run's selected weights.
+
+    Writes `results.json` and `report.html`. `config.evaluation` may differ from the trained one;
+    model, data, split and seed may not.
+
+    Returns:
+        The content of `results.json`.
+
+    Raises:
+        GlpiError: no trained model in the workdir, another config's workdir, or missing data.
+    """
+    saved = read_run(workdir)
+    _check_same(saved["config"], config, workdir, ("seed", "protocol", "model", "data", "split"))
+    database = _database(config)
+    split = read_split(workdir / SPLIT_FILE, database)
+    mesh = make_mesh(config.mesh.data)
+    model, variables, selection = load_best(workdir, mesh)
+    score_crops = compile_scorer(model, mesh)
+    parts = {}
+    for part, rows in (("test", split.test), ("validation", split.validation)):
+        predictions = _predict_part(
+            config, database, rows, score_crops, variables, model, mesh, f"score {part} part"
+        )
+        parts[part] = _part_results(config, database, rows, predictions)
+    parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))
+    results = {
+        "format": FORMAT,
+        "protocol": config.protocol,
+        "seed": config.seed,
+        "config": config_files.to_plain(config),
+        "git_revision": _git_revision(),
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
+        "device": f"{jax.devices()[0].device_kind} × {mesh.size}",
+        "model": {"name": config.model.name, "parameters": parameters},
+        "selection": selection,
+        "split": {
+            "sha256": split_sha256(database, split),
+            "references": {
+                part: split_references(database, getattr(split, part))
+                for part in ("train", "validation", "test")
+            },
+        },
+        "label_note": database.label_note,
+        "score_name": database.score_name,
+        "higher_is_better": database.higher_is_better,
+        "parts": parts,
+    }
+    config_files.write_json(workdir / RESULTS_FILE, results)
+    write_report(workdir)
+    return results
+
+
+def load_best(workdir: Path, mesh: Mesh) -> tuple[GLPI, dict[str, Any], dict[str, Any]]:
+    """Load a run's selected weights.
+
+    Returns:
+        The model, its variables on the mesh, and how they were selected.
+
+    Raises:
+        GlpiError: no run there, nothing trained yet, or a checkpoint of another model.
+    """
+    model = _model(ConfigDict(read_run(workdir)["config"]))
+    best = BestCheckpoint(workdir, read_only=True)
+    try:
+        variables = best.restore(abstract_variables(model, mesh=mesh))
+        return model, variables, best.selection() or {}
+    finally:
+        best.close()
+
+
+def read_run(workdir: Path) -> dict[str, Any]:
+    """Read a workdir's `run.json`: `config`, and `database` with the facts about its labels."""
+    path = workdir / RUN_FILE
+    if not workdir.is_dir():
+        raise GlpiError(f"{workdir}: no such workdir; `glpi train` makes one")
+    try:
+        run = json.loads(path.read_text())
+        if run["format"] != FORMAT:
+            raise GlpiError(f"{path}: format {run['format']}, this version reads {FORMAT}")
+        run["config"]["model"]["name"]
+    except FileNotFoundError as error:
+        raise GlpiError(
+            f"{workdir}: not a workdir (no {RUN_FILE}); `glpi train` makes one"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GlpiError(f"{path}: not a readable run description ({error})") from error
+    return run
+
+
+def _model(config: ConfigDict) -> GLPI:
+    return build(
+        config.model.name,
+        dropout=config.model.dropout,
+        dtype=config.model.dtype,
+        batch_norm_inference_stages=tuple(config.model.batch_norm_inference_stages),
+    )
+
+
+def _database(config: ConfigDict) -> Database:
+    if config.protocol != "strict":
+        raise GlpiError(f"config.protocol = '{config.protocol}': choose strict")
+    if not config.data.root:
+        raise GlpiError(
+            "config.data.root is empty: pass the database's folder, --config.data.root=FOLDER"
+        )
+    return load_database(config.data.database, config.data.root)
+
+
+def _split(config: ConfigDict, database: Database, workdir: Path) -> Split:
+    """The run's split: read from the workdir, or made and written with `run.json` at the start."""
+    if (workdir / RUN_FILE).is_file():
+        saved = read_run(workdir)
+        _check_same(saved["config"], config, workdir, tuple(saved["config"]))
+        return read_split(workdir / SPLIT_FILE, database)
+    split = strict_split(
+        database,
+        train_fraction=config.split.train_fraction,
+        validation_fraction=config.split.validation_fraction,
+        seed=config.seed,
+    )
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_split(workdir / SPLIT_FILE, database, split)
+    run = {
+        "format": FORMAT,
+        "config": config_files.to_plain(config),
+        "database": {
+            "name": database.name,
+            "score_name": database.score_name,
+            "higher_is_better": database.higher_is_better,
+            "label_note": database.label_note,
+        },
+    }
+    config_files.write_json(workdir / RUN_FILE, run)
+    return split
+
+
+def _check_same(
+    saved: dict[str, Any], config: ConfigDict, workdir: Path, sections: Sequence[str]
+) -> None:
+    given = config_files.to_plain(config)
+    changed = config_files.differences(
+        {key: saved.get(key) for key in sections}, {key: given.get(key) for key in sections}
+    )
+    if changed:
+        raise GlpiError(
+            f"{workdir} is a run of another config: {'; '.join(changed)}. "
+            "Give the same config, or another --workdir"
+        )
+
+
+def _predict_part(
+    config: ConfigDict,
+    database: Database,
+    rows: Sequence[int],
+    score_crops: ScoreCrops,
+    variables: Mapping[str, Any],
+    model: GLPI,
+    mesh: Mesh,
+    description: str,
+) -> list[Prediction]:
+    crops = evaluation_crops(
+        database,
+        rows,
+        crop=model.size.crop,
+        count=config.evaluation.crops,
+        placement=config.evaluation.placement,
+        seed=config.seed,
+        resize=resize_of(config),
+        apply_orientation=config.data.apply_orientation,
+        threads=config.data.threads,
+    )
+    predictions = []
+    with progress_bar(len(rows), unit="image", description=description, leave=False) as bar:
+        for _, prediction in predict(
+            score_crops, variables, crops, batch_size=config.evaluation.batch_size, mesh=mesh
+        ):
+            predictions.append(prediction)
+            bar.advance()
+    return predictions
+
+
+def _part_results(
+    config: ConfigDict, database: Database, rows: Sequence[int], predictions: list[Prediction]
+) -> dict[str, Any]:
+    scores = np.array([p.score for p in predictions])
+    mos = database.scores[list(rows)]
+    distortions = [database.distortions[row] for row in rows]
+    known = [i for i, name in enumerate(distortions) if name is not None]
+    return {
+        "database": database.name,
+        "images": len(rows),
+        "crops": config.evaluation.crops,
+        "metrics": quality_metrics(scores, mos),
+        "by_distortion": metrics_by_group(
+            scores[known], mos[known], [str(distortions[i]) for i in known]
+        ),
+        "predictions": [
+            {
+                "image": database.images[row],
+                "reference": database.references[row],
+                "distortion": database.distortions[row],
+                "level": database.levels[row],
+                "mos": float(database.scores[row]),
+                "predicted": prediction.score,
+                "crop_std": prediction.crop_std,
+            }
+            for row, prediction in zip(rows, predictions, strict=True)
+        ],
+    }
+
+
+def _git_revision() -> str | None:
+    """Revision of the checkout that the package runs from, None outside one."""
+    folder = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

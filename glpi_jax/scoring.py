@@ -1,0 +1,144 @@
+"""Scores of photographs with a trained model: what `glpi score` and `glpi_jax.load` offer."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from glpi_jax.data.images import ImageError, read_image
+from glpi_jax.data.transforms import grid_crops
+from glpi_jax.evaluation.predict import compile_scorer, predict
+from glpi_jax.models.glpi import GLPI
+from glpi_jax.runs import load_best, read_run
+from glpi_jax.training.sharding import make_mesh
+
+MIN_SIDE = 16  # pixels: one patch of the ViT; less shows nothing that could be judged
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """What became of one image: a score, or an error.
+
+    Attributes:
+        image: the path as given.
+        score: mean over the crops, on the scale of the labels the model was trained on.
+        crop_std: standard deviation over the crops.
+        note: what was done to an unusual image, in words.
+        error: why the image has no score.
+    """
+
+    image: str
+    score: float | None = None
+    crop_std: float | None = None
+    note: str | None = None
+    error: str | None = None
+
+
+class Scorer:
+    """A trained model, ready to score images.
+
+    Attributes:
+        score_name: "MOS" or "DMOS", the kind of label the model predicts.
+        higher_is_better: whether a higher score means a better image.
+        label_note: what the labels are, in plain words.
+    """
+
+    def __init__(
+        self,
+        model: GLPI,
+        variables: dict[str, Any],
+        mesh: Mesh,
+        *,
+        crops: int,
+        batch_size: int,
+        score_name: str,
+        higher_is_better: bool,
+        label_note: str,
+    ):
+        """Wrap a model; `load` makes one from a workdir."""
+        self.score_name = score_name
+        self.higher_is_better = higher_is_better
+        self.label_note = label_note
+        self._crop = model.size.crop
+        self._crops = crops
+        self._variables = variables
+        self._mesh = mesh
+        self._batch_size = batch_size
+        self._score_crops = compile_scorer(model, mesh)
+
+    def score(self, paths: Sequence[str | os.PathLike[str]]) -> list[ImageScore]:
+        """Score image files; an unreadable one becomes an error and stops none of the others.
+
+        Grey is repeated over RGB, transparency laid on white, 16 bits scaled to 8, CMYK converted,
+        EXIF orientation applied. Crops lie on a regular grid over the image, so that a score
+        depends on the pixels alone; an image smaller than the crop is mirrored outward.
+
+        Args:
+            paths: image files.
+
+        Returns:
+            One result for each path, in order.
+        """
+        results: dict[int, ImageScore] = {}
+        notes: dict[int, str | None] = {}
+
+        def crops() -> Iterator[tuple[int, np.ndarray]]:
+            for i, path in enumerate(paths):
+                try:
+                    image = read_image(path, apply_orientation=True)
+                    notes[i] = self._note(image, path)
+                except ImageError as error:
+                    results[i] = ImageScore(os.fspath(path), error=str(error))
+                else:
+                    yield i, grid_crops(image, self._crop, self._crops)
+
+        for i, prediction in predict(
+            self._score_crops,
+            self._variables,
+            crops(),
+            batch_size=self._batch_size,
+            mesh=self._mesh,
+        ):
+            score, std = prediction
+            results[i] = ImageScore(os.fspath(paths[i]), score, std, notes[i])
+        return [results[i] for i in range(len(paths))]
+
+    def _note(self, image: np.ndarray, path: str | os.PathLike[str]) -> str | None:
+        height, width = image.shape[:2]
+        if min(height, width) < MIN_SIDE:
+            raise ImageError(
+                f"{os.fspath(path)}: {width}×{height} pixels are too few to judge; the least is "
+                f"{MIN_SIDE}×{MIN_SIDE}"
+            )
+        if min(height, width) < self._crop:
+            return f"{width}×{height}, smaller than the crop: mirrored to {self._crop} pixels"
+        return None
+
+
+def load(workdir: str | os.PathLike[str]) -> Scorer:
+    """Load the selected model of a workdir on all devices.
+
+    Raises:
+        GlpiError: no workdir, nothing trained there, or a checkpoint of another model.
+    """
+    folder = Path(workdir)
+    run = read_run(folder)
+    evaluation, database = run["config"]["evaluation"], run["database"]
+    mesh = make_mesh(-1)
+    model, variables, _ = load_best(folder, mesh)
+    # Batches that the devices share evenly.
+    batch_size = mesh.size * max(1, evaluation["batch_size"] // mesh.size)
+    return Scorer(
+        model,
+        variables,
+        mesh,
+        crops=evaluation["crops"],
+        batch_size=batch_size,
+        score_name=database["score_name"],
+        higher_is_better=database["higher_is_better"],
+        label_note=database["label_note"],
+    )

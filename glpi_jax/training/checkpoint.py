@@ -1,0 +1,188 @@
+"""Checkpoints of a run; the only module that knows Orbax.
+
+Two folders in the workdir: `checkpoints/` holds what training resumes from (state, data iterator,
+best result so far), `best/` the weights of the epoch that the validation part selected.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+from flax import traverse_util
+
+from glpi_jax.errors import GlpiError
+from glpi_jax.training.state import TrainState
+
+RESUME_FOLDER = "checkpoints"
+BEST_FOLDER = "best"
+
+# Orbax reports each of its threads and files at level INFO.
+logging.getLogger("absl").setLevel(logging.WARNING)
+
+
+def _manager(
+    folder: Path, handlers: dict[str, ocp.CheckpointHandler], *, keep: int, read_only: bool
+) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=None if read_only else keep,
+        read_only=read_only,
+        cleanup_tmp_directories=not read_only,
+        # The state is donated to the next step: it must be on disk before that starts.
+        enable_async_checkpointing=False,
+    )
+    return ocp.CheckpointManager(folder.resolve(), item_handlers=handlers, options=options)
+
+
+class ResumeCheckpoints:
+    """The latest states of a run, each with its data iterator and progress."""
+
+    def __init__(self, workdir: Path):
+        """Open, or make, the folder; leftovers of an interrupted save are removed."""
+        self._folder = workdir / RESUME_FOLDER
+        handlers = {"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler()}
+        self._manager = _manager(self._folder, handlers, keep=2, read_only=False)
+
+    @property
+    def latest_step(self) -> int | None:
+        """Step of the newest checkpoint, None if there is none."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, data_state: dict[str, Any]) -> None:
+        """Save a state and the position of the data iterator; a step that exists stays as it is."""
+        step = int(state.step)
+        if self.latest_step is not None and step <= self.latest_step:
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data_state)
+            ),
+        )
+
+    def restore(self, target: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """Restore the newest checkpoint into a target of shapes, dtypes and shardings.
+
+        Raises:
+            GlpiError: the checkpoint is damaged or does not fit the target.
+        """
+        step = self.latest_step
+        try:
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore()
+                ),
+            )
+        except (ValueError, KeyError, OSError, TypeError) as error:
+            raise GlpiError(
+                f"{self._folder / str(step)}: the checkpoint cannot be read "
+                f"({_first_line(error)}); remove that folder to resume from an older one"
+            ) from error
+        return restored.state, restored.data
+
+    def close(self) -> None:
+        """Wait for saves and close."""
+        self._manager.close()
+
+
+class BestCheckpoint:
+    """The selected weights of a run, with the step, epoch and value that selected them."""
+
+    def __init__(self, workdir: Path, *, read_only: bool):
+        """Open the folder; unless read only, make it.
+
+        Raises:
+            GlpiError: read only, and there is no trained model.
+        """
+        self._folder = workdir / BEST_FOLDER
+        if read_only and not self._folder.is_dir():
+            raise GlpiError(f"{workdir}: no trained model here (no folder {BEST_FOLDER}/)")
+        handlers = {
+            "variables": ocp.StandardCheckpointHandler(),
+            "selection": ocp.JsonCheckpointHandler(),
+        }
+        self._manager = _manager(self._folder, handlers, keep=1, read_only=read_only)
+        if read_only and self._manager.latest_step() is None:
+            raise GlpiError(f"{self._folder}: holds no finished checkpoint")
+
+    def selection(self) -> dict[str, Any] | None:
+        """What `save` was given besides the weights, or None before the first save."""
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        args = ocp.args.Composite(selection=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=args).selection
+
+    def save(self, variables: dict[str, Any], selection: dict[str, Any]) -> None:
+        """Replace the selected weights; `selection` has at least `step`."""
+        self._manager.save(
+            selection["step"],
+            args=ocp.args.Composite(
+                variables=ocp.args.StandardSave(variables),
+                selection=ocp.args.JsonSave(selection),
+            ),
+        )
+
+    def restore(self, target: dict[str, Any]) -> dict[str, Any]:
+        """Restore the weights into a target of shapes, dtypes and shardings.
+
+        Raises:
+            GlpiError: the weights are damaged, or of another model; every difference is listed.
+        """
+        step = self._manager.latest_step()
+        label = self._folder / str(step)
+        try:
+            saved = self._manager.item_metadata(step).variables
+            problems = _differences(saved, target)
+            if problems:
+                raise GlpiError(
+                    f"{label}: the checkpoint is of another model than run.json says: "
+                    f"{'; '.join(problems)}"
+                )
+            args = ocp.args.Composite(variables=ocp.args.StandardRestore(target))
+            return self._manager.restore(step, args=args).variables
+        except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
+            raise GlpiError(
+                f"{label}: the checkpoint cannot be read ({_first_line(error)})"
+            ) from error
+
+    def close(self) -> None:
+        """Wait for saves and close."""
+        self._manager.close()
+
+
+def _differences(saved: Any, target: dict[str, Any]) -> list[str]:
+    """Missing, unexpected and misshapen entries of saved metadata against a target."""
+    saved_shapes = {k: tuple(v.shape) for k, v in _flat(saved).items()}
+    wanted_shapes = {k: tuple(v.shape) for k, v in _flat(target).items()}
+    missing = sorted(wanted_shapes.keys() - saved_shapes.keys())
+    unexpected = sorted(saved_shapes.keys() - wanted_shapes.keys())
+    misshapen = [
+        f"{name} {saved_shapes[name]} instead of {shape}"
+        for name, shape in sorted(wanted_shapes.items())
+        if name in saved_shapes and saved_shapes[name] != shape
+    ]
+    return [
+        f"{len(names)} {what}: {_shortened(names)}"
+        for what, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("misshapen", misshapen),
+        )
+        if names
+    ]
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    return traverse_util.flatten_dict(getattr(tree, "tree", tree), sep="/")
+
+
+def _shortened(names: list[str], show: int = 5) -> str:
+    rest = f", … ({len(names) - show} more)" if len(names) > show else ""
+    return ", ".join(names[:show]) + rest
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,232 @@
+"""The training loop: batches in, checkpoints and metrics out; it goes on where it stopped."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from glpi_jax.data.pipeline import to_iterator, training_dataset
+from glpi_jax.data.sources import Database
+from glpi_jax.data.splits import Split
+from glpi_jax.data.transforms import Resize
+from glpi_jax.errors import GlpiError
+from glpi_jax.models.glpi import GLPI
+from glpi_jax.progress import progress_bar
+from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
+from glpi_jax.training.metric_writer import MetricWriter
+from glpi_jax.training.optimizer import (
+    cosine_schedule,
+    learning_rate_multipliers,
+    make_optimizer,
+)
+from glpi_jax.training.sharding import check_batch_size, to_devices
+from glpi_jax.training.state import (
+    TrainState,
+    abstract_state,
+    abstract_variables,
+    create_state,
+)
+from glpi_jax.training.step import compile_train_step
+
+Validate = Callable[[Mapping[str, Any]], dict[str, float | None]]
+
+
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Steps after which every image was seen once; batches run on over the end of an epoch."""
+    return math.ceil(images / batch_size)
+
+
+def resize_of(config: ConfigDict) -> Resize | None:
+    """The resize of `config.data`, None where images keep their size."""
+    if not config.data.resize:
+        return None
+    height, width = config.data.resize
+    return Resize(height, width, config.data.resize_method)
+
+
+def fit(
+    config: ConfigDict,
+    *,
+    model: GLPI,
+    mesh: Mesh,
+    database: Database,
+    split: Split,
+    workdir: Path,
+    validate: Validate,
+) -> bool:
+    """Train to the last step of the config, from the newest checkpoint in the workdir if any.
+
+    Every `evaluation.every_epochs` epochs, and at the end, `validate` scores the validation part,
+    and the weights with the highest SROCC so far are kept as the run's best.
+
+    Args:
+        config: the whole tree.
+        model, mesh: what to train and where.
+        database, split: the labelled images, and which of them train.
+        workdir: receives checkpoints, `metrics.csv` and TensorBoard files.
+        validate: variables → metrics of the validation part, with at least `srocc`.
+
+    Returns:
+        False if the run was finished already and nothing was done.
+
+    Raises:
+        GlpiError: numbers that do not fit together, an unreadable image or checkpoint, or a loss
+            that is not finite.
+    """
+    batch_size = config.train.batch_size
+    check_batch_size(batch_size, mesh, "config.train.batch_size")
+    epoch_steps = steps_per_epoch(len(split.train), batch_size)
+    total_steps = config.train.epochs * epoch_steps
+    checkpoints = ResumeCheckpoints(workdir)
+    try:
+        if checkpoints.latest_step == total_steps:
+            return False
+        _fit(config, model, mesh, database, split, workdir, validate, checkpoints, epoch_steps)
+    finally:
+        checkpoints.close()
+    return True
+
+
+def _fit(
+    config: ConfigDict,
+    model: GLPI,
+    mesh: Mesh,
+    database: Database,
+    split: Split,
+    workdir: Path,
+    validate: Validate,
+    checkpoints: ResumeCheckpoints,
+    epoch_steps: int,
+) -> None:
+    batch_size, total_steps = config.train.batch_size, config.train.epochs * epoch_steps
+    schedule = cosine_schedule(
+        config.optimizer.learning_rate,
+        config.optimizer.cosine_half_period,
+        config.optimizer.warmup_steps,
+    )
+    variables = abstract_variables(model, mesh=mesh)
+    paths = list(traverse_util.flatten_dict(variables["params"], sep="/"))
+    multipliers = learning_rate_multipliers(paths, config.optimizer.rules)
+    optimizer = make_optimizer(
+        schedule,
+        beta1=config.optimizer.beta1,
+        beta2=config.optimizer.beta2,
+        epsilon=config.optimizer.epsilon,
+        weight_decay=config.optimizer.weight_decay,
+        multipliers=multipliers,
+    )
+    train_step = compile_train_step(model, optimizer, multipliers, mesh)
+    batches = to_iterator(
+        training_dataset(
+            database,
+            split.train,
+            crop=model.size.crop,
+            batch_size=batch_size,
+            seed=config.seed,
+            horizontal_flip=config.data.horizontal_flip,
+            vertical_flip=config.data.vertical_flip,
+            cache_bytes=config.data.cache_bytes,
+            resize=resize_of(config),
+            apply_orientation=config.data.apply_orientation,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        ),
+        threads=config.data.threads,
+        prefetch=config.data.prefetch,
+    )
+    if checkpoints.latest_step is None:
+        state = create_state(model, optimizer, multipliers, seed=config.seed, mesh=mesh)
+    else:
+        target = abstract_state(model, optimizer, multipliers, mesh=mesh)
+        state, data_state = checkpoints.restore(target)
+        batches.set_state(data_state)
+    start = int(state.step)
+    first_process = jax.process_index() == 0
+    best = BestCheckpoint(workdir, read_only=False)
+    bar = progress_bar(
+        total_steps * batch_size,
+        unit="image",
+        description="train",
+        initial=start * batch_size,
+        enabled=first_process,
+    )
+    try:
+        with MetricWriter(workdir, start, enabled=first_process) as metrics, bar as progress:
+            window: list[jax.Array] = []  # losses since the last line of metrics
+            window_start = time.monotonic()
+            previous: dict[str, jax.Array] | None = None
+            for step in range(start + 1, total_steps + 1):
+                state, outputs = train_step(state, to_devices(next(batches), mesh))
+                if previous is not None:  # read one step late, so that the device never waits
+                    progress.note(loss=_finite(previous["loss"], step - 1))
+                previous = outputs
+                window.append(outputs["loss"])
+                progress.advance(batch_size)
+
+                epoch = step // epoch_steps
+                validation_due = step == total_steps or (
+                    step % epoch_steps == 0 and epoch % config.evaluation.every_epochs == 0
+                )
+                checkpoint_due = validation_due or step % config.train.checkpoint_every_steps == 0
+                if checkpoint_due or step % config.train.log_every_steps == 0:
+                    losses = [_finite(loss, step) for loss in window]
+                    elapsed = time.monotonic() - window_start
+                    values = {
+                        "train/loss": float(np.mean(losses)),
+                        "train/gradient_norm": float(outputs["grad_norm"]),
+                        "train/learning_rate": float(schedule(step - 1)),
+                        "train/images_per_second": len(window) * batch_size / elapsed,
+                    }
+                    metrics.write(step, epoch, values)
+                    window = []
+                if validation_due:
+                    result = validate(state.variables)
+                    metrics.write(
+                        step, epoch, {f"validation/{name}": x for name, x in result.items()}
+                    )
+                    progress.note(srocc=result["srocc"])
+                    _keep_if_best(best, state, epoch, result["srocc"])
+                if checkpoint_due:
+                    metrics.flush()
+                    checkpoints.save(state, batches.get_state())
+                if not window:
+                    window_start = time.monotonic()
+    finally:
+        batches.close()
+        best.close()
+
+
+def _finite(loss: jax.Array, step: int) -> float:
+    value = float(loss)
+    if not math.isfinite(value):
+        raise GlpiError(
+            f"the loss is {value} at step {step}: lower config.optimizer.learning_rate; the last "
+            "checkpoint is from before"
+        )
+    return value
+
+
+def _keep_if_best(best: BestCheckpoint, state: TrainState, epoch: int, srocc: float | None) -> None:
+    """Keep the weights if their SROCC is the highest so far (undefined counts as lowest)."""
+    selected = best.selection()
+    if selected is not None:
+        value = selected["value"]
+        improved = srocc is not None and (value is None or srocc > value)
+        if not improved:
+            return
+    best.save(
+        state.variables,
+        {
+            "step": int(state.step),
+            "epoch": epoch,
+            "criterion": "SROCC on the validation part",
+            "value": srocc,
+        },
+    )

@@ -1,0 +1,182 @@
+"""Scalars of a run, on disk: `metrics.csv` for the report and TensorBoard event files.
+
+`metrics.csv` has one value a row, `step,epoch,name,value`, and is the record that the report is
+drawn from. TensorBoard files are written by tensorboardX, which needs NumPy and protobuf alone
+(TensorFlow is 1.3 GB; TensorBoard's own writer brings its web server along).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from tensorboardX import SummaryWriter
+
+from glpi_jax.errors import GlpiError
+
+__all__ = ["METRICS_FILE", "TENSORBOARD_FOLDER", "MetricRow", "MetricWriter", "read_metrics"]
+
+METRICS_FILE = "metrics.csv"
+TENSORBOARD_FOLDER = "tensorboard"
+_HEADER = ["step", "epoch", "name", "value"]
+
+
+class MetricRow(NamedTuple):
+    """One scalar: its step and epoch (both from 0), its name such as `train/loss`, its value."""
+
+    step: int
+    epoch: int
+    name: str
+    value: float
+
+
+class MetricWriter:
+    """Write scalars to `metrics.csv` and to TensorBoard files under the workdir.
+
+    A run that resumes from a checkpoint at step k repeats the steps after k. Rows of these steps
+    that an earlier, interrupted run left are dropped when the writer is made, so that the file
+    holds every value once; TensorBoard is told to hide them likewise. Call `flush` before a
+    checkpoint is saved, so that no row up to its step can be lost.
+    """
+
+    def __init__(
+        self, workdir: str | os.PathLike[str], start_step: int, *, enabled: bool = True
+    ) -> None:
+        """Open both files, which are made if need be.
+
+        Args:
+            workdir: the folder of the run, made if it is missing.
+            start_step: the last step that is already done: 0 at a fresh start, k when resuming
+                from a checkpoint of step k.
+            enabled: False on every process but the first of a multi-host run, where this writer
+                then touches no file.
+
+        Raises:
+            GlpiError: an existing `metrics.csv` cannot be read.
+        """
+        self._start_step = self._last_step = start_step
+        self._closed = False
+        self._csv: io.TextIOWrapper | None = None
+        self._tensorboard: SummaryWriter | None = None
+        if not enabled:
+            return
+        folder = Path(workdir)
+        folder.mkdir(parents=True, exist_ok=True)
+        _drop_rows_after(folder / METRICS_FILE, start_step)
+        self._csv = open(folder / METRICS_FILE, "a", encoding="utf-8", newline="")  # noqa: SIM115
+        self._tensorboard = SummaryWriter(
+            str(folder / TENSORBOARD_FOLDER),
+            purge_step=start_step + 1,
+            flush_secs=30,
+            # The file name counts whole seconds, so that a quick restart would overwrite a file.
+            filename_suffix=f".{time.time_ns()}",
+        )
+
+    def write(self, step: int, epoch: int, values: Mapping[str, float | None]) -> None:
+        """Record the scalars of one step.
+
+        Args:
+            step: steps done so far; more than `start_step`, never falling.
+            epoch: epochs done so far.
+            values: `{name: value}`. None, an undefined metric, leaves no row; NaN and infinities
+                are kept, since a loss that diverges should be seen.
+
+        Raises:
+            ValueError: the step is not after `start_step` or falls back, or the writer is closed.
+        """
+        if self._closed:
+            raise ValueError("the metric writer is closed")
+        if step <= self._start_step:
+            raise ValueError(f"step {step} is not after step {self._start_step}, the start")
+        if step < self._last_step:
+            raise ValueError(f"step {step} comes after step {self._last_step} was written")
+        self._last_step = step
+        if self._csv is None or self._tensorboard is None:
+            return
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        for name, value in values.items():
+            if value is None:
+                continue
+            rows.writerow([int(step), int(epoch), name, repr(float(value))])
+            self._tensorboard.add_scalar(name, float(value), step)
+        # One write for the whole step: an interruption can tear the last row only.
+        self._csv.write(text.getvalue())
+        self._csv.flush()
+
+    def flush(self) -> None:
+        """Put everything written so far on disk."""
+        if self._csv is not None and self._tensorboard is not None:
+            self._csv.flush()
+            os.fsync(self._csv.fileno())
+            self._tensorboard.flush()
+
+    def close(self) -> None:
+        """Flush and close; a second call does nothing."""
+        self._closed = True
+        if self._csv is not None and self._tensorboard is not None:
+            self.flush()
+            self._csv.close()
+            self._tensorboard.close()
+            self._csv = self._tensorboard = None
+
+    def __enter__(self) -> MetricWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[MetricRow]:
+    """Read a `metrics.csv`, in file order.
+
+    A last line without its newline, torn by an interruption, is left out.
+
+    Raises:
+        GlpiError: the file is missing, has other columns, or a row does not parse.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise GlpiError(f"{path} is missing: train into this folder first.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise GlpiError(f"{path} cannot be read: {error}.") from error
+    whole = text[: text.rfind("\n") + 1]
+    if not whole:
+        return []
+    reader = csv.reader(io.StringIO(whole))
+    if next(reader) != _HEADER:
+        raise GlpiError(f"{path} does not begin with '{','.join(_HEADER)}': move it away.")
+    rows = []
+    for cells in reader:
+        try:
+            step, epoch, name, value = cells
+            rows.append(MetricRow(int(step), int(epoch), name, float(value)))
+        except ValueError as error:
+            raise GlpiError(
+                f"{path} line {reader.line_num} is not 'step,epoch,name,value': {cells}."
+                " Repair or remove that line."
+            ) from error
+    return rows
+
+
+def _drop_rows_after(path: Path, step: int) -> None:
+    """Rewrite the file with its header and the rows up to this step; make it if it is missing."""
+    kept = [row for row in read_metrics(path) if row.step <= step] if path.exists() else []
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(_HEADER)
+        rows.writerows([row.step, row.epoch, row.name, repr(row.value)] for row in kept)
+    os.replace(temporary, path)

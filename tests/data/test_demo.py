@@ -1,0 +1,221 @@
+import json
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from glpi_jax.data import demo
+from glpi_jax.data.demo import (
+    DEMO_TYPES,
+    SCENES,
+    Photograph,
+    cut_tiles,
+    photograph_path,
+    render_demo_database,
+)
+from glpi_jax.data.images import read_image
+from glpi_jax.data.sources import load_database
+from glpi_jax.data.splits import strict_split
+from glpi_jax.errors import GlpiError
+from glpi_jax.saqt import DISTORTIONS, MEAN_DMOS, distort, seed_for
+
+
+def render(folder: Path, **changes: Any) -> Path:
+    settings: dict[str, Any] = {
+        "types": (1, 11),
+        "seed": 0,
+        "processes": 1,
+        "progress": False,
+        "scenes": ("cat",),
+    }
+    return render_demo_database(folder, **{**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One scene under two types, rendered by two processes."""
+    return render(tmp_path_factory.mktemp("demo") / "tiny", processes=2)
+
+
+def test_database(rendered: Path) -> None:
+    database = load_database("csv", rendered)
+    assert len(database) == 2 * 2 * 5
+    assert (database.name, database.score_name) == ("demo", "DMOS")
+    assert database.higher_is_better is True
+    assert "Nobody rated this picture" in database.label_note
+    assert database.reference_order == ("cat",)
+    for row in range(len(database)):
+        distortion, level = database.distortions[row], database.levels[row]
+        number = {"gaussian_blur": 1, "white_noise": 11}[str(distortion)]
+        assert database.scores[row] == MEAN_DMOS[number][int(level or 0) - 1]
+
+
+def test_images_are_the_distorted_tiles(rendered: Path) -> None:
+    photograph = read_image(photograph_path("cat"), apply_orientation=True)
+    tiles = cut_tiles(photograph)
+    names = sorted(path.name for path in (rendered / "references").iterdir())
+    assert names == ["cat_1.png", "cat_2.png"]
+    for name, tile in zip(names, tiles, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(rendered / "references" / name)), tile)
+    image = np.asarray(Image.open(rendered / "images" / "cat_2_11_4.png"))
+    expected = distort(tiles[1], 11, 4, rng=seed_for("cat_2", 11, 4, 0))
+    np.testing.assert_array_equal(image, expected)
+
+
+def test_only_the_finished_folder_is_left(rendered: Path) -> None:
+    assert [path.name for path in rendered.parent.iterdir()] == ["tiny"]
+    manifest = json.loads((rendered / "manifest.json").read_text())
+    assert manifest["settings"] == {"scenes": ["cat"], "types": [1, 11], "seed": 0}
+    assert manifest["photographs"]["cat"]["credit"] == "Stefan van der Walt, CC0"
+
+
+def test_images_depend_neither_on_processes_nor_on_other_types(
+    rendered: Path, tmp_path: Path
+) -> None:
+    """Rendered into an existing empty folder, in this process."""
+    folder = tmp_path / "alone"
+    folder.mkdir()
+    render(folder, types=(11,))
+    images = sorted((folder / "images").iterdir())
+    assert len(images) == 10
+    for image in images:
+        assert image.read_bytes() == (rendered / "images" / image.name).read_bytes()
+
+
+def test_finished_render_is_reused(rendered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("rendered again")
+
+    monkeypatch.setattr(demo, "_render", refuse)
+    assert render(rendered) == rendered
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"types": (1,)}, {"types": (11, 1)}])
+def test_render_with_other_settings_is_refused(rendered: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(GlpiError, match=r"tiny: .* with other settings .* give another folder"):
+        render(rendered, **changes)
+
+
+def test_render_by_other_versions_is_refused(
+    rendered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "version", lambda name: "0.1")
+    with pytest.raises(GlpiError, match="with other versions"):
+        render(rendered)
+
+
+def test_damaged_render_is_refused(tmp_path: Path) -> None:
+    folder = render(tmp_path / "tiny", types=(1,))
+    (folder / "images" / "cat_1_01_3.png").unlink()
+    with pytest.raises(GlpiError, match=r"damaged; delete it .*images/cat_1_01_3\.png"):
+        render(folder, types=(1,))
+
+
+def test_folder_with_other_things_and_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "holiday.txt").touch()
+    for path in (tmp_path, tmp_path / "holiday.txt"):
+        with pytest.raises(GlpiError, match="not a rendered demo database"):
+            render(path)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.txt"]
+
+
+def test_failed_render_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(demo, "distort", fail)
+    with pytest.raises(OSError, match="disk full"):
+        render(tmp_path / "tiny")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_finished_by_another_process_meanwhile_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "tiny"
+    original = demo._write_labels
+
+    def overtaken(*arguments: Any) -> None:
+        monkeypatch.undo()
+        render(folder, types=(1,))
+        original(*arguments)
+
+    monkeypatch.setattr(demo, "_write_labels", overtaken)
+    assert render(folder, types=(1,)) == folder
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
+def test_dead_process_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class DeadPool:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def submit(self, *_: object) -> None:
+            raise BrokenProcessPool
+
+        def shutdown(self, *, cancel_futures: bool) -> None: ...
+
+    monkeypatch.setattr(demo, "ProcessPoolExecutor", DeadPool)
+    with pytest.raises(GlpiError, match=r"process .* died; use processes=1"):
+        render(tmp_path / "tiny", processes=2)
+
+
+def test_missing_package_and_photograph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = Photograph("no_such_package", "scikit-nothing", "a.png", "nobody")
+    monkeypatch.setitem(SCENES, "cat", lost)
+    with pytest.raises(GlpiError, match=r"scikit-nothing, which is not .*'glpi_jax\[demo\]'"):
+        render(tmp_path / "tiny")
+    monkeypatch.setitem(SCENES, "cat", Photograph("PIL", "pillow", "a.png", "nobody"))
+    with pytest.raises(GlpiError, match=r"a\.png: pillow .* does not hold this photograph"):
+        render(tmp_path / "tiny")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scenes": ("dog",)}, "unknown scene 'dog': must be one of astronaut, cat"),
+        ({"scenes": ("cat", "cat")}, "must name at least one, and none twice"),
+        ({"types": ()}, "must name at least one"),
+        ({"types": (15,)}, "15 is not available"),
+        ({"processes": 0}, "processes 0"),
+    ],
+)
+def test_bad_settings(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(GlpiError, match=message):
+        render(tmp_path / "tiny", **changes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tiles_are_disjoint_halves_cut_to_their_centre() -> None:
+    rows, columns = np.mgrid[:600, :1300]
+    picture = np.stack([rows, columns, rows], axis=-1)
+    left, right = cut_tiles(picture)
+    assert left.shape == right.shape == (384, 512, 3)
+    assert left[0, 0].tolist() == [108, 69, 108]
+    assert right[0, 0, 1] == 650 + 69
+    assert [tile.shape for tile in cut_tiles(picture.transpose(1, 0, 2))] == [(512, 384, 3)] * 2
+    upper, lower = cut_tiles(picture.transpose(1, 0, 2)[:600, :512])
+    assert upper.shape == lower.shape == (300, 512, 3)
+    assert lower[0, 0, 1] == 300
+
+
+def test_every_scene_gives_two_color_tiles_for_crops_of_224() -> None:
+    for scene in SCENES:
+        tiles = cut_tiles(read_image(photograph_path(scene), apply_orientation=True))
+        assert len(tiles) == 2
+        for tile in tiles:
+            assert min(tile.shape[:2]) >= 224
+            assert (tile[..., 0] != tile[..., 2]).mean() > 0.3
+
+
+def test_types_and_scenes_suffice_for_a_strict_split(rendered: Path) -> None:
+    assert {DISTORTIONS[number].group for number in DEMO_TYPES} == {
+        distortion.group for distortion in DISTORTIONS.values()
+    }
+    assert len(SCENES) >= 9
+    with pytest.raises(GlpiError, match="1 references are too few"):
+        strict_split(
+            load_database("csv", rendered), train_fraction=0.8, validation_fraction=0.2, seed=0
+        )

@@ -1,0 +1,311 @@
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import grain
+import numpy as np
+import pytest
+from PIL import Image
+
+from glpi_jax.data import pipeline
+from glpi_jax.data.images import ImageError
+from glpi_jax.data.pipeline import ImageLoader, evaluation_crops, to_iterator, training_dataset
+from glpi_jax.data.sources import Database
+from glpi_jax.data.transforms import Resize, grid_crops, image_rng, random_crops
+from glpi_jax.errors import GlpiError
+
+Batch = dict[str, np.ndarray]
+
+
+def dataset(database: Database, rows: tuple[int, ...], **changes: Any) -> grain.MapDataset:
+    settings: dict[str, Any] = {
+        "crop": 16,
+        "batch_size": 4,
+        "seed": 0,
+        "horizontal_flip": 0.5,
+        "vertical_flip": 0.5,
+        "cache_bytes": 0,
+        "resize": None,
+        "apply_orientation": False,
+        "process_index": 0,
+        "process_count": 1,
+    }
+    return training_dataset(database, rows, **{**settings, **changes})
+
+
+def rows_of(batch: Batch) -> list[int]:
+    """The database rows in a batch: the fixture's images carry them in the red channel."""
+    return batch["image"][:, 0, 0, 0].tolist()
+
+
+def assert_same(batch: Batch, other: Batch) -> None:
+    assert batch.keys() == other.keys()
+    for key in batch:
+        np.testing.assert_array_equal(batch[key], other[key])
+
+
+ROWS = tuple(range(10))
+
+
+def test_batch_layout_and_scores(small_database: Database) -> None:
+    batch = dataset(small_database, ROWS)[0]
+    assert batch["image"].shape == (4, 16, 16, 3)
+    assert batch["image"].dtype == np.uint8
+    assert batch["score"].dtype == np.float32
+    assert batch["score"].tolist() == [row / 2 for row in rows_of(batch)]
+
+
+def test_every_epoch_visits_every_row_once_in_a_new_order(small_database: Database) -> None:
+    """Batches of 4 from 10 rows straddle the epochs; five batches are two epochs."""
+    batches = dataset(small_database, ROWS)
+    seen = [row for step in range(10) for row in rows_of(batches[step])]
+    epochs = [seen[start : start + 10] for start in range(0, 40, 10)]
+    assert all(sorted(epoch) == list(ROWS) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_crops_are_new_in_every_epoch_and_cut_from_the_image(small_database: Database) -> None:
+    batches = dataset(small_database, (3,), horizontal_flip=0, vertical_flip=0, batch_size=1)
+    image = np.asarray(Image.open(small_database.path(3)))
+    windows = np.lib.stride_tricks.sliding_window_view(image, (16, 16, 3)).reshape(-1, 16, 16, 3)
+    crops = [batches[step]["image"][0] for step in range(6)]
+    assert all((windows == crop).all(axis=(1, 2, 3)).any() for crop in crops)
+    assert len({crop.tobytes() for crop in crops}) > 3
+
+
+def test_fewer_rows_than_a_batch(small_database: Database) -> None:
+    batch = dataset(small_database, (5, 7), batch_size=8)[0]
+    assert sorted(rows_of(batch)) == [5] * 4 + [7] * 4
+
+
+def test_seed_decides_order_and_crops(small_database: Database) -> None:
+    assert_same(dataset(small_database, ROWS)[3], dataset(small_database, ROWS)[3])
+    changed = dataset(small_database, ROWS, seed=1)
+    assert rows_of(changed[0]) + rows_of(changed[1]) != rows_of(
+        dataset(small_database, ROWS)[0]
+    ) + rows_of(dataset(small_database, ROWS)[1])
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_together_make_the_batches_of_one(
+    small_database: Database, processes: int
+) -> None:
+    whole = dataset(small_database, ROWS)
+    shares = [
+        dataset(small_database, ROWS, process_index=index, process_count=processes)
+        for index in range(processes)
+    ]
+    for step in range(8):
+        expected = whole[step]
+        for index, share in enumerate(shares):
+            batch = share[step]
+            assert len(batch["score"]) == 4 // processes
+            assert_same(batch, {key: values[index::processes] for key, values in expected.items()})
+
+
+@pytest.mark.parametrize(("threads", "prefetch"), [(0, 0), (1, 1), (3, 4)])
+def test_threads_change_nothing(small_database: Database, threads: int, prefetch: int) -> None:
+    batches = dataset(small_database, ROWS, cache_bytes=10_000)
+    iterator = to_iterator(batches, threads=threads, prefetch=prefetch)
+    expected = dataset(small_database, ROWS)
+    for step in range(12):
+        assert_same(next(iterator), expected[step])
+    iterator.close()
+
+
+def test_state_resumes_in_mid_epoch_in_a_fresh_iterator(small_database: Database) -> None:
+    iterator = to_iterator(dataset(small_database, ROWS), threads=2, prefetch=3)
+    for _ in range(7):
+        next(iterator)
+    state = json.dumps(iterator.get_state())
+    expected = [next(iterator) for _ in range(5)]
+    iterator.close()
+    fresh = to_iterator(dataset(small_database, ROWS), threads=1, prefetch=1)
+    next(fresh)
+    fresh.set_state(json.loads(state))
+    for batch in expected:
+        assert_same(next(fresh), batch)
+    fresh.close()
+
+
+def test_slicing_resumes_at_a_step(small_database: Database) -> None:
+    batches = dataset(small_database, ROWS)
+    assert_same(batches[7:][0], batches[7])
+
+
+def test_small_images_are_padded_and_resized(small_database: Database) -> None:
+    assert dataset(small_database, ROWS, crop=64)[0]["image"].shape == (4, 64, 64, 3)
+    resized = dataset(small_database, ROWS, crop=20, resize=Resize(20, 20, "bilinear"))
+    assert resized[0]["image"].shape == (4, 20, 20, 3)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the images decoded so far."""
+    names: list[str] = []
+    lock = threading.Lock()
+    original = pipeline.read_image
+
+    def counting(path: Any, *, apply_orientation: bool) -> np.ndarray:
+        with lock:
+            names.append(path.name)
+        return original(path, apply_orientation=apply_orientation)
+
+    monkeypatch.setattr(pipeline, "read_image", counting)
+    return names
+
+
+IMAGE_BYTES = 40 * 48 * 3
+
+
+@pytest.mark.parametrize(
+    ("cache_bytes", "decodes"),
+    [(0, 30), (IMAGE_BYTES - 1, 30), (4 * IMAGE_BYTES + 1, 4 + 3 * 6), (10 * IMAGE_BYTES, 10)],
+)
+def test_cache_keeps_what_its_budget_allows(
+    small_database: Database, decoded: list[str], cache_bytes: int, decodes: int
+) -> None:
+    batches = dataset(small_database, ROWS, cache_bytes=cache_bytes, batch_size=10)
+    plain = dataset(small_database, ROWS, batch_size=10)
+    cached = [batches[step] for step in range(3)]
+    assert len(decoded) == decodes
+    for step, batch in enumerate(cached):
+        assert_same(batch, plain[step])
+
+
+def test_cache_under_threads(small_database: Database, decoded: list[str]) -> None:
+    loader = ImageLoader(
+        small_database, resize=None, apply_orientation=False, cache_bytes=12 * IMAGE_BYTES
+    )
+    with ThreadPoolExecutor(8) as executor:
+        images = list(executor.map(loader, list(range(12)) * 20))
+    assert all(image[0, 0, 0] == index % 12 for index, image in enumerate(images))
+    before = len(decoded)
+    with pytest.raises(ValueError, match="read-only"):
+        loader(0)[0, 0, 0] = 1
+    assert len(decoded) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 5, "process_count": 2}, "batch size 5 cannot be shared by 2 processes"),
+        ({"batch_size": 0}, "batch size 0"),
+        ({"process_index": 2, "process_count": 2}, "process 2 of 2"),
+        ({"crop": 0}, "crop 0"),
+        ({"seed": -1}, "seed -1"),
+        ({"seed": 2**32}, "seed 4294967296"),
+        ({"horizontal_flip": 2}, "horizontal flip probability 2"),
+        ({"cache_bytes": -1}, "cache_bytes -1"),
+    ],
+)
+def test_bad_settings(small_database: Database, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(GlpiError, match=message):
+        dataset(small_database, ROWS, **changes)
+
+
+def test_no_rows_and_bad_iterator_settings(small_database: Database) -> None:
+    with pytest.raises(GlpiError, match="no training rows"):
+        dataset(small_database, ())
+    with pytest.raises(GlpiError, match="threads 2, prefetch 0"):
+        to_iterator(dataset(small_database, ROWS), threads=2, prefetch=0)
+
+
+def test_unreadable_image_is_named_through_the_iterator(small_database: Database) -> None:
+    small_database.path(2).write_text("text")
+    iterator = to_iterator(dataset(small_database, (2,)), threads=1, prefetch=1)
+    with pytest.raises(ImageError, match=r"02\.png: not an image"):
+        next(iterator)
+    iterator.close()
+
+
+def evaluate(
+    database: Database, rows: tuple[int, ...], **changes: Any
+) -> Iterator[tuple[int, np.ndarray]]:
+    settings: dict[str, Any] = {
+        "crop": 16,
+        "count": 5,
+        "placement": "random",
+        "seed": 0,
+        "resize": None,
+        "apply_orientation": False,
+        "threads": 2,
+    }
+    return evaluation_crops(database, rows, **{**settings, **changes})
+
+
+def test_random_evaluation_crops_depend_on_the_name_alone(
+    small_database: Database, decoded: list[str]
+) -> None:
+    rows = (9, 2, 11, 0, 4, 7, 1)
+    results = list(evaluate(small_database, rows))
+    assert tuple(row for row, _ in results) == rows
+    assert sorted(decoded) == sorted(small_database.images[row] for row in rows)
+    for row, crops in results:
+        image = np.asarray(Image.open(small_database.path(row)))
+        rng = image_rng(small_database.images[row], 0)
+        np.testing.assert_array_equal(crops, random_crops(image, 16, 5, rng))
+    alone = dict(evaluate(small_database, (4,), threads=1))
+    np.testing.assert_array_equal(alone[4], dict(results)[4])
+    assert (dict(evaluate(small_database, (4,), seed=1))[4] != alone[4]).any()
+
+
+def test_grid_evaluation_crops(small_database: Database) -> None:
+    [(row, crops)] = evaluate(small_database, (3,), placement="grid", count=6)
+    image = np.asarray(Image.open(small_database.path(3)))
+    assert row == 3
+    np.testing.assert_array_equal(crops, grid_crops(image, 16, 6))
+
+
+def test_evaluation_resizes_first(small_database: Database) -> None:
+    size = Resize(16, 16, "bicubic")
+    [(_, crops)] = evaluate(small_database, (3,), resize=size, count=2)
+    assert crops.shape == (2, 16, 16, 3)
+    np.testing.assert_array_equal(crops[0], crops[1])
+
+
+def test_evaluation_decodes_only_a_few_images_ahead(
+    small_database: Database, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Immediate:
+        """Runs what is submitted at once, so that the count is exact."""
+
+        def __init__(self, threads: int) -> None: ...
+
+        def submit(self, function: Any, row: int) -> Future[np.ndarray]:
+            future: Future[np.ndarray] = Future()
+            future.set_result(function(row))
+            return future
+
+        def shutdown(self, *, cancel_futures: bool) -> None: ...
+
+    monkeypatch.setattr(pipeline, "ThreadPoolExecutor", Immediate)
+    crops = evaluate(small_database, tuple(range(12)), threads=1)
+    counts = [len(decoded)] + [len(decoded) for _ in crops]
+    assert counts == [0, *range(3, 12), 12, 12, 12]
+
+
+def test_unreadable_image_is_named_in_its_turn(small_database: Database) -> None:
+    small_database.path(1).write_bytes(b"")
+    crops = evaluate(small_database, (0, 1, 2))
+    assert next(crops)[0] == 0
+    with pytest.raises(ImageError, match=r"01\.png: the file is empty"):
+        next(crops)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"placement": "center"}, "placement 'center'"),
+        ({"count": 0}, "count 0"),
+        ({"threads": 0}, "threads 0"),
+        ({"seed": -3}, "seed -3"),
+    ],
+)
+def test_bad_evaluation_settings(
+    small_database: Database, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(GlpiError, match=message):
+        evaluate(small_database, (0,), **changes)

@@ -1,0 +1,65 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from glpi_jax.models.integration import _l2_normalize
+from glpi_jax.models.layers import BatchNorm, Conv1x1, torch_dense
+from glpi_jax.models.resnet import _max_pool
+
+
+def test_batch_norm_follows_torch():
+    """Biased variance normalises, the unbiased one moves the running variance by 0.1."""
+    x = np.random.default_rng(0).normal(3, 2, (2, 3, 4, 5)).astype(np.float32)
+    norm = BatchNorm()
+    variables = norm.init(jax.random.key(0), x, False)
+    y, updated = norm.apply(variables, x, True, mutable=["batch_stats"])
+    flat = x.reshape(-1, 5).astype(np.float64)
+    expected = (flat - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5)
+    np.testing.assert_allclose(np.asarray(y).reshape(-1, 5), expected, atol=1e-5)
+    stats = updated["batch_stats"]
+    np.testing.assert_allclose(stats["mean"], 0.1 * flat.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-5)
+
+
+def test_batch_norm_uses_running_statistics_in_inference():
+    x = np.ones((1, 2, 2, 1), np.float32)
+    norm = BatchNorm()
+    variables = norm.init(jax.random.key(0), x, False)
+    variables["batch_stats"] = {"mean": jnp.array([3.0]), "var": jnp.array([4.0])}
+    np.testing.assert_allclose(norm.apply(variables, x, False), -1.0, atol=1e-5)
+
+
+def test_max_pool_equals_the_windowed_maximum():
+    x = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32)
+    expected = nn.max_pool(jnp.asarray(x), (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+    np.testing.assert_array_equal(_max_pool(jnp.asarray(x)), expected)
+
+
+def test_conv1x1_equals_a_strided_convolution():
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    layer = Conv1x1(5, 2, jnp.float32, nn.initializers.normal(1.0))
+    variables = layer.init(jax.random.key(0), x)
+    kernel = variables["params"]["kernel"]
+    expected = jax.lax.conv_general_dilated(
+        x, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(layer.apply(variables, x), expected, atol=1e-5)
+
+
+def test_l2_normalize_is_torchs_also_at_zero():
+    x = jnp.array([[3.0, 4.0], [0.0, 0.0]])
+    np.testing.assert_allclose(_l2_normalize(x), [[0.6, 0.8], [0, 0]], atol=1e-7)
+    gradient = jax.grad(lambda x: _l2_normalize(x).sum())(x)
+    assert np.isfinite(gradient).all()
+
+
+def test_dense_starts_like_torch():
+    """U(±1/sqrt(fan_in)) for weights and biases."""
+    fan_in = 400
+    params = torch_dense(300, fan_in, jnp.float32, "fc").init(
+        jax.random.key(0), jnp.zeros((1, fan_in))
+    )["params"]
+    for leaf in jax.tree.leaves(params):
+        assert np.abs(leaf).max() <= fan_in**-0.5
+        np.testing.assert_allclose(leaf.std(), fan_in**-0.5 / np.sqrt(3), rtol=0.1)
