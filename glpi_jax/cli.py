@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from glpi_jax.scoring import ImageScore
 
-EXIT_OK, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 2, 130
+EXIT_OK, EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 0, 2, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code (0, 2 for bad input, 130 when interrupted)."""
+    """Run the command line; returns the exit code: 0, 2 for bad input, 130 interrupted, 141 pipe closed."""
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     # What argparse does not know must override the config: --config.key=value.
@@ -30,15 +30,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest and not (takes_overrides and rest[0].startswith("--config.")):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     args.overrides = rest
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name need not be valid UTF-8: its bytes are printed as they are.
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
-        return args.run(args)
+        code = args.run(args)
+        sys.stdout.flush()  # not at exit, where a closed pipe would be too late to handle
+        return code
     except GlpiError as error:
         return _fail(str(error))
+    except BrokenPipeError:  # the reader, `head` for one, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE_CLOSED
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}")
     except KeyboardInterrupt:
-        print("glpi: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        resumes = args.run in (_train, _demo)
+        _say("interrupted" + "; the same command goes on where it stopped" * resumes)
         return EXIT_INTERRUPTED
 
 
@@ -108,12 +117,10 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _score(args: argparse.Namespace) -> int:
-    from glpi_jax.data.images import list_images
     from glpi_jax.scoring import load
 
-    paths = list_images(args.paths)
     scorer = load(args.workdir)
-    results = scorer.score(paths)
+    results = scorer.score_files_and_folders(args.paths)
     if args.json:
         print(json.dumps([_plain(result) for result in results], indent=1))
     else:
@@ -159,13 +166,13 @@ def _plain(result: "ImageScore") -> dict[str, str | float]:
 
 
 def _write_csv(path: Path, results: Sequence["ImageScore"]) -> None:
-    text = io.StringIO()
-    rows = csv.writer(text)
+    from glpi_jax.config import write_text
+
+    text = io.StringIO(newline="")
+    rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["image", "score", "crop_std", "note", "error"])
     rows.writerows([r.image, r.score, r.crop_std, r.note, r.error] for r in results)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text.getvalue())
-    os.replace(temporary, path)
+    write_text(path, text.getvalue())
 
 
 def _say(message: str) -> None:

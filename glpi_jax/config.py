@@ -2,9 +2,10 @@
 
 import json
 import os
+import runpy
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     """Load a config file and change single values.
 
     Args:
-        spec: path of a Python file with `get_config(arg=None)`, or `path.py:arg`.
+        spec: path of a Python file with `get_config(form=None)`, or `path.py:form`.
         overrides: `--config.section.key=value`, parsed by the type of the value they replace.
 
     Returns:
@@ -39,20 +40,47 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     Raises:
         GlpiError: missing or failing file, unknown key, or a value of another type.
     """
-    path = Path(spec.partition(":")[0])
-    if not path.is_file():
-        raise GlpiError(f"{path}: no such config file; the project's own are in configs/")
+    config = _run_config_file(spec)
+    for override in overrides:
+        _check_override(config, override)
     values = flags.FlagValues()
-    arguments = [f"--config={spec}", *overrides]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=["glpi", *arguments])
+    arguments = ["glpi", *overrides]
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
     try:
-        with _importable(path.resolve().parent.parent, SHIPPED):
-            values(["glpi", *arguments])
+        values(arguments)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise GlpiError(f"{spec}: {_one_line(error)}") from error
-    except (SyntaxError, ImportError, NameError) as error:
-        raise GlpiError(f"{spec}: the config file does not load: {_one_line(error)}") from error
     return values.config
+
+
+def _run_config_file(spec: str) -> ConfigDict:
+    name, colon, form = spec.partition(":")
+    path = Path(name)
+    if not path.is_file():
+        raise GlpiError(f"{path}: no such config file; the project's own are in configs/")
+    try:
+        with _importable(path.resolve().parent.parent, SHIPPED):
+            config = runpy.run_path(name)["get_config"](*[form] * bool(colon))
+    except Exception as error:  # a config is a program, which may raise anything
+        cause = f"{type(error).__name__}: {_one_line(error)}"
+        raise GlpiError(f"{spec}: the config does not load ({cause})") from error
+    if not isinstance(config, ConfigDict):
+        raise GlpiError(f"{spec}: get_config() must return a ConfigDict, not {config!r}")
+    return config
+
+
+def _check_override(config: ConfigDict, override: str) -> None:
+    """Raise a GlpiError unless an override has its form and names a value of the tree."""
+    key, equals, _ = override.partition("=")
+    if not key.startswith("--config.") or not equals:
+        raise GlpiError(f"{override}: not of the form --config.section.key=value")
+    node: Any = config
+    for part in key.removeprefix("--config.").split("."):
+        if not isinstance(node, ConfigDict) or part not in node:
+            raise GlpiError(f"{key}: the config has no such key; its keys are in configs/base.py")
+        node = node[part]
+    if isinstance(node, ConfigDict):
+        raise GlpiError(f"{key}: this is a section; override one of its keys: {', '.join(node)}")
 
 
 @contextmanager
@@ -99,7 +127,22 @@ def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that readers see the old file or the new one, never a part."""
+    """Replace a JSON file as `write_text` does."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file so that readers see the old content or the new, never a part.
+
+    Raises:
+        GlpiError: the file cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(temporary, path)
+    try:
+        # surrogateescape: a file name in the text need not be valid UTF-8.
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise GlpiError(f"{path}: cannot be written ({error.strerror})") from error

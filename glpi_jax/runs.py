@@ -7,7 +7,7 @@ A workdir holds `run.json` (config and database facts), `split.json`, `checkpoin
 import importlib.metadata
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from glpi_jax import __version__
 from glpi_jax import config as config_files
 from glpi_jax.data.pipeline import evaluation_crops
 from glpi_jax.data.sources import Database, load_database
@@ -30,17 +31,34 @@ from glpi_jax.data.splits import (
 from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.metrics import metrics_by_group, quality_metrics
 from glpi_jax.evaluation.predict import Prediction, ScoreCrops, compile_scorer, predict
-from glpi_jax.evaluation.report import write_report
+from glpi_jax.evaluation.report import REPORT_FILE, write_report
 from glpi_jax.models.glpi import GLPI, build
 from glpi_jax.progress import progress_bar
 from glpi_jax.training.checkpoint import BestCheckpoint
 from glpi_jax.training.loop import fit, resize_of
-from glpi_jax.training.sharding import make_mesh
+from glpi_jax.training.sharding import check_batch_size, make_mesh
 from glpi_jax.training.state import abstract_variables
 
 RUN_FILE, SPLIT_FILE, RESULTS_FILE = "run.json", "split.json", "results.json"
 FORMAT = 1
-VERSIONED = ("glpi_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+# What `read_run` promises to be in `run.json`, below `config` and `database`.
+_RUN_KEYS = {
+    "model": ("name", "dropout", "dtype", "batch_norm_inference_stages"),
+    "evaluation": ("crops", "batch_size"),
+}
+_RUN_DATABASE_KEYS = ("score_name", "higher_is_better", "label_note")
+# What is counted: a zero would divide by it, or leave nothing to do.
+_COUNTS = (
+    "optimizer.cosine_half_period",
+    "train.batch_size",
+    "train.epochs",
+    "train.log_every_steps",
+    "train.checkpoint_every_steps",
+    "evaluation.every_epochs",
+    "evaluation.crops",
+    "evaluation.batch_size",
+)
+DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def train_run(config: ConfigDict, workdir: Path) -> bool:
@@ -56,10 +74,15 @@ def train_run(config: ConfigDict, workdir: Path) -> bool:
     Raises:
         GlpiError: another config's workdir, missing data, or anything that `fit` raises.
     """
+    _check_counts(config)
     database = _database(config)
-    split = _split(config, database, workdir)
     mesh = make_mesh(config.mesh.data)
+    for section in ("train", "evaluation"):
+        check_batch_size(config[section].batch_size, mesh, f"config.{section}.batch_size")
     model = _model(config)
+    _crops(config, database, (), model)  # complains now, not after the first epoch
+    # Last of the checks: it writes run.json, which ties the workdir to the config.
+    split = _split(config, database, workdir)
     score_crops = compile_scorer(model, mesh)
 
     def validate(variables: Mapping[str, Any]) -> dict[str, float | None]:
@@ -78,7 +101,7 @@ def train_run(config: ConfigDict, workdir: Path) -> bool:
         workdir=workdir,
         validate=validate,
     )
-    if not trained and (workdir / RESULTS_FILE).is_file():
+    if not trained and all((workdir / name).is_file() for name in (RESULTS_FILE, REPORT_FILE)):
         return False
     evaluate_run(config, workdir)
     return True
@@ -98,6 +121,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     saved = read_run(workdir)
     _check_same(saved["config"], config, workdir, ("seed", "protocol", "model", "data", "split"))
+    _check_counts(config)
     database = _database(config)
     split = read_split(workdir / SPLIT_FILE, database)
     mesh = make_mesh(config.mesh.data)
@@ -116,7 +140,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "seed": config.seed,
         "config": config_files.to_plain(config),
         "git_revision": _git_revision(),
-        "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
+        "versions": _versions(),
         "device": f"{jax.devices()[0].device_kind} × {mesh.size}",
         "model": {"name": config.model.name, "parameters": parameters},
         "selection": selection,
@@ -149,8 +173,8 @@ def load_best(workdir: Path, mesh: Mesh) -> tuple[GLPI, dict[str, Any], dict[str
     model = _model(ConfigDict(read_run(workdir)["config"]))
     best = BestCheckpoint(workdir, read_only=True)
     try:
-        variables = best.restore(abstract_variables(model, mesh=mesh))
-        return model, variables, best.selection() or {}
+        variables, selection = best.restore(abstract_variables(model, mesh=mesh))
+        return model, variables, selection
     finally:
         best.close()
 
@@ -164,13 +188,18 @@ def read_run(workdir: Path) -> dict[str, Any]:
         run = json.loads(path.read_text())
         if run["format"] != FORMAT:
             raise GlpiError(f"{path}: format {run['format']}, this version reads {FORMAT}")
-        run["config"]["model"]["name"]
+        for section, keys in _RUN_KEYS.items():
+            for key in keys:
+                run["config"][section][key]
+        for key in _RUN_DATABASE_KEYS:
+            run["database"][key]
     except FileNotFoundError as error:
         raise GlpiError(
             f"{workdir}: not a workdir (no {RUN_FILE}); `glpi train` makes one"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise GlpiError(f"{path}: not a readable run description ({error})") from error
+        cause = f"no {error}" if isinstance(error, KeyError) else error
+        raise GlpiError(f"{path}: not a readable run description ({cause})") from error
     return run
 
 
@@ -181,6 +210,13 @@ def _model(config: ConfigDict) -> GLPI:
         dtype=config.model.dtype,
         batch_norm_inference_stages=tuple(config.model.batch_norm_inference_stages),
     )
+
+
+def _check_counts(config: ConfigDict) -> None:
+    values = config_files.flatten(config.to_dict())
+    for key in _COUNTS:
+        if values[key] < 1:
+            raise GlpiError(f"config.{key} = {values[key]}: must be at least 1")
 
 
 def _database(config: ConfigDict) -> Database:
@@ -245,7 +281,21 @@ def _predict_part(
     mesh: Mesh,
     description: str,
 ) -> list[Prediction]:
-    crops = evaluation_crops(
+    crops = _crops(config, database, rows, model)
+    predictions = []
+    with progress_bar(len(rows), unit="image", description=description, leave=False) as bar:
+        for _, prediction in predict(
+            score_crops, variables, crops, batch_size=config.evaluation.batch_size, mesh=mesh
+        ):
+            predictions.append(prediction)
+            bar.advance()
+    return predictions
+
+
+def _crops(
+    config: ConfigDict, database: Database, rows: Sequence[int], model: GLPI
+) -> Iterator[tuple[int, np.ndarray]]:
+    return evaluation_crops(
         database,
         rows,
         crop=model.size.crop,
@@ -256,14 +306,6 @@ def _predict_part(
         apply_orientation=config.data.apply_orientation,
         threads=config.data.threads,
     )
-    predictions = []
-    with progress_bar(len(rows), unit="image", description=description, leave=False) as bar:
-        for _, prediction in predict(
-            score_crops, variables, crops, batch_size=config.evaluation.batch_size, mesh=mesh
-        ):
-            predictions.append(prediction)
-            bar.advance()
-    return predictions
 
 
 def _part_results(
@@ -293,6 +335,13 @@ def _part_results(
             }
             for row, prediction in zip(rows, predictions, strict=True)
         ],
+    }
+
+
+def _versions() -> dict[str, str]:
+    """Versions of this package, which may run without being installed, and of what it stands on."""
+    return {"glpi_jax": __version__} | {
+        name: importlib.metadata.version(name) for name in DEPENDENCIES
     }
 
 

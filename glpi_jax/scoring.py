@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from glpi_jax.data.images import ImageError, read_image
+from glpi_jax.data.images import ImageError, list_images, read_image
 from glpi_jax.data.transforms import grid_crops
+from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.predict import compile_scorer, predict
 from glpi_jax.models.glpi import GLPI
 from glpi_jax.runs import load_best, read_run
@@ -106,6 +107,27 @@ class Scorer:
             score, std = prediction
             results[i] = ImageScore(os.fspath(paths[i]), score, std, notes[i])
         return [results[i] for i in range(len(paths))]
+
+    def score_files_and_folders(self, paths: Sequence[str | os.PathLike[str]]) -> list[ImageScore]:
+        """Score image files and the images of folders; `list_images` says which these are.
+
+        Returns:
+            One result for each image, in the order of the arguments; a path that is missing and a
+            folder without images are results with an error.
+        """
+        problems: dict[Path, str | None] = {}  # None: an image to be read
+        for path in paths:
+            try:
+                problems |= dict.fromkeys(list_images([path]))
+            except GlpiError as error:
+                problems[Path(path)] = str(error)
+            except OSError as error:
+                problems[Path(path)] = f"{path}: cannot be read ({error.strerror})"
+        scored = iter(self.score([path for path, error in problems.items() if error is None]))
+        return [
+            next(scored) if error is None else ImageScore(str(path), error=error)
+            for path, error in problems.items()
+        ]
 
     def _note(self, image: np.ndarray, path: str | os.PathLike[str]) -> str | None:
         height, width = image.shape[:2]

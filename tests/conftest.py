@@ -3,13 +3,14 @@
 import importlib.util
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image
 
 # Before JAX is imported. A test of more devices runs in a process of its own.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -19,6 +20,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 os.environ["MPLBACKEND"] = "Agg"
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 # A (n,) array that meets a (n, 1) array is an error, not an (n, n) array.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -73,3 +75,93 @@ def model_golden(make_case: ModuleType) -> Callable[[str], ModelGolden]:
         return ModelGolden(facts, arrays, state_dict, images)
 
     return load
+
+
+class Run(NamedTuple):
+    """A run of the command line, and what its config was made from."""
+
+    workdir: Path
+    database: Path
+    overrides: tuple[str, ...]  # with which configs/demo.py makes a run of seconds
+    config: tuple[str, ...]  # `--config` and these overrides
+
+
+@pytest.fixture(scope="session")
+def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Compile each program once for this process and those that it starts, in this environment."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compilations")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+
+    def use(values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+    use(settings)
+    yield {
+        **os.environ,
+        **{name.upper(): str(value) for name, value in settings.items()},
+        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
+    use(before)
+
+
+@pytest.fixture(scope="session")
+def make_database() -> Callable[[Path], Path]:
+    """Write a database of six references with four noisy images each into a new folder."""
+
+    def make(folder: Path) -> Path:
+        folder.mkdir(parents=True)
+        lines = ["image,score,reference,distortion,level"]
+        for scene in range(6):
+            rng = np.random.default_rng(scene)
+            blocks = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+            for level in range(1, 5):
+                size = (110 + 5 * (scene % 4), 130 - 5 * level)
+                pixels = np.asarray(blocks.resize(size), float)
+                pixels += rng.normal(0, 12 * level, pixels.shape)
+                name = f"scene{scene}_{level}.png"
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / name)
+                kind = ("noise", "grain")[level % 2]
+                lines.append(f"{name},{5 - level + scene / 10},scene{scene},{kind},{level}")
+        (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+        facts = {"name": "miniature", "label_note": "5 minus the level of noise"}
+        (folder / "database.json").write_text(json.dumps(facts))
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def plan_run(
+    tmp_path_factory: pytest.TempPathFactory, make_database: Callable[[Path], Path]
+) -> Run:
+    """A run that is not started: sixteen training images, two epochs of four steps."""
+    folder = tmp_path_factory.mktemp("run")
+    database = make_database(folder / "database")
+    overrides = (
+        f"--config.data.root={database}",
+        "--config.data.cache_bytes=200000",
+        "--config.train.batch_size=4",
+        "--config.train.epochs=2",
+        "--config.train.log_every_steps=1",
+        "--config.train.checkpoint_every_steps=3",
+        "--config.evaluation.every_epochs=1",
+        "--config.evaluation.crops=2",
+        "--config.evaluation.batch_size=4",
+    )
+    config = Path(__file__).parents[1] / "configs/demo.py"
+    return Run(folder / "workdir", database, overrides, ("--config", str(config), *overrides))
+
+
+@pytest.fixture(scope="session")
+def trained(plan_run: Run, shared_compilations: dict[str, str]) -> Run:
+    """A finished run; tests that change its workdir take a copy."""
+    from glpi_jax.cli import main
+
+    assert main(["train", "--workdir", str(plan_run.workdir), *plan_run.config]) == 0
+    return plan_run

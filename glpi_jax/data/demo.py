@@ -31,11 +31,12 @@ from glpi_jax.errors import GlpiError
 from glpi_jax.progress import progress_bar
 from glpi_jax.saqt import MEAN_DMOS, distort, find_distortion, seed_for
 
-DEMO_TYPES = (1, 2, 3, 4, 8, 9, 10, 11, 13, 14, 16, 17, 19, 21, 24, 25)
+DEMO_TYPES = (1, 2, 3, 4, 8, 9, 10, 11, 13, 16, 19, 24)
 """KADID types of the demonstration, at least one from each of KADID's seven groups.
 
-Left out are the local ones (5, 20, 23), which a crop may miss; 7 and 18, whose levels people hardly
-told apart; 6, 12 and 22, to keep the set small; and 15, which cannot be rendered here.
+Left out are types whose label depends most on what the picture shows (5, 7, 17, 18, 25), the local
+ones (20, 23), which a crop may miss, 12 and 14, which look like 11, 6, 21 and 22, to keep the set
+small, and 15, which cannot be rendered here.
 """
 
 LEVELS = (1, 2, 3, 4, 5)
@@ -47,8 +48,10 @@ LABEL_NOTE = (
 )
 
 # To be raised whenever the same settings would give other images or labels.
-_RENDER_VERSION = 1
+_RENDER_VERSION = 2
+_PHOTOGRAPH_SIDE = 640  # longer side in pixels before cutting, at most
 _MAX_SHORT_SIDE, _MAX_LONG_SIDE = 384, 512
+_SMALL_SIDES = (384, 288, 216)  # longer sides of the reduced photographs
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,8 @@ class Photograph:
 _SKIMAGE = ("skimage", "scikit-image")
 _SKLEARN = ("sklearn", "scikit-learn")
 
-# The colour photographs of the three packages that look like the pictures people rated. The others
-# are grey (colour distortions leave them alone), or a telescope's or an eye camera's, on which
-# compression and blur hardly show though the label says that they do.
+# The colour photographs of the three packages, one of each scene. Grey ones are left out, since
+# colour distortions leave them as they are.
 SCENES: dict[str, Photograph] = {
     "astronaut": Photograph(*_SKIMAGE, "data/astronaut.png", "NASA, public domain"),
     "cat": Photograph(*_SKIMAGE, "data/chelsea.png", "Stefan van der Walt, CC0"),
@@ -76,6 +78,8 @@ SCENES: dict[str, Photograph] = {
         *_SKIMAGE, "data/motorcycle_left.png", "Middlebury stereo data 2014 (D. Scharstein et al.)"
     ),
     "tissue": Photograph(*_SKIMAGE, "data/ihc.png", "Center for Microscopy And Molecular Imaging"),
+    "hubble": Photograph(*_SKIMAGE, "data/hubble_deep_field.jpg", "NASA, public domain"),
+    "retina": Photograph(*_SKIMAGE, "data/retina.jpg", "Mikael Häggström, CC0"),
     "pagoda": Photograph(
         *_SKLEARN, "datasets/images/china.jpg", "danielbuechele (Flickr), CC BY 2.0"
     ),
@@ -100,7 +104,7 @@ def render_demo_database(
 ) -> Path:
     """Render the demonstration database into a folder, or find it there finished.
 
-    Two tiles of each scene are distorted by each type at each level: `images/` holds them with
+    Four tiles of each scene are distorted by each type at each level: `images/` holds them with
     `labels.csv` and `database.json`, `references/` the untouched tiles, which carry no label, and
     `manifest.json` the settings, versions and photographs that made them. Each image depends on the
     seed and its own name, type and level alone. The folder appears when all of it is done.
@@ -149,13 +153,28 @@ def render_demo_database(
 
 
 def cut_tiles(photograph: np.ndarray) -> list[np.ndarray]:
-    """The two halves of a photograph along its longer side, each cut to its centre if large.
+    """Cut the centre out of a photograph, and reduce the whole of it to three smaller sizes.
+
+    The sizes show the same scene with structure of other finenesses, which matters more for what
+    the model learns than further cuts at one size.
+
+    Args:
+        photograph: (height, width, 3) uint8; brought to 640 pixels on the longer side if larger.
 
     Returns:
-        two (height, width, 3) arrays of at most 384 pixels on the short and 512 on the long side.
+        four arrays: at most 384 × 512 pixels of the centre, then the whole photograph with 384,
+        288 and 216 pixels on the longer side.
     """
-    axis = 0 if photograph.shape[0] > photograph.shape[1] else 1
-    return [_centre(half) for half in np.array_split(photograph, 2, axis=axis)]
+    longer = max(photograph.shape[:2])
+    full = _reduce(photograph, _PHOTOGRAPH_SIDE) if longer > _PHOTOGRAPH_SIDE else photograph
+    return [_centre(full), *(_reduce(photograph, side) for side in _SMALL_SIDES)]
+
+
+def _reduce(image: np.ndarray, longer_side: int) -> np.ndarray:
+    height, width = image.shape[:2]
+    factor = longer_side / max(height, width)
+    size = (round(width * factor), round(height * factor))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
 
 
 def _centre(image: np.ndarray) -> np.ndarray:

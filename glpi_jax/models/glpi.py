@@ -71,13 +71,13 @@ SIZES: dict[str, Size] = {
     "glpi_demo": Size(
         crop=96,
         patch=16,
-        dim=64,
+        dim=48,
         depth=4,
-        heads=2,
-        mlp_hidden=128,
+        heads=3,
+        mlp_hidden=96,
         taps=(0, 1, 2, 3),
         stem=16,
-        widths=(16, 32, 64),
+        widths=(8, 16, 32),
         blocks=(1, 1, 1),
     ),
 }

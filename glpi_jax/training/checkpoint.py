@@ -4,10 +4,14 @@ Two folders in the workdir: `checkpoints/` holds what training resumes from (sta
 best result so far), `best/` the weights of the epoch that the validation part selected.
 """
 
+import json
 import logging
+import zlib
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
@@ -17,8 +21,8 @@ from glpi_jax.training.state import TrainState
 RESUME_FOLDER = "checkpoints"
 BEST_FOLDER = "best"
 
-# Orbax reports each of its threads and files at level INFO.
-logging.getLogger("absl").setLevel(logging.WARNING)
+# Orbax reports each of its threads at level INFO, and warns of what read-only was asked to mean.
+logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 def _manager(
@@ -40,7 +44,11 @@ class ResumeCheckpoints:
     def __init__(self, workdir: Path):
         """Open, or make, the folder; leftovers of an interrupted save are removed."""
         self._folder = workdir / RESUME_FOLDER
-        handlers = {"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler()}
+        handlers = {
+            "state": ocp.StandardCheckpointHandler(),
+            "data": ocp.JsonCheckpointHandler(),
+            "checksum": ocp.JsonCheckpointHandler(),
+        }
         self._manager = _manager(self._folder, handlers, keep=2, read_only=False)
 
     @property
@@ -56,7 +64,9 @@ class ResumeCheckpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data_state)
+                state=ocp.args.StandardSave(state),
+                data=ocp.args.JsonSave(data_state),
+                checksum=ocp.args.JsonSave(_checksum(state, data_state)),
             ),
         )
 
@@ -71,10 +81,13 @@ class ResumeCheckpoints:
             restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore()
+                    state=ocp.args.StandardRestore(target),
+                    data=ocp.args.JsonRestore(),
+                    checksum=ocp.args.JsonRestore(),
                 ),
             )
-        except (ValueError, KeyError, OSError, TypeError) as error:
+            _verify(restored.checksum, restored.state, restored.data)
+        except Exception as error:  # on damaged files Orbax raises anything, `Exception` included
             raise GlpiError(
                 f"{self._folder / str(step)}: the checkpoint cannot be read "
                 f"({_first_line(error)}); remove that folder to resume from an older one"
@@ -101,18 +114,26 @@ class BestCheckpoint:
         handlers = {
             "variables": ocp.StandardCheckpointHandler(),
             "selection": ocp.JsonCheckpointHandler(),
+            "checksum": ocp.JsonCheckpointHandler(),
         }
         self._manager = _manager(self._folder, handlers, keep=1, read_only=read_only)
         if read_only and self._manager.latest_step() is None:
             raise GlpiError(f"{self._folder}: holds no finished checkpoint")
 
     def selection(self) -> dict[str, Any] | None:
-        """What `save` was given besides the weights, or None before the first save."""
+        """What `save` was given besides the weights, or None before the first save.
+
+        Raises:
+            GlpiError: it is damaged.
+        """
         step = self._manager.latest_step()
         if step is None:
             return None
         args = ocp.args.Composite(selection=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args).selection
+        try:
+            return self._manager.restore(step, args=args).selection
+        except Exception as error:
+            raise self._unreadable(step, error) from error
 
     def save(self, variables: dict[str, Any], selection: dict[str, Any]) -> None:
         """Replace the selected weights; `selection` has at least `step`."""
@@ -121,35 +142,65 @@ class BestCheckpoint:
             args=ocp.args.Composite(
                 variables=ocp.args.StandardSave(variables),
                 selection=ocp.args.JsonSave(selection),
+                checksum=ocp.args.JsonSave(_checksum(variables, selection)),
             ),
         )
 
-    def restore(self, target: dict[str, Any]) -> dict[str, Any]:
-        """Restore the weights into a target of shapes, dtypes and shardings.
+    def restore(self, target: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Restore the weights into a target of shapes, dtypes and shardings, with their selection.
 
         Raises:
             GlpiError: the weights are damaged, or of another model; every difference is listed.
         """
         step = self._manager.latest_step()
-        label = self._folder / str(step)
         try:
             saved = self._manager.item_metadata(step).variables
             problems = _differences(saved, target)
             if problems:
                 raise GlpiError(
-                    f"{label}: the checkpoint is of another model than run.json says: "
-                    f"{'; '.join(problems)}"
+                    f"{self._folder / str(step)}: the checkpoint is of another model than "
+                    f"run.json says: {'; '.join(problems)}"
                 )
-            args = ocp.args.Composite(variables=ocp.args.StandardRestore(target))
-            return self._manager.restore(step, args=args).variables
-        except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
-            raise GlpiError(
-                f"{label}: the checkpoint cannot be read ({_first_line(error)})"
-            ) from error
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    variables=ocp.args.StandardRestore(target),
+                    selection=ocp.args.JsonRestore(),
+                    checksum=ocp.args.JsonRestore(),
+                ),
+            )
+            _verify(restored.checksum, restored.variables, restored.selection)
+        except GlpiError:
+            raise
+        except Exception as error:
+            raise self._unreadable(step, error) from error
+        return restored.variables, restored.selection
+
+    def _unreadable(self, step: int | None, error: Exception) -> GlpiError:
+        # On damaged files Orbax raises anything, `Exception` and `AssertionError` included.
+        return GlpiError(
+            f"{self._folder / str(step)}: the checkpoint cannot be read ({_first_line(error)})"
+        )
 
     def close(self) -> None:
         """Wait for saves and close."""
         self._manager.close()
+
+
+def _checksum(arrays: Any, facts: dict[str, Any]) -> dict[str, int]:
+    """CRC-32 of the bytes of every array and of some JSON: Orbax itself keeps none of the arrays'.
+
+    Every device holds the arrays whole, so every host finds the same number.
+    """
+    crc = zlib.crc32(json.dumps(facts, sort_keys=True).encode())
+    for array in jax.tree.leaves(arrays):
+        crc = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, crc)
+    return {"crc32": crc}
+
+
+def _verify(saved: dict[str, int], arrays: Any, facts: dict[str, Any]) -> None:
+    if saved != _checksum(arrays, facts):
+        raise ValueError("its checksum does not match: the files changed since they were written")
 
 
 def _differences(saved: Any, target: dict[str, Any]) -> list[str]:

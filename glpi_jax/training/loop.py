@@ -44,11 +44,17 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
 
 
 def resize_of(config: ConfigDict) -> Resize | None:
-    """The resize of `config.data`, None where images keep their size."""
+    """The resize of `config.data`, None where images keep their size.
+
+    Raises:
+        GlpiError: it is not two positive whole numbers.
+    """
     if not config.data.resize:
         return None
-    height, width = config.data.resize
-    return Resize(height, width, config.data.resize_method)
+    size = tuple(config.data.resize)
+    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise GlpiError(f"config.data.resize = {size}: must be (height, width) in pixels, or ()")
+    return Resize(*size, config.data.resize_method)
 
 
 def fit(
@@ -165,7 +171,7 @@ def _fit(
             for step in range(start + 1, total_steps + 1):
                 state, outputs = train_step(state, to_devices(next(batches), mesh))
                 if previous is not None:  # read one step late, so that the device never waits
-                    progress.note(loss=_finite(previous["loss"], step - 1))
+                    progress.note(loss=_finite("loss", previous["loss"], step - 1))
                 previous = outputs
                 window.append(outputs["loss"])
                 progress.advance(batch_size)
@@ -176,11 +182,12 @@ def _fit(
                 )
                 checkpoint_due = validation_due or step % config.train.checkpoint_every_steps == 0
                 if checkpoint_due or step % config.train.log_every_steps == 0:
-                    losses = [_finite(loss, step) for loss in window]
+                    losses = [_finite("loss", loss, step) for loss in window]
                     elapsed = time.monotonic() - window_start
                     values = {
                         "train/loss": float(np.mean(losses)),
-                        "train/gradient_norm": float(outputs["grad_norm"]),
+                        # Checked too: the next step would lose the parameters just saved.
+                        "train/gradient_norm": _finite("gradient", outputs["grad_norm"], step),
                         "train/learning_rate": float(schedule(step - 1)),
                         "train/images_per_second": len(window) * batch_size / elapsed,
                     }
@@ -203,12 +210,12 @@ def _fit(
         best.close()
 
 
-def _finite(loss: jax.Array, step: int) -> float:
-    value = float(loss)
+def _finite(what: str, scalar: jax.Array, step: int) -> float:
+    value = float(scalar)
     if not math.isfinite(value):
         raise GlpiError(
-            f"the loss is {value} at step {step}: lower config.optimizer.learning_rate; the last "
-            "checkpoint is from before"
+            f"the {what} is {value} at step {step}: lower config.optimizer.learning_rate, in "
+            "another workdir; the last checkpoint here is from before"
         )
     return value
 

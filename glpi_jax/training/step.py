@@ -69,7 +69,7 @@ def train_step(
     )
     metrics = {
         "loss": loss,
-        "grad_norm": optax.global_norm(gradients),
+        "grad_norm": optax.tree.norm(gradients),
         "predictions": predictions,
     }
     return next_state, metrics

@@ -42,7 +42,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_database(rendered: Path) -> None:
     database = load_database("csv", rendered)
-    assert len(database) == 2 * 2 * 5
+    assert len(database) == 4 * 2 * 5
     assert (database.name, database.score_name) == ("demo", "DMOS")
     assert database.higher_is_better is True
     assert "Nobody rated this picture" in database.label_note
@@ -57,7 +57,7 @@ def test_images_are_the_distorted_tiles(rendered: Path) -> None:
     photograph = read_image(photograph_path("cat"), apply_orientation=True)
     tiles = cut_tiles(photograph)
     names = sorted(path.name for path in (rendered / "references").iterdir())
-    assert names == ["cat_1.png", "cat_2.png"]
+    assert names == [f"cat_{number}.png" for number in range(1, 5)]
     for name, tile in zip(names, tiles, strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(rendered / "references" / name)), tile)
     image = np.asarray(Image.open(rendered / "images" / "cat_2_11_4.png"))
@@ -80,7 +80,7 @@ def test_images_depend_neither_on_processes_nor_on_other_types(
     folder.mkdir()
     render(folder, types=(11,))
     images = sorted((folder / "images").iterdir())
-    assert len(images) == 10
+    assert len(images) == 4 * 5
     for image in images:
         assert image.read_bytes() == (rendered / "images" / image.name).read_bytes()
 
@@ -188,25 +188,24 @@ def test_bad_settings(tmp_path: Path, changes: dict[str, Any], message: str) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tiles_are_disjoint_halves_cut_to_their_centre() -> None:
-    rows, columns = np.mgrid[:600, :1300]
-    picture = np.stack([rows, columns, rows], axis=-1)
-    left, right = cut_tiles(picture)
-    assert left.shape == right.shape == (384, 512, 3)
-    assert left[0, 0].tolist() == [108, 69, 108]
-    assert right[0, 0, 1] == 650 + 69
-    assert [tile.shape for tile in cut_tiles(picture.transpose(1, 0, 2))] == [(512, 384, 3)] * 2
-    upper, lower = cut_tiles(picture.transpose(1, 0, 2)[:600, :512])
-    assert upper.shape == lower.shape == (300, 512, 3)
-    assert lower[0, 0, 1] == 300
+def test_tiles_are_the_centre_and_three_reductions() -> None:
+    rows, columns = np.mgrid[:400, :600]
+    picture = np.stack([rows % 256, columns % 256, rows % 256], axis=-1).astype(np.uint8)
+    centre, *reduced = cut_tiles(picture)
+    np.testing.assert_array_equal(centre, picture[8:392, 44:556])
+    assert [tile.shape for tile in reduced] == [(256, 384, 3), (192, 288, 3), (144, 216, 3)]
+    upright = cut_tiles(picture.transpose(1, 0, 2))
+    assert upright[0].shape == (512, 384, 3)
+    large = cut_tiles(np.zeros((1300, 1300, 3), np.uint8))
+    assert [tile.shape[:2] for tile in large] == [(384, 512), (384, 384), (288, 288), (216, 216)]
 
 
-def test_every_scene_gives_two_color_tiles_for_crops_of_224() -> None:
+def test_every_scene_gives_four_color_tiles() -> None:
     for scene in SCENES:
         tiles = cut_tiles(read_image(photograph_path(scene), apply_orientation=True))
-        assert len(tiles) == 2
+        assert len(tiles) == 4
         for tile in tiles:
-            assert min(tile.shape[:2]) >= 224
+            assert min(tile.shape[:2]) >= 144
             assert (tile[..., 0] != tile[..., 2]).mean() > 0.3
 
 

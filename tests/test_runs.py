@@ -1,0 +1,341 @@
+"""What a run leaves in its workdir, and what becomes of a workdir that is not as it should be."""
+
+import csv
+import json
+import re
+import shutil
+
+import pytest
+
+from glpi_jax.cli import main
+from glpi_jax.config import load_config
+from glpi_jax.data.sources import load_database
+from glpi_jax.errors import GlpiError
+from glpi_jax.evaluation.predict import Prediction
+from glpi_jax.models.glpi import SIZES
+from glpi_jax.runs import _part_results, evaluate_run, load_best, read_run, train_run
+from glpi_jax.training.sharding import make_mesh
+
+# Written by the run itself; TensorBoard's and Orbax's files have names of their own choosing.
+FILES = ["metrics.csv", "report.html", "results.json", "run.json", "split.json"]
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    """A finished run's workdir that a test may change."""
+    return shutil.copytree(trained.workdir, tmp_path / "copy")
+
+
+@pytest.fixture
+def load(trained):
+    """`load("--config.seed=1")`: the trained run's config, changed."""
+
+    def load(*overrides):
+        return load_config(trained.config[1], [*trained.overrides, *overrides])
+
+    return load
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def rows(path):
+    """The rows of a CSV file as dictionaries."""
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def state_of(workdir):
+    """Every file with its content and its time of change."""
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes())
+        for path in workdir.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_run_leaves_its_files_and_nothing_half_written(trained):
+    names = {path.name for path in trained.workdir.iterdir()}
+    assert names == {*FILES, "best", "checkpoints", "tensorboard"}
+    assert list((trained.workdir / "tensorboard").iterdir())
+    assert [path for path in trained.workdir.rglob("*") if "tmp" in path.name] == []
+
+
+def test_results_tell_what_was_done(trained):
+    results = read(trained.workdir / "results.json")
+    assert results["protocol"] == "strict"
+    assert results["config"]["data"]["root"] == str(trained.database)
+    assert results["model"]["name"] == "glpi_demo"
+    assert results["versions"].keys() >= {"glpi_jax", "jax", "flax", "numpy"}
+    assert results["label_note"] == "5 minus the level of noise"
+    assert (results["score_name"], results["higher_is_better"]) == ("MOS", True)
+    labels = {row["image"]: row for row in rows(trained.database / "labels.csv")}
+    for part in ("test", "validation"):
+        predictions = results["parts"][part]["predictions"]
+        assert results["parts"][part]["images"] == len(predictions) == 4
+        assert set(results["parts"][part]["by_distortion"]) == {"noise", "grain"}
+        for entry in predictions:
+            label = labels[entry["image"]]
+            assert entry["mos"] == float(label["score"])
+            assert entry["reference"] == label["reference"]
+            assert entry["distortion"] == label["distortion"]
+            assert entry["level"] == int(label["level"])
+
+
+def test_references_of_the_test_part_are_in_no_other_part(trained):
+    results = read(trained.workdir / "results.json")
+    parts = results["split"]["references"]
+    assert {part: len(names) for part, names in parts.items()} == {
+        "train": 4,
+        "validation": 1,
+        "test": 1,
+    }
+    assert len(set().union(*parts.values())) == 6
+    for part in ("test", "validation"):
+        scored = {entry["reference"] for entry in results["parts"][part]["predictions"]}
+        assert scored == set(parts[part])
+
+
+def test_the_selected_epoch_is_the_best_validated_one(trained):
+    validated = {
+        int(row["step"]): float(row["value"])
+        for row in rows(trained.workdir / "metrics.csv")
+        if row["name"] == "validation/srocc"
+    }
+    assert sorted(validated) == [4, 8]
+    selection = read(trained.workdir / "results.json")["selection"]
+    assert selection["value"] == max(validated.values()) == validated[selection["step"]]
+    assert selection["epoch"] == selection["step"] // 4
+    # Scored with those weights, the validation part gives that very number again.
+    metrics = read(trained.workdir / "results.json")["parts"]["validation"]["metrics"]
+    assert metrics["srocc"] == selection["value"]
+
+
+def test_a_finished_run_started_again_does_nothing(trained, capsys):
+    before = state_of(trained.workdir)
+    assert main(["train", "--workdir", str(trained.workdir), *trained.config]) == 0
+    assert "this run is finished: nothing to do" in capsys.readouterr().err
+    assert state_of(trained.workdir) == before
+
+
+def test_a_run_stopped_between_training_and_report_is_completed(trained, copy, load):
+    expected = read(copy / "results.json")
+    (copy / "report.html").unlink()
+    assert train_run(load(), copy)
+    assert (copy / "report.html").is_file()
+    (copy / "results.json").unlink()
+    assert train_run(load(), copy)
+    assert read(copy / "results.json")["parts"] == expected["parts"]
+    assert (copy / "metrics.csv").read_bytes() == (trained.workdir / "metrics.csv").read_bytes()
+
+
+def test_evaluate_gives_what_train_wrote(copy, trained, capsys):
+    trained_results = read(copy / "results.json")
+    (copy / "results.json").unlink()
+    (copy / "report.html").unlink()
+    assert main(["evaluate", "--workdir", str(copy), *trained.config]) == 0
+    output = capsys.readouterr()
+    assert "SROCC" in output.out
+    assert str(copy / "report.html") in output.err
+    assert (copy / "report.html").is_file()
+    again = read(copy / "results.json")
+    for results in (trained_results, again):
+        del results["git_revision"]  # the tests run from a checkout that may change meanwhile
+    assert again == trained_results
+
+
+def test_evaluate_with_other_crops(copy, load):
+    before = read(copy / "results.json")
+    results = evaluate_run(
+        load("--config.evaluation.crops=3", "--config.evaluation.placement=random"), copy
+    )
+    assert json.loads(json.dumps(results)) == read(copy / "results.json")
+    assert results["parts"]["test"]["crops"] == 3
+    assert results["config"]["evaluation"]["crops"] == 3
+    assert results["selection"] == before["selection"]
+    assert [entry["image"] for entry in results["parts"]["test"]["predictions"]] == [
+        entry["image"] for entry in before["parts"]["test"]["predictions"]
+    ]
+    assert results["parts"]["test"]["metrics"] != before["parts"]["test"]["metrics"]
+
+
+def test_another_config_in_the_workdir_is_refused(trained, load):
+    before = state_of(trained.workdir)
+    changed = load("--config.seed=3", "--config.train.epochs=5")
+    with pytest.raises(GlpiError, match="run of another config") as caught:
+        train_run(changed, trained.workdir)
+    assert "config.seed = 3 (was 0)" in str(caught.value)
+    assert "config.train.epochs = 5 (was 2)" in str(caught.value)
+    assert "crops" not in str(caught.value)
+    # The number of epochs does not matter to an evaluation, the seed does.
+    with pytest.raises(GlpiError, match="config.seed = 3") as caught:
+        evaluate_run(changed, trained.workdir)
+    assert "epochs" not in str(caught.value)
+    assert state_of(trained.workdir) == before
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.root=", "config.data.root is empty"),
+        ("data.root=/no/such/database", "/no/such/database: no such folder"),
+        ("data.database=tid", "unknown database kind 'tid'"),
+        ("protocol=loose", "config.protocol = 'loose'"),
+        ("model.name=glpi_xl", "unknown model size 'glpi_xl'"),
+        ("model.dtype=float16", "float16"),
+        ("mesh.data=3", "config.mesh.data = 3"),
+        ("train.batch_size=3", "config.train.batch_size = 3 does not split evenly"),
+        ("evaluation.batch_size=5", "config.evaluation.batch_size = 5 does not split evenly"),
+        ("evaluation.placement=middle", "placement 'middle'"),
+        ("data.resize=7", "config.data.resize = (7,)"),
+        ("data.resize=('a','b')", "config.data.resize = ('a', 'b')"),
+        ("split.train_fraction=0.99", "too few to split"),
+        ("train.epochs=0", "config.train.epochs = 0"),
+        ("train.batch_size=0", "config.train.batch_size = 0"),
+        ("train.log_every_steps=0", "config.train.log_every_steps = 0"),
+        ("train.checkpoint_every_steps=-1", "config.train.checkpoint_every_steps = -1"),
+        ("evaluation.every_epochs=0", "config.evaluation.every_epochs = 0"),
+        ("evaluation.crops=0", "config.evaluation.crops = 0"),
+        ("optimizer.cosine_half_period=0", "config.optimizer.cosine_half_period = 0"),
+    ],
+)
+def test_a_config_that_cannot_run_is_refused_before_there_is_a_workdir(
+    load, tmp_path, override, words
+):
+    with pytest.raises(GlpiError) as caught:
+        train_run(load(f"--config.{override}"), tmp_path / "new")
+    assert words in str(caught.value)
+    assert not (tmp_path / "new").exists()
+
+
+def test_no_workdir_and_no_model(load, plan_run, tmp_path):
+    with pytest.raises(GlpiError, match="nowhere: no such workdir"):
+        evaluate_run(load(), tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(GlpiError, match="empty: not a workdir"):
+        evaluate_run(load(), tmp_path / "empty")
+    with pytest.raises(GlpiError, match="not a workdir"):
+        read_run(plan_run.database)
+
+
+def test_a_workdir_that_holds_no_trained_model(copy, load):
+    shutil.rmtree(copy / "best")
+    with pytest.raises(GlpiError, match=r"copy: no trained model here \(no folder best/\)"):
+        evaluate_run(load(), copy)
+    (copy / "best").mkdir()
+    with pytest.raises(GlpiError, match="best: holds no finished checkpoint"):
+        evaluate_run(load(), copy)
+
+
+def test_a_checkpoint_of_another_size_lists_the_differences(copy):
+    run = read(copy / "run.json")
+    run["config"]["model"]["name"] = "glpi_ti16"
+    (copy / "run.json").write_text(json.dumps(run))
+    with pytest.raises(GlpiError, match="of another model than run.json says") as caught:
+        load_best(copy, make_mesh(-1))
+    text = str(caught.value)
+    assert str(copy / "best") in text
+    assert " missing: batch_stats/clfe/backbone/layer1_1/bn1/mean, " in text
+    stem = SIZES["glpi_demo"].stem, SIZES["glpi_ti16"].stem
+    assert " misshapen: batch_stats/clfe/backbone/bn1/mean (%d,) instead of (%d,)" % stem in text
+    assert re.search(r"… \(\d+ more\)", text)
+    assert len(text) < 2000
+
+
+def without(path):
+    """run.json without the entry that this path leads to."""
+
+    def edit(run):
+        *parents, last = path
+        node = run
+        for name in parents:
+            node = node[name]
+        del node[last]
+        return json.dumps(run)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda run: json.dumps(run)[:200],
+        lambda run: "",
+        lambda run: "[]",
+        lambda run: "null",
+        lambda run: json.dumps(run | {"format": 99}),
+        lambda run: json.dumps(run | {"config": {}}),
+        lambda run: json.dumps(run | {"database": None}),
+        without(["format"]),
+        without(["database", "score_name"]),
+        without(["config", "evaluation"]),
+        without(["config", "model", "dropout"]),
+        lambda run: "\udcff",
+    ],
+)
+def test_a_damaged_run_description_is_named(copy, load, damage):
+    text = damage(read(copy / "run.json"))
+    (copy / "run.json").write_text(text, errors="surrogateescape")
+    for use in (
+        lambda: train_run(load(), copy),
+        lambda: evaluate_run(load(), copy),
+        lambda: load_best(copy, make_mesh(-1)),
+    ):
+        with pytest.raises(GlpiError, match=r"run\.json: ") as caught:
+            use()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_split_that_does_not_fit_the_database(copy, load, make_database, tmp_path):
+    split = read(copy / "split.json")
+    (copy / "split.json").unlink()
+    with pytest.raises(GlpiError, match=r"split\.json: no such split file"):
+        evaluate_run(load(), copy)
+    moved = split | {"test": split["test"] + split["train"][:1], "train": split["train"][1:]}
+    (copy / "split.json").write_text(json.dumps(moved))
+    with pytest.raises(GlpiError, match="is in both"):
+        train_run(load(), copy)
+    (copy / "split.json").write_text(json.dumps(split | {"test": ["elsewhere.png"]}))
+    with pytest.raises(GlpiError, match=r"split\.json: .*elsewhere\.png"):
+        evaluate_run(load(), copy)
+
+
+def test_images_that_left_the_database_are_named(copy, load, make_database, tmp_path):
+    other = make_database(tmp_path / "other")
+    run = read(copy / "run.json")
+    run["config"]["data"]["root"] = str(other)
+    (copy / "run.json").write_text(json.dumps(run))
+    gone = read(copy / "split.json")["test"][0]
+    (other / gone).unlink()
+    moved = load(f"--config.data.root={other}")
+    with pytest.raises(GlpiError, match=gone):
+        evaluate_run(moved, copy)
+    # Taken out of the labels as well, it is the split that does not fit.
+    lines = (other / "labels.csv").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith(gone)]
+    (other / "labels.csv").write_text("".join(kept))
+    with pytest.raises(GlpiError, match=rf"split\.json: .*{gone}"):
+        evaluate_run(moved, copy)
+
+
+def test_an_unreadable_training_image_stops_the_run_and_is_named(
+    load, make_database, tmp_path, shared_compilations
+):
+    database = make_database(tmp_path / "database")
+    for path in database.glob("*.png"):
+        path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(GlpiError, match=r"scene\d_\d\.png: corrupt or truncated"):
+        train_run(load(f"--config.data.root={database}"), tmp_path / "workdir")
+
+
+def test_labels_without_distortions_give_no_table_by_distortion(load, make_database, tmp_path):
+    folder = make_database(tmp_path / "database")
+    lines = (folder / "labels.csv").read_text().splitlines()
+    shorter = [line.rsplit(",", 2)[0] for line in lines]  # without distortion and level
+    (folder / "labels.csv").write_text("\n".join(shorter) + "\n")
+    database = load_database("csv", folder)
+    predictions = [Prediction(float(row), 0.0) for row in range(4)]
+    part = _part_results(load(), database, range(4), predictions)
+    assert part["by_distortion"] == {}
+    assert part["metrics"]["srocc"] == -1.0  # rising predictions, falling scores
+    assert [entry["level"] for entry in part["predictions"]] == [None] * 4
