@@ -1,4 +1,4 @@
-# make demo        train and test a small model on generated data, and write its report
+# make demo        train and test a small model on distorted photographs, and write its report
 # make test        the tests                      (PYTEST_FLAGS="-k metrics" for some of them)
 # make test-torch  the tests that compare with PyTorch; installs it into .venv
 # make lint        ruff, mypy and shellcheck
@@ -17,6 +17,8 @@ TORCH := torch==2.13.0
 .PHONY: demo test test-torch lint clean
 .DELETE_ON_ERROR:
 
+# Large pages for large arrays: a fifth faster on the CPU with glibc, ignored elsewhere.
+demo: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
 demo: $(VENV)/.demo-installed
 	$(VENV)/bin/glpi demo --workdir $(DEMO_DIR) $(DEMO_FLAGS)
 

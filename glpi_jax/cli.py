@@ -22,7 +22,11 @@ EXIT_OK, EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 0, 2, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 2 for bad input, 130 interrupted, 141 pipe closed."""
+    """Run the command line.
+
+    Returns:
+        The exit code: 0, 2 for bad input, 130 when interrupted, 141 when nobody reads the output.
+    """
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     # What argparse does not know must override the config: --config.key=value.

@@ -168,7 +168,7 @@ def test_another_config_in_the_workdir_is_refused(trained, load):
     assert "config.train.epochs = 5 (was 2)" in str(caught.value)
     assert "crops" not in str(caught.value)
     # The number of epochs does not matter to an evaluation, the seed does.
-    with pytest.raises(GlpiError, match="config.seed = 3") as caught:
+    with pytest.raises(GlpiError, match=r"config\.seed = 3") as caught:
         evaluate_run(changed, trained.workdir)
     assert "epochs" not in str(caught.value)
     assert state_of(trained.workdir) == before
@@ -231,13 +231,14 @@ def test_a_checkpoint_of_another_size_lists_the_differences(copy):
     run = read(copy / "run.json")
     run["config"]["model"]["name"] = "glpi_ti16"
     (copy / "run.json").write_text(json.dumps(run))
-    with pytest.raises(GlpiError, match="of another model than run.json says") as caught:
+    with pytest.raises(GlpiError, match=r"of another model than run\.json says") as caught:
         load_best(copy, make_mesh(-1))
     text = str(caught.value)
     assert str(copy / "best") in text
     assert " missing: batch_stats/clfe/backbone/layer1_1/bn1/mean, " in text
-    stem = SIZES["glpi_demo"].stem, SIZES["glpi_ti16"].stem
-    assert " misshapen: batch_stats/clfe/backbone/bn1/mean (%d,) instead of (%d,)" % stem in text
+    stem, other = SIZES["glpi_demo"].stem, SIZES["glpi_ti16"].stem
+    misshapen = f" misshapen: batch_stats/clfe/backbone/bn1/mean ({stem},) instead of ({other},)"
+    assert misshapen in text
     assert re.search(r"… \(\d+ more\)", text)
     assert len(text) < 2000
 

@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
+from glpi_jax.config import write_json
 from glpi_jax.errors import GlpiError
 from glpi_jax.training.state import TrainState
 
 RESUME_FOLDER = "checkpoints"
 BEST_FOLDER = "best"
+SEAL_FILE = "files.json"  # in each checkpoint, written last: one without it is not finished
 
-# Orbax reports each of its threads at level INFO, and warns of what read-only was asked to mean.
-logging.getLogger("absl").setLevel(logging.ERROR)
+# Orbax reports each of its threads; what goes wrong it raises as well.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 def _manager(
@@ -35,7 +36,12 @@ def _manager(
         # The state is donated to the next step: it must be on disk before that starts.
         enable_async_checkpointing=False,
     )
-    return ocp.CheckpointManager(folder.resolve(), item_handlers=handlers, options=options)
+    manager = ocp.CheckpointManager(folder.resolve(), item_handlers=handlers, options=options)
+    if not read_only and jax.process_index() == 0:
+        for step in manager.all_steps():
+            if not (folder / str(step) / SEAL_FILE).is_file():
+                manager.delete(step)
+    return manager
 
 
 class ResumeCheckpoints:
@@ -47,7 +53,6 @@ class ResumeCheckpoints:
         handlers = {
             "state": ocp.StandardCheckpointHandler(),
             "data": ocp.JsonCheckpointHandler(),
-            "checksum": ocp.JsonCheckpointHandler(),
         }
         self._manager = _manager(self._folder, handlers, keep=2, read_only=False)
 
@@ -66,9 +71,10 @@ class ResumeCheckpoints:
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
                 data=ocp.args.JsonSave(data_state),
-                checksum=ocp.args.JsonSave(_checksum(state, data_state)),
             ),
         )
+        if jax.process_index() == 0:
+            _seal(self._folder / str(step))
 
     def restore(self, target: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """Restore the newest checkpoint into a target of shapes, dtypes and shardings.
@@ -78,16 +84,15 @@ class ResumeCheckpoints:
         """
         step = self.latest_step
         try:
+            _check_seal(self._folder / str(step))
             restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardRestore(target),
                     data=ocp.args.JsonRestore(),
-                    checksum=ocp.args.JsonRestore(),
                 ),
             )
-            _verify(restored.checksum, restored.state, restored.data)
-        except Exception as error:  # on damaged files Orbax raises anything, `Exception` included
+        except Exception as error:  # Orbax raises anything, bare `Exception` included
             raise GlpiError(
                 f"{self._folder / str(step)}: the checkpoint cannot be read "
                 f"({_first_line(error)}); remove that folder to resume from an older one"
@@ -114,10 +119,10 @@ class BestCheckpoint:
         handlers = {
             "variables": ocp.StandardCheckpointHandler(),
             "selection": ocp.JsonCheckpointHandler(),
-            "checksum": ocp.JsonCheckpointHandler(),
         }
         self._manager = _manager(self._folder, handlers, keep=1, read_only=read_only)
-        if read_only and self._manager.latest_step() is None:
+        step = self._manager.latest_step()
+        if read_only and not (self._folder / str(step) / SEAL_FILE).is_file():
             raise GlpiError(f"{self._folder}: holds no finished checkpoint")
 
     def selection(self) -> dict[str, Any] | None:
@@ -131,6 +136,7 @@ class BestCheckpoint:
             return None
         args = ocp.args.Composite(selection=ocp.args.JsonRestore())
         try:
+            _check_seal(self._folder / str(step))
             return self._manager.restore(step, args=args).selection
         except Exception as error:
             raise self._unreadable(step, error) from error
@@ -142,9 +148,10 @@ class BestCheckpoint:
             args=ocp.args.Composite(
                 variables=ocp.args.StandardSave(variables),
                 selection=ocp.args.JsonSave(selection),
-                checksum=ocp.args.JsonSave(_checksum(variables, selection)),
             ),
         )
+        if jax.process_index() == 0:
+            _seal(self._folder / str(selection["step"]))
 
     def restore(self, target: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Restore the weights into a target of shapes, dtypes and shardings, with their selection.
@@ -154,6 +161,7 @@ class BestCheckpoint:
         """
         step = self._manager.latest_step()
         try:
+            _check_seal(self._folder / str(step))
             saved = self._manager.item_metadata(step).variables
             problems = _differences(saved, target)
             if problems:
@@ -166,10 +174,8 @@ class BestCheckpoint:
                 args=ocp.args.Composite(
                     variables=ocp.args.StandardRestore(target),
                     selection=ocp.args.JsonRestore(),
-                    checksum=ocp.args.JsonRestore(),
                 ),
             )
-            _verify(restored.checksum, restored.variables, restored.selection)
         except GlpiError:
             raise
         except Exception as error:
@@ -177,7 +183,6 @@ class BestCheckpoint:
         return restored.variables, restored.selection
 
     def _unreadable(self, step: int | None, error: Exception) -> GlpiError:
-        # On damaged files Orbax raises anything, `Exception` and `AssertionError` included.
         return GlpiError(
             f"{self._folder / str(step)}: the checkpoint cannot be read ({_first_line(error)})"
         )
@@ -187,20 +192,24 @@ class BestCheckpoint:
         self._manager.close()
 
 
-def _checksum(arrays: Any, facts: dict[str, Any]) -> dict[str, int]:
-    """CRC-32 of the bytes of every array and of some JSON: Orbax itself keeps none of the arrays'.
+def _seal(folder: Path) -> None:
+    """Complete a checkpoint: note the CRC-32 of each of its files."""
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    write_json(
+        folder / SEAL_FILE, {name: zlib.crc32((folder / name).read_bytes()) for name in names}
+    )
 
-    Every device holds the arrays whole, so every host finds the same number.
+
+def _check_seal(folder: Path) -> None:
+    """Raise an error unless a checkpoint's files are as they were written.
+
+    Orbax keeps no checksum of array data, and where it does see damage it leaves tracebacks of
+    its threads on stderr.
     """
-    crc = zlib.crc32(json.dumps(facts, sort_keys=True).encode())
-    for array in jax.tree.leaves(arrays):
-        crc = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, crc)
-    return {"crc32": crc}
-
-
-def _verify(saved: dict[str, int], arrays: Any, facts: dict[str, Any]) -> None:
-    if saved != _checksum(arrays, facts):
-        raise ValueError("its checksum does not match: the files changed since they were written")
+    seal = json.loads((folder / SEAL_FILE).read_text())
+    for name, crc in seal.items():
+        if zlib.crc32((folder / name).read_bytes()) != crc:
+            raise ValueError(f"{name} is damaged")
 
 
 def _differences(saved: Any, target: dict[str, Any]) -> list[str]:

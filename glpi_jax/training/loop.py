@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import grain
 import jax
 import numpy as np
+import optax
 from flax import traverse_util
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -20,6 +22,7 @@ from glpi_jax.errors import GlpiError
 from glpi_jax.models.glpi import GLPI
 from glpi_jax.progress import progress_bar
 from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
+from glpi_jax.training.interrupt import interrupt_between_steps
 from glpi_jax.training.metric_writer import MetricWriter
 from glpi_jax.training.optimizer import (
     cosine_schedule,
@@ -33,7 +36,7 @@ from glpi_jax.training.state import (
     abstract_variables,
     create_state,
 )
-from glpi_jax.training.step import compile_train_step
+from glpi_jax.training.step import Metrics, compile_train_step
 
 Validate = Callable[[Mapping[str, Any]], dict[str, float | None]]
 
@@ -112,41 +115,9 @@ def _fit(
     epoch_steps: int,
 ) -> None:
     batch_size, total_steps = config.train.batch_size, config.train.epochs * epoch_steps
-    schedule = cosine_schedule(
-        config.optimizer.learning_rate,
-        config.optimizer.cosine_half_period,
-        config.optimizer.warmup_steps,
-    )
-    variables = abstract_variables(model, mesh=mesh)
-    paths = list(traverse_util.flatten_dict(variables["params"], sep="/"))
-    multipliers = learning_rate_multipliers(paths, config.optimizer.rules)
-    optimizer = make_optimizer(
-        schedule,
-        beta1=config.optimizer.beta1,
-        beta2=config.optimizer.beta2,
-        epsilon=config.optimizer.epsilon,
-        weight_decay=config.optimizer.weight_decay,
-        multipliers=multipliers,
-    )
+    schedule, multipliers, optimizer = _recipe(config, model, mesh)
     train_step = compile_train_step(model, optimizer, multipliers, mesh)
-    batches = to_iterator(
-        training_dataset(
-            database,
-            split.train,
-            crop=model.size.crop,
-            batch_size=batch_size,
-            seed=config.seed,
-            horizontal_flip=config.data.horizontal_flip,
-            vertical_flip=config.data.vertical_flip,
-            cache_bytes=config.data.cache_bytes,
-            resize=resize_of(config),
-            apply_orientation=config.data.apply_orientation,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        ),
-        threads=config.data.threads,
-        prefetch=config.data.prefetch,
-    )
+    batches = _batches(config, model, database, split)
     if checkpoints.latest_step is None:
         state = create_state(model, optimizer, multipliers, seed=config.seed, mesh=mesh)
     else:
@@ -164,50 +135,121 @@ def _fit(
         enabled=first_process,
     )
     try:
-        with MetricWriter(workdir, start, enabled=first_process) as metrics, bar as progress:
-            window: list[jax.Array] = []  # losses since the last line of metrics
-            window_start = time.monotonic()
-            previous: dict[str, jax.Array] | None = None
+        with (
+            interrupt_between_steps() as raise_if_interrupted,
+            MetricWriter(workdir, start, enabled=first_process) as metrics,
+            bar as progress,
+        ):
+            window = _Window(batch_size)
             for step in range(start + 1, total_steps + 1):
                 state, outputs = train_step(state, to_devices(next(batches), mesh))
-                if previous is not None:  # read one step late, so that the device never waits
-                    progress.note(loss=_finite("loss", previous["loss"], step - 1))
-                previous = outputs
-                window.append(outputs["loss"])
+                loss = window.add(step, outputs)
                 progress.advance(batch_size)
+                if loss is not None:
+                    progress.note(loss=loss)
 
                 epoch = step // epoch_steps
                 validation_due = step == total_steps or (
                     step % epoch_steps == 0 and epoch % config.evaluation.every_epochs == 0
                 )
                 checkpoint_due = validation_due or step % config.train.checkpoint_every_steps == 0
+                # A window ends at every checkpoint, so that a resumed run has the same windows.
                 if checkpoint_due or step % config.train.log_every_steps == 0:
-                    losses = [_finite("loss", loss, step) for loss in window]
-                    elapsed = time.monotonic() - window_start
-                    values = {
-                        "train/loss": float(np.mean(losses)),
-                        # Checked too: the next step would lose the parameters just saved.
-                        "train/gradient_norm": _finite("gradient", outputs["grad_norm"], step),
-                        "train/learning_rate": float(schedule(step - 1)),
-                        "train/images_per_second": len(window) * batch_size / elapsed,
-                    }
-                    metrics.write(step, epoch, values)
-                    window = []
+                    rate = {"train/learning_rate": float(schedule(step - 1))}
+                    metrics.write(step, epoch, window.close(step, outputs) | rate)
                 if validation_due:
                     result = validate(state.variables)
-                    metrics.write(
-                        step, epoch, {f"validation/{name}": x for name, x in result.items()}
-                    )
+                    named = {f"validation/{name}": x for name, x in result.items()}
+                    metrics.write(step, epoch, named)
                     progress.note(srocc=result["srocc"])
                     _keep_if_best(best, state, epoch, result["srocc"])
                 if checkpoint_due:
                     metrics.flush()
                     checkpoints.save(state, batches.get_state())
-                if not window:
-                    window_start = time.monotonic()
+                    window.restart_clock()
+                raise_if_interrupted()
     finally:
         batches.close()
         best.close()
+
+
+def _recipe(
+    config: ConfigDict, model: GLPI, mesh: Mesh
+) -> tuple[optax.Schedule, dict[str, float | None], optax.GradientTransformation]:
+    """The schedule, the learning-rate multipliers by path, and the optimizer of a config."""
+    schedule = cosine_schedule(
+        config.optimizer.learning_rate,
+        config.optimizer.cosine_half_period,
+        config.optimizer.warmup_steps,
+    )
+    params = abstract_variables(model, mesh=mesh)["params"]
+    paths = list(traverse_util.flatten_dict(params, sep="/"))
+    multipliers = learning_rate_multipliers(paths, config.optimizer.rules)
+    optimizer = make_optimizer(
+        schedule,
+        beta1=config.optimizer.beta1,
+        beta2=config.optimizer.beta2,
+        epsilon=config.optimizer.epsilon,
+        weight_decay=config.optimizer.weight_decay,
+        multipliers=multipliers,
+    )
+    return schedule, multipliers, optimizer
+
+
+def _batches(
+    config: ConfigDict, model: GLPI, database: Database, split: Split
+) -> grain.DatasetIterator[dict[str, np.ndarray]]:
+    dataset = training_dataset(
+        database,
+        split.train,
+        crop=model.size.crop,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        horizontal_flip=config.data.horizontal_flip,
+        vertical_flip=config.data.vertical_flip,
+        cache_bytes=config.data.cache_bytes,
+        resize=resize_of(config),
+        apply_orientation=config.data.apply_orientation,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    return to_iterator(dataset, threads=config.data.threads, prefetch=config.data.prefetch)
+
+
+class _Window:
+    """The losses and the time since the last line of metrics."""
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._losses: list[jax.Array] = []
+        self._read: list[float] = []
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leave out the time since the window began, as after validation or a save."""
+        self._begin = time.monotonic()
+
+    def add(self, step: int, outputs: Metrics) -> float | None:
+        """Take in a step; returns the loss of the step before, so that the device never waits."""
+        self._losses.append(outputs["loss"])
+        if len(self._losses) == 1:
+            return None
+        self._read.append(_finite("loss", self._losses[-2], step - 1))
+        return self._read[-1]
+
+    def close(self, step: int, outputs: Metrics) -> dict[str, float | None]:
+        """The window's metrics; a new one begins."""
+        self._read.append(_finite("loss", self._losses[-1], step))
+        elapsed = time.monotonic() - self._begin
+        metrics: dict[str, float | None] = {
+            "train/loss": float(np.mean(self._read)),
+            # Checked too: the next step would lose the parameters just saved.
+            "train/gradient_norm": _finite("gradient", outputs["grad_norm"], step),
+            "train/images_per_second": len(self._losses) * self._batch_size / elapsed,
+        }
+        self._losses, self._read = [], []
+        self.restart_clock()
+        return metrics
 
 
 def _finite(what: str, scalar: jax.Array, step: int) -> float:

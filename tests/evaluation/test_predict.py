@@ -49,7 +49,7 @@ def test_no_images():
 
 
 def test_batch_size_must_fit_the_devices():
-    with pytest.raises(GlpiError, match="config.evaluation.batch_size = 3"):
+    with pytest.raises(GlpiError, match=r"config.evaluation.batch_size = 3"):
         list(predict(mean_of_pixels([]), {}, [], batch_size=3, mesh=make_mesh(2)))
 
 

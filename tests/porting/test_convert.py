@@ -112,12 +112,12 @@ def test_all_differences_come_in_one_error(official):
 
 
 def test_entries_that_are_no_arrays_are_named(official):
-    with pytest.raises(CheckpointError, match="not an array: local_projection.bias"):
+    with pytest.raises(CheckpointError, match=r"not an array: local_projection.bias"):
         load_torch({**official, "local_projection.bias": "text"})
 
 
 def test_old_and_new_name_together(official):
-    with pytest.raises(CheckpointError, match="twice under old and new names: cwsa1.c_q.bias"):
+    with pytest.raises(CheckpointError, match=r"twice under old and new names: cwsa1.c_q.bias"):
         load_torch({**official, "fusion1.c_q.bias": official["cwsa1.c_q.bias"]})
 
 

@@ -26,7 +26,7 @@ def test_rules_match_whole_paths():
 
 
 def test_rule_without_a_parameter_is_an_error():
-    with pytest.raises(GlpiError, match="no parameter matches 'vgfe/.*'"):
+    with pytest.raises(GlpiError, match=r"no parameter matches 'vgfe/.*'"):
         learning_rate_multipliers(PATHS, (("vgfe/.*", None), (".*", 1.0)))
 
 

@@ -12,11 +12,13 @@ def test_minus_one_takes_all_devices():
 
 @pytest.mark.parametrize("count", [0, 3, -2])
 def test_impossible_counts_are_named(count):
-    with pytest.raises(GlpiError, match=f"config.mesh.data = {count}, but there are 2 devices"):
+    with pytest.raises(GlpiError, match=rf"config\.mesh\.data = {count}, but there are 2 devices"):
         make_mesh(count)
 
 
 def test_batch_must_split_evenly():
     check_batch_size(4, make_mesh(2), "config.train.batch_size")
-    with pytest.raises(GlpiError, match="config.train.batch_size = 5 does not split evenly over 2"):
+    with pytest.raises(
+        GlpiError, match=r"config\.train\.batch_size = 5 does not split evenly over 2"
+    ):
         check_batch_size(5, make_mesh(2), "config.train.batch_size")
