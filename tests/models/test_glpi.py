@@ -107,11 +107,17 @@ def demo_model_and_images(batch=2, **changes):
 
 
 def test_bfloat16_stays_near_float32():
+    """Root mean square difference, in standard deviations of the float32 values."""
     model, variables, images = demo_model_and_images()
-    exact = jax.jit(model.apply)(variables, images)[1]["pooled"]
     half = GLPI(model.size, 0.5, dtype=jnp.dtype("bfloat16"))
-    rounded = jax.jit(half.apply)(variables, images)[1]["pooled"]
-    assert 0 < jnp.abs(rounded - exact).max() < 0.1 * exact.std()
+    _, exact = jax.jit(model.apply)(variables, images)
+    _, rounded = jax.jit(half.apply)(variables, images)
+    # Channels attend almost alike in an untrained CWSA, and its LayerNorm blows up the rounding of
+    # what little differs: the pooled feature is ten times as far off as the branches' features.
+    for tap, tolerance in (("vgfe_3", 0.01), ("clfe_2", 0.01), ("pooled", 0.1)):
+        difference = rounded[tap].astype(jnp.float32) - exact[tap]
+        error = jnp.sqrt(jnp.square(difference).mean()) / exact[tap].std()
+        assert 0 < error < tolerance, tap
 
 
 def test_training_draws_dropout_and_moves_statistics():
