@@ -35,7 +35,8 @@ def run(devices: int) -> dict[str, np.ndarray]:
     state, metrics = step(state, to_devices(batch, mesh))
     assert len(metrics["loss"].sharding.device_set) == devices
     flat = traverse_util.flatten_dict(state.variables, sep="/")
-    return {"loss": metrics["loss"], "predictions": metrics["predictions"], **flat}
+    results = {"loss": metrics["loss"], "predictions": metrics["predictions"], **flat}
+    return {name: np.asarray(value) for name, value in results.items()}
 
 
 one, eight = run(1), run(8)
