@@ -183,7 +183,7 @@ def test_pth_with_code_is_not_run(tmp_path):
             return (print, ("executed",))
 
     path = tmp_path / "model.pth"
-    path.write_bytes(pickle.dumps({"state_dict": Code()}))
+    path.write_bytes(pickle.dumps({"state_dict": Code()}, protocol=2))  # as torch.save writes
     with pytest.raises(CheckpointError, match="not a readable PyTorch checkpoint"):
         load_torch(path)
 
