@@ -66,7 +66,7 @@ def killed(trained, shared_compilations, tmp_path_factory):
     kill_when_there_is(workdir / "metrics.csv")
     assert steps_in(workdir / "checkpoints") == []
     # The first validation comes after the checkpoint, and much of the run after that.
-    kill_when_there_is(workdir / "checkpoints/3")
+    kill_when_there_is(workdir / "checkpoints/3/files.json")  # written last
     (reached, *_) = steps_in(workdir / "checkpoints")
     assert reached == 3
     assert STEPS not in steps_in(workdir / "checkpoints")
