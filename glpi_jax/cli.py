@@ -170,7 +170,7 @@ def _plain(result: "ImageScore") -> dict[str, str | float]:
 
 
 def _write_csv(path: Path, results: Sequence["ImageScore"]) -> None:
-    from glpi_jax.config import write_text
+    from glpi_jax.files import write_text
 
     text = io.StringIO(newline="")
     rows = csv.writer(text, lineterminator="\n")

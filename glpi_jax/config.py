@@ -1,11 +1,10 @@
 """Loading of experiment configs: strict, with overrides, and written beside the results."""
 
 import json
-import os
 import runpy
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,25 +123,3 @@ def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
         for key in sorted(old.keys() | new.keys())
         if old.get(key, missing) != new.get(key, missing)
     ]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file as `write_text` does."""
-    write_text(path, json.dumps(value, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file so that readers see the old content or the new, never a part.
-
-    Raises:
-        GlpiError: the file cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # surrogateescape: a file name in the text need not be valid UTF-8.
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise GlpiError(f"{path}: cannot be written ({error.strerror})") from error

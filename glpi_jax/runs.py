@@ -32,6 +32,7 @@ from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.metrics import metrics_by_group, quality_metrics
 from glpi_jax.evaluation.predict import Prediction, ScoreCrops, compile_scorer, predict
 from glpi_jax.evaluation.report import REPORT_FILE, write_report
+from glpi_jax.files import write_json
 from glpi_jax.models.glpi import GLPI, build
 from glpi_jax.progress import progress_bar
 from glpi_jax.training.checkpoint import BestCheckpoint
@@ -156,7 +157,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "higher_is_better": database.higher_is_better,
         "parts": parts,
     }
-    config_files.write_json(workdir / RESULTS_FILE, results)
+    write_json(workdir / RESULTS_FILE, results)
     write_report(workdir)
     return results
 
@@ -253,7 +254,7 @@ def _split(config: ConfigDict, database: Database, workdir: Path) -> Split:
             "label_note": database.label_note,
         },
     }
-    config_files.write_json(workdir / RUN_FILE, run)
+    write_json(workdir / RUN_FILE, run)
     return split
 
 

@@ -28,6 +28,7 @@ from PIL import Image
 from glpi_jax.data.images import read_image
 from glpi_jax.data.sources import load_database
 from glpi_jax.errors import GlpiError
+from glpi_jax.files import write_json
 from glpi_jax.progress import progress_bar
 from glpi_jax.saqt import MEAN_DMOS, distort, find_distortion, seed_for
 
@@ -139,7 +140,7 @@ def render_demo_database(
         tiles = _write_tiles(partial, scenes)
         _render(partial, tiles, types, seed, processes, progress)
         _write_labels(partial, tiles, types)
-        _write_json(partial / "manifest.json", manifest)
+        write_json(partial / "manifest.json", manifest)
         try:
             os.replace(partial, target)
         except OSError:
@@ -333,15 +334,11 @@ def _write_labels(folder: Path, tiles: dict[str, str], types: Sequence[int]) -> 
         "higher_is_better": True,
         "label_note": LABEL_NOTE,
     }
-    _write_json(folder / "database.json", description)
+    write_json(folder / "database.json", description)
 
 
 def _image_name(tile: str, number: int, level: int) -> str:
     return f"images/{tile}_{number:02d}_{level}.png"
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _save(image: np.ndarray, path: Path) -> None:

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import random
-import tempfile
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TypeVar
 
 from glpi_jax.data.sources import Database
 from glpi_jax.errors import GlpiError
+from glpi_jax.files import write_json
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -36,7 +36,7 @@ class Split:
 
 
 def official_seed(round_number: int) -> int:
-    """The seed of a round (0…9) in the official protocol: round · 12345."""
+    """The seed of a round (1…10) in the official protocol: round · 12345."""
     return round_number * 12345
 
 
@@ -134,16 +134,7 @@ def write_split(path: str | os.PathLike[str], database: Database, split: Split) 
     }
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=target.parent, prefix=f".{target.name}.", delete=False, encoding="utf-8"
-    ) as file:
-        try:
-            json.dump(content, file, indent=1)
-            file.close()
-            os.replace(file.name, target)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    write_json(target, content)
 
 
 def read_split(path: str | os.PathLike[str], database: Database) -> Split:

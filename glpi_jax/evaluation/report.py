@@ -18,6 +18,7 @@ from typing import Any
 
 from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation import plots
+from glpi_jax.files import write_text
 from glpi_jax.training.metric_writer import METRICS_FILE, MetricRow, read_metrics
 
 __all__ = ["REPORT_FILE", "RESULTS_FILE", "results_markdown", "write_report"]
@@ -63,9 +64,7 @@ def write_report(workdir: str | os.PathLike[str]) -> Path:
             f"{folder / RESULTS_FILE} lacks {what}: evaluate again to rewrite it."
         ) from error
     path = folder / REPORT_FILE
-    temporary = folder / f".{REPORT_FILE}.{os.getpid()}"
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, page)
     return path
 
 

@@ -14,8 +14,8 @@ import jax
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
-from glpi_jax.config import write_json
 from glpi_jax.errors import GlpiError
+from glpi_jax.files import write_json
 from glpi_jax.training.state import TrainState
 
 RESUME_FOLDER = "checkpoints"

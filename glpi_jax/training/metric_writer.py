@@ -19,6 +19,7 @@ from typing import NamedTuple
 from tensorboardX import SummaryWriter
 
 from glpi_jax.errors import GlpiError
+from glpi_jax.files import write_text
 
 __all__ = ["METRICS_FILE", "TENSORBOARD_FOLDER", "MetricRow", "MetricWriter", "read_metrics"]
 
@@ -174,9 +175,8 @@ def read_metrics(path: str | os.PathLike[str]) -> list[MetricRow]:
 def _drop_rows_after(path: Path, step: int) -> None:
     """Rewrite the file with its header and the rows up to this step; make it if it is missing."""
     kept = [row for row in read_metrics(path) if row.step <= step] if path.exists() else []
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(_HEADER)
-        rows.writerows([row.step, row.epoch, row.name, repr(row.value)] for row in kept)
-    os.replace(temporary, path)
+    text = io.StringIO(newline="")
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(_HEADER)
+    rows.writerows([row.step, row.epoch, row.name, repr(row.value)] for row in kept)
+    write_text(path, text.getvalue())
