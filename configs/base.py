@@ -10,9 +10,10 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     """Build the tree."""
     config = ConfigDict()
-    config.seed = 0  # of initialisation, dropout, order, crops and the split
-    # "strict": a validation part, cut from the training references, selects the epoch and the
-    # test part is touched once.
+    config.seed = 0  # of initialisation, dropout, order and crops
+    # "strict": a validation part, cut from the training references, selects the epoch, the test
+    # part is touched once, and labels are turned so that higher is better.
+    # "official": the test part selects the epoch, and labels are as published.
     config.protocol = "strict"
 
     config.model = ConfigDict()
@@ -24,20 +25,34 @@ def get_config() -> ConfigDict:
     config.model.batch_norm_inference_stages = ()
 
     config.data = ConfigDict()
-    config.data.database = "kadid10k"  # the kind of source: kadid10k, csv
+    config.data.database = "kadid10k"  # the kind of source, see the README
     config.data.root = ""  # folder of the database
+    config.data.labels = ""  # label file, for the kinds pyiqa and liqe
+    config.data.skip_bad = False  # leave out rows that cannot be used, and list them
+    config.data.label_scale = 1.0  # the training labels are label_scale · label + label_shift
+    config.data.label_shift = 0.0
     config.data.resize = ()  # (height, width) before cropping; () leaves images as they are
     config.data.resize_method = "bilinear"  # or "bicubic"
     config.data.apply_orientation = False  # turn as EXIF says; the official loader does not
     config.data.horizontal_flip = 0.5  # probability
     config.data.vertical_flip = 0.5  # probability
-    config.data.threads = 4  # that decode and crop
+    config.data.threads = 4  # that decode and crop, in each worker if there are workers
+    config.data.workers = 0  # processes that prepare batches; 0 leaves it to threads alone
     config.data.prefetch = 8  # batches ready ahead of the step
-    config.data.cache_bytes = 0  # memory for decoded training images; 0 decodes every time
+    config.data.cache_bytes = 0  # memory of each process for decoded images; 0 decodes always
+
+    # Databases of a cross-dataset run by name, each with a section like `data` (configs/cross.py);
+    # the run then trains on all of the source.
+    config.targets = ConfigDict()
 
     config.split = ConfigDict()
+    # "ratio": by reference, shuffled with the seed round · 12345; "published": the split `name`
+    # that came with the database; "file": the split file `name`.
+    config.split.kind = "ratio"
+    config.split.name = ""
+    config.split.round = 1
     config.split.train_fraction = 0.8  # of the references (synthetic) or images (authentic)
-    config.split.validation_fraction = 0.2  # of the training references
+    config.split.validation_fraction = 0.2  # of the training references; strict protocol
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1e-5
@@ -67,6 +82,8 @@ def get_config() -> ConfigDict:
     config.evaluation.crops = 25  # a crop's scores are averaged to the image's
     config.evaluation.placement = "random"  # "random", seeded by file name, or "grid"
     config.evaluation.batch_size = 100  # crops at a time
+    config.evaluation.bootstrap_resamples = 1000  # for the confidence intervals; 0 leaves them out
+    config.evaluation.confidence = 0.95  # of the intervals
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # devices that share a batch; -1 is all of them

@@ -19,24 +19,20 @@ from ml_collections import ConfigDict
 from glpi_jax import __version__
 from glpi_jax import config as config_files
 from glpi_jax.data.pipeline import evaluation_crops
-from glpi_jax.data.sources import Database, load_database
-from glpi_jax.data.splits import (
-    Split,
-    read_split,
-    split_references,
-    split_sha256,
-    strict_split,
-    write_split,
-)
+from glpi_jax.data.sources import Database
+from glpi_jax.data.splits import Split, read_split, split_references, split_sha256, write_split
 from glpi_jax.errors import GlpiError
+from glpi_jax.evaluation.bootstrap import bootstrap_intervals
+from glpi_jax.evaluation.logistic import full_metrics
 from glpi_jax.evaluation.metrics import metrics_by_group, quality_metrics
 from glpi_jax.evaluation.predict import Prediction, ScoreCrops, compile_scorer, predict
+from glpi_jax.evaluation.protocols import Part, make_plan, make_split, mean_srocc, open_databases
 from glpi_jax.evaluation.report import REPORT_FILE, write_report
 from glpi_jax.files import write_json
 from glpi_jax.models.glpi import GLPI, build
 from glpi_jax.progress import progress_bar
 from glpi_jax.training.checkpoint import BestCheckpoint
-from glpi_jax.training.loop import fit, resize_of
+from glpi_jax.training.loop import Validation, fit, resize_of
 from glpi_jax.training.sharding import check_batch_size, make_mesh
 from glpi_jax.training.state import abstract_variables
 
@@ -76,31 +72,39 @@ def train_run(config: ConfigDict, workdir: Path) -> bool:
         GlpiError: another config's workdir, missing data, or anything that `fit` raises.
     """
     _check_counts(config)
-    database = _database(config)
+    source, targets = open_databases(config)
     mesh = make_mesh(config.mesh.data)
     for section in ("train", "evaluation"):
         check_batch_size(config[section].batch_size, mesh, f"config.{section}.batch_size")
     model = _model(config)
-    _crops(config, database, (), model)  # complains now, not after the first epoch
-    # Last of the checks: it writes run.json, which ties the workdir to the config.
-    split = _split(config, database, workdir)
+    split = _split(config, source, workdir)
+    plan = make_plan(config, source, targets, split)
+    for part in (plan.train, *plan.reported):
+        _crops(config, part, model)  # complains now, not after the first epoch
+    _begin(config, source, split, workdir)
     score_crops = compile_scorer(model, mesh)
 
-    def validate(variables: Mapping[str, Any]) -> dict[str, float | None]:
-        predictions = _predict_part(
-            config, database, split.validation, score_crops, variables, model, mesh, "validate"
-        )
-        scores = [p.score for p in predictions]
-        return quality_metrics(scores, database.scores[list(split.validation)])
+    def validate(variables: Mapping[str, Any]) -> Validation:
+        metrics = {}
+        for part in plan.selection:
+            predictions = _predict_part(config, part, score_crops, variables, model, mesh)
+            scores = [p.score for p in predictions]
+            for name, value in quality_metrics(
+                scores, part.database.scores[list(part.rows)]
+            ).items():
+                metrics[f"{part.name}/{name}"] = value
+        value = mean_srocc([metrics[f"{part.name}/srocc"] for part in plan.selection])
+        return Validation(metrics, value)
 
     trained = fit(
         config,
         model=model,
         mesh=mesh,
-        database=database,
-        split=split,
+        database=plan.train.database,
+        rows=plan.train.rows,
         workdir=workdir,
         validate=validate,
+        criterion=plan.criterion,
     )
     if not trained and all((workdir / name).is_file() for name in (RESULTS_FILE, REPORT_FILE)):
         return False
@@ -109,7 +113,7 @@ def train_run(config: ConfigDict, workdir: Path) -> bool:
 
 
 def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """Score the test and validation parts with the run's selected weights.
+    """Score the parts that the protocol reports with the run's selected weights.
 
     Writes `results.json` and `report.html`. `config.evaluation` may differ from the trained one;
     model, data, split and seed may not.
@@ -121,19 +125,19 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         GlpiError: no trained model in the workdir, another config's workdir, or missing data.
     """
     saved = read_run(workdir)
-    _check_same(saved["config"], config, workdir, ("seed", "protocol", "model", "data", "split"))
+    same = ("seed", "protocol", "model", "data", "targets", "split")
+    _check_same(saved["config"], config, workdir, same)
     _check_counts(config)
-    database = _database(config)
+    database, targets = open_databases(config)
     split = read_split(workdir / SPLIT_FILE, database)
+    plan = make_plan(config, database, targets, split)
     mesh = make_mesh(config.mesh.data)
     model, variables, selection = load_best(workdir, mesh)
     score_crops = compile_scorer(model, mesh)
     parts = {}
-    for part, rows in (("test", split.test), ("validation", split.validation)):
-        predictions = _predict_part(
-            config, database, rows, score_crops, variables, model, mesh, f"score {part} part"
-        )
-        parts[part] = _part_results(config, database, rows, predictions)
+    for part in plan.reported:
+        predictions = _predict_part(config, part, score_crops, variables, model, mesh)
+        parts[part.name] = _part_results(config, part, predictions)
     parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))
     results = {
         "format": FORMAT,
@@ -220,42 +224,32 @@ def _check_counts(config: ConfigDict) -> None:
             raise GlpiError(f"config.{key} = {values[key]}: must be at least 1")
 
 
-def _database(config: ConfigDict) -> Database:
-    if config.protocol != "strict":
-        raise GlpiError(f"config.protocol = '{config.protocol}': choose strict")
-    if not config.data.root:
-        raise GlpiError(
-            "config.data.root is empty: pass the database's folder, --config.data.root=FOLDER"
-        )
-    return load_database(config.data.database, config.data.root)
+def _split(config: ConfigDict, source: Database, workdir: Path) -> Split:
+    """The run's split: read from the workdir, or made."""
+    if not (workdir / RUN_FILE).is_file():
+        return make_split(config, source)
+    saved = read_run(workdir)
+    _check_same(saved["config"], config, workdir, tuple(saved["config"]))
+    return read_split(workdir / SPLIT_FILE, source)
 
 
-def _split(config: ConfigDict, database: Database, workdir: Path) -> Split:
-    """The run's split: read from the workdir, or made and written with `run.json` at the start."""
+def _begin(config: ConfigDict, source: Database, split: Split, workdir: Path) -> None:
+    """Write split and `run.json`, which ties a new workdir to its config."""
     if (workdir / RUN_FILE).is_file():
-        saved = read_run(workdir)
-        _check_same(saved["config"], config, workdir, tuple(saved["config"]))
-        return read_split(workdir / SPLIT_FILE, database)
-    split = strict_split(
-        database,
-        train_fraction=config.split.train_fraction,
-        validation_fraction=config.split.validation_fraction,
-        seed=config.seed,
-    )
+        return
     workdir.mkdir(parents=True, exist_ok=True)
-    write_split(workdir / SPLIT_FILE, database, split)
+    write_split(workdir / SPLIT_FILE, source, split)
     run = {
         "format": FORMAT,
         "config": config_files.to_plain(config),
         "database": {
-            "name": database.name,
-            "score_name": database.score_name,
-            "higher_is_better": database.higher_is_better,
-            "label_note": database.label_note,
+            "name": source.name,
+            "score_name": source.score_name,
+            "higher_is_better": source.higher_is_better,
+            "label_note": source.label_note,
         },
     }
     write_json(workdir / RUN_FILE, run)
-    return split
 
 
 def _check_same(
@@ -274,17 +268,16 @@ def _check_same(
 
 def _predict_part(
     config: ConfigDict,
-    database: Database,
-    rows: Sequence[int],
+    part: Part,
     score_crops: ScoreCrops,
     variables: Mapping[str, Any],
     model: GLPI,
     mesh: Mesh,
-    description: str,
 ) -> list[Prediction]:
-    crops = _crops(config, database, rows, model)
+    crops = _crops(config, part, model)
     predictions = []
-    with progress_bar(len(rows), unit="image", description=description, leave=False) as bar:
+    description = f"score {part.name} part"
+    with progress_bar(len(part.rows), unit="image", description=description, leave=False) as bar:
         for _, prediction in predict(
             score_crops, variables, crops, batch_size=config.evaluation.batch_size, mesh=mesh
         ):
@@ -293,25 +286,22 @@ def _predict_part(
     return predictions
 
 
-def _crops(
-    config: ConfigDict, database: Database, rows: Sequence[int], model: GLPI
-) -> Iterator[tuple[int, np.ndarray]]:
+def _crops(config: ConfigDict, part: Part, model: GLPI) -> Iterator[tuple[int, np.ndarray]]:
     return evaluation_crops(
-        database,
-        rows,
+        part.database,
+        part.rows,
         crop=model.size.crop,
         count=config.evaluation.crops,
         placement=config.evaluation.placement,
         seed=config.seed,
-        resize=resize_of(config),
-        apply_orientation=config.data.apply_orientation,
+        resize=resize_of(part.section, part.where),
+        apply_orientation=part.section.apply_orientation,
         threads=config.data.threads,
     )
 
 
-def _part_results(
-    config: ConfigDict, database: Database, rows: Sequence[int], predictions: list[Prediction]
-) -> dict[str, Any]:
+def _part_results(config: ConfigDict, part: Part, predictions: list[Prediction]) -> dict[str, Any]:
+    database, rows = part.database, part.rows
     scores = np.array([p.score for p in predictions])
     mos = database.scores[list(rows)]
     distortions = [database.distortions[row] for row in rows]
@@ -320,7 +310,8 @@ def _part_results(
         "database": database.name,
         "images": len(rows),
         "crops": config.evaluation.crops,
-        "metrics": quality_metrics(scores, mos),
+        "metrics": full_metrics(scores, mos),
+        "intervals": _intervals(config, part, scores),
         "by_distortion": metrics_by_group(
             scores[known], mos[known], [str(distortions[i]) for i in known]
         ),
@@ -337,6 +328,23 @@ def _part_results(
             for row, prediction in zip(rows, predictions, strict=True)
         ],
     }
+
+
+def _intervals(config: ConfigDict, part: Part, scores: np.ndarray) -> dict[str, Any]:
+    """Bootstrap intervals over the part's references, which are its images if these stand alone."""
+    if not config.evaluation.bootstrap_resamples:
+        return {}
+    rows = list(part.rows)
+    return dict(
+        bootstrap_intervals(
+            scores,
+            part.database.scores[rows],
+            seed=config.seed,
+            resamples=config.evaluation.bootstrap_resamples,
+            confidence=config.evaluation.confidence,
+            groups=[part.database.references[row] for row in rows],
+        )
+    )
 
 
 def _versions() -> dict[str, str]:

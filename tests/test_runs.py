@@ -12,6 +12,7 @@ from glpi_jax.config import load_config
 from glpi_jax.data.sources import load_database
 from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.predict import Prediction
+from glpi_jax.evaluation.protocols import Part
 from glpi_jax.models.glpi import SIZES
 from glpi_jax.runs import _part_results, evaluate_run, load_best, read_run, train_run
 from glpi_jax.training.sharding import make_mesh
@@ -337,7 +338,9 @@ def test_labels_without_distortions_give_no_table_by_distortion(load, make_datab
     (folder / "labels.csv").write_text("\n".join(shorter) + "\n")
     database = load_database("csv", folder)
     predictions = [Prediction(float(row), 0.0) for row in range(4)]
-    part = _part_results(load(), database, range(4), predictions)
+    config = load()
+    rows = Part("test", database, tuple(range(4)), config.data, "config.data")
+    part = _part_results(config, rows, predictions)
     assert part["by_distortion"] == {}
     assert part["metrics"]["srocc"] == -1.0  # rising predictions, falling scores
     assert [entry["level"] for entry in part["predictions"]] == [None] * 4

@@ -31,8 +31,17 @@ def read_image(path: str | os.PathLike[str], *, apply_orientation: bool) -> np.n
     Raises:
         ImageError: the path is missing, a folder, unreadable, or not a whole image.
     """
+    return decode_image(read_encoded(path), str(path), apply_orientation=apply_orientation)
+
+
+def read_encoded(path: str | os.PathLike[str]) -> bytes:
+    """The content of an image file.
+
+    Raises:
+        ImageError: the path is missing, a folder, or unreadable.
+    """
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except FileNotFoundError:
         raise ImageError(f"{path}: no such image file") from None
     except IsADirectoryError:
@@ -41,7 +50,6 @@ def read_image(path: str | os.PathLike[str], *, apply_orientation: bool) -> np.n
         raise ImageError(f"{path}: permission denied; make the file readable") from None
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({_one_line(error)})") from error
-    return decode_image(data, str(path), apply_orientation=apply_orientation)
 
 
 def decode_image(data: bytes, name: str, *, apply_orientation: bool) -> np.ndarray:

@@ -1,18 +1,22 @@
 """Batches for training (Grain) and crops for evaluation, from a Database's rows.
 
-The training order and every crop depend on the seed and the step alone, not on threads or hosts.
+The training order and every crop depend on the seed and the step alone: not on threads, worker
+processes or hosts, nor on whether images are files or records.
 """
 
+import math
+import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
 import grain
 import numpy as np
+from absl import flags
 
-from glpi_jax.data.images import read_image
+from glpi_jax.data.images import decode_image
 from glpi_jax.data.sources import Database
 from glpi_jax.data.transforms import (
     Resize,
@@ -32,7 +36,8 @@ class ImageLoader:
     """Decodes (and resizes) images of a database, keeping as many as a budget of bytes allows.
 
     What fits first stays: every epoch visits every image once, so dropping old images for new ones
-    would only lose hits. Safe to share between threads. The arrays are read-only.
+    would only lose hits. Safe to share between threads; in a worker process it begins empty, with
+    the same budget. The arrays are read-only.
     """
 
     def __init__(
@@ -49,9 +54,20 @@ class ImageLoader:
         self._database = database
         self._resize = resize
         self._apply_orientation = apply_orientation
+        self._cache_bytes = cache_bytes
+        self._empty_cache()
+
+    def _empty_cache(self) -> None:
         self._lock = threading.Lock()
-        self._free_bytes = cache_bytes
+        self._free_bytes = self._cache_bytes
         self._cache: dict[int, np.ndarray] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lock": None, "_cache": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._empty_cache()
 
     def __call__(self, row: int) -> np.ndarray:
         """The (height, width, 3) uint8 image of a row."""
@@ -59,8 +75,11 @@ class ImageLoader:
             cached = self._cache.get(row)
         if cached is not None:
             return cached
-        path = self._database.path(row)
-        image = read_image(path, apply_orientation=self._apply_orientation)
+        image = decode_image(
+            self._database.encoded(row),
+            str(self._database.path(row)),
+            apply_orientation=self._apply_orientation,
+        )
         if self._resize is not None:
             height, width, method = self._resize
             image = resize_image(image, height, width, method=method)
@@ -98,7 +117,8 @@ class _RandomView(grain.transforms.RandomMap):
             rng=rng,
         )
         view = random_crop(flipped, self._crop, rng)
-        return {"image": np.ascontiguousarray(view), "score": self._scores[element]}
+        # A copy in any case: a view would keep the whole image until the batch is complete.
+        return {"image": view.copy(), "score": self._scores[element]}
 
 
 def training_dataset(
@@ -131,7 +151,8 @@ def training_dataset(
         seed: of order, flips and crops, 0 to 2³²−1.
         horizontal_flip: probability of a left–right mirror.
         vertical_flip: probability of an upside-down mirror.
-        cache_bytes: budget for decoded images kept in memory; 0 decodes every time.
+        cache_bytes: budget of each process for decoded images kept in memory; 0 decodes every time.
+            Besides those, no more whole images exist at a time than there are threads.
         resize: bring every image to this size before cropping, or None.
         apply_orientation: turn photographs as their EXIF orientation says (the official code
             does not).
@@ -179,26 +200,95 @@ def training_dataset(
     )
 
 
-def to_iterator(
-    dataset: grain.MapDataset, *, threads: int, prefetch: int
-) -> grain.DatasetIterator[dict[str, Any]]:
-    """Iterate over batches that threads prepare ahead.
+class BatchIterator(Iterator[dict[str, Any]]):
+    """Iterates over the batches of a training dataset; made by `to_iterator`.
 
-    `get_state()` gives a JSON-serialisable dict; `set_state()` in a fresh iterator of the same
-    dataset goes on with the very next batch. `close()` it when done.
+    Its state is the number of the next batch: it fits any number of threads, workers and hosts.
+    """
+
+    def __init__(
+        self, dataset: grain.MapDataset, start: Callable[[grain.MapDataset], grain.DatasetIterator]
+    ) -> None:
+        """Nothing is started before the first batch is asked for."""
+        self._dataset = dataset
+        self._start = start
+        self._next_index = 0
+        self._running: grain.DatasetIterator | None = None
+
+    def __next__(self) -> dict[str, Any]:
+        if self._running is None:
+            self._running = self._start(self._dataset[self._next_index :])
+        batch = next(self._running)
+        self._next_index += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """What `set_state` takes, fit for JSON."""
+        return {"next_index": self._next_index}
+
+    def set_state(self, state: Mapping[str, int]) -> None:
+        """Go on with the very batch that was next when the state was taken."""
+        self.close()
+        self._next_index = state["next_index"]
+
+    def close(self) -> None:
+        """Stop threads and processes; another batch would start them again."""
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+
+
+def to_iterator(
+    dataset: grain.MapDataset, *, threads: int, prefetch: int, workers: int
+) -> BatchIterator:
+    """Iterate over batches that threads, or worker processes with threads, prepare ahead.
+
+    Threads suffice where decoding is most of the work: Pillow decodes outside of Python's lock.
+    Worker processes take seconds to start, and import the program's main file, which must have
+    the usual `if __name__ == "__main__":`.
 
     Args:
         dataset: from `training_dataset`.
-        threads: number of batches prepared at a time; 0 prepares each when asked for.
-        prefetch: number of batches held ready, at least 1 if there are threads.
+        threads: number of batches prepared at a time, in each worker if there are workers; 0
+            prepares one after the other.
+        prefetch: number of batches held ready, at least 1 if there are threads or workers.
+        workers: number of processes that prepare batches; 0 does it in this one.
 
     Raises:
         GlpiError: a number out of range.
     """
-    if threads < 0 or prefetch < 0 or (threads > 0 and prefetch == 0):
-        raise GlpiError(f"threads {threads}, prefetch {prefetch}: threads need a prefetch of ≥ 1")
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
-    return iter(dataset.to_iter_dataset(options))
+    if workers < 0:
+        raise GlpiError(f"workers {workers}: must be 0 (no worker processes) or more")
+    if threads < 0 or prefetch < 0 or (threads + workers > 0 and prefetch == 0):
+        raise GlpiError(
+            f"threads {threads}, prefetch {prefetch}: threads and workers need a prefetch of ≥ 1"
+        )
+
+    def reading(ready: int) -> grain.ReadOptions:
+        return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ready)
+
+    def start(rest: grain.MapDataset) -> grain.DatasetIterator:
+        if not workers:
+            return iter(rest.to_iter_dataset(reading(prefetch)))
+        if not flags.FLAGS.is_parsed():  # Grain hands its flags to the workers
+            flags.FLAGS.mark_as_parsed()
+        inside = rest.to_iter_dataset(reading(threads))
+        options = grain.MultiprocessingOptions(
+            num_workers=workers, per_worker_buffer_size=math.ceil(prefetch / workers)
+        )
+        return iter(inside.mp_prefetch(options, _ignore_interrupts).map(_copied))
+
+    return BatchIterator(dataset, start)
+
+
+def _ignore_interrupts(worker: int, workers: int) -> None:
+    """Ctrl-C reaches a terminal's every process; this one decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _copied(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The batch in memory of its own; a worker's shared memory is given back at once."""
+    return {key: np.array(values) for key, values in batch.items()}
 
 
 def evaluation_crops(

@@ -25,9 +25,10 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of one Database. No reference is in two parts; `validation` may be empty.
+    """Rows of one Database. No reference is in two parts; only `train` is never empty.
 
-    Made by `official_database_split`, `strict_split` and `read_split`, which check this.
+    Made by `official_database_split`, `strict_split`, `whole_split`, `published_split` and
+    `read_split`, which check this.
     """
 
     train: tuple[int, ...]
@@ -112,6 +113,43 @@ def strict_split(
     )
 
 
+def whole_split(database: Database, *, validation_fraction: float | None, seed: int) -> Split:
+    """All of a database to train on, for tests on other databases.
+
+    Args:
+        database: what to split.
+        validation_fraction: share of the references that goes to validation, at least one of them;
+            None for no validation part.
+        seed: the split's seed.
+
+    Raises:
+        GlpiError: too few references, or a fraction outside (0, 1).
+    """
+    order = database.reference_order
+    if validation_fraction is None:
+        return _split_by_reference(database, train=order, validation=(), test=())
+    train, validation = official_split(order, train_fraction=1 - validation_fraction, seed=seed)
+    return _split_by_reference(database, train=train, validation=validation, test=())
+
+
+def published_split(database: Database, name: str) -> Split:
+    """A split that came with the database, such as KonIQ-10k's "official"; rows in its order.
+
+    Images that it gives no part belong to none.
+
+    Raises:
+        GlpiError: the database has no such split, or it has no training or test part.
+    """
+    if name not in database.published_splits:
+        known = ", ".join(database.published_splits) or "none: is its split file in the folder?"
+        raise GlpiError(f"{database.name} has no published split {name!r} (known: {known})")
+    parts = database.published_splits[name]
+    rows = {part: tuple(row for row, own in enumerate(parts) if own == part) for part in _PARTS}
+    if not rows["test"]:
+        raise GlpiError(f"{database.name}: the published split {name!r} has no test part")
+    return _checked(database, Split(**rows))
+
+
 def split_references(database: Database, rows: Sequence[int]) -> tuple[str, ...]:
     """The distinct references of some rows, sorted."""
     return tuple(sorted({database.references[row] for row in rows}))
@@ -192,7 +230,7 @@ def _checked(database: Database, split: Split) -> Split:
     for part, rows in asdict(split).items():
         if len(set(rows)) != len(rows):
             raise GlpiError(f"{database.name}: the {part} part lists an image twice")
-        if not rows and part != "validation":
+        if not rows and part == "train":
             raise GlpiError(f"{database.name}: the {part} part is empty")
         for row in rows:
             reference = database.references[row]

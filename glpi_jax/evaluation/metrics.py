@@ -1,13 +1,17 @@
 """Agreement between predicted and subjective quality: SROCC, PLCC, KRCC and RMSE.
 
 The four criteria are those of the GLPI paper (arXiv 2408.03885, section 4.1) and of most of the
-literature. PLCC is plain Pearson correlation, without a logistic fit, as the official code has it.
+literature. PLCC is plain Pearson correlation, without a logistic fit, as the official code has it;
+`glpi_jax.evaluation.logistic.full_metrics` adds PLCC and RMSE after the fit.
+
+Signs: the official protocol leaves DMOS (lower is better) as it is, so that a good model trained on
+MOS has negative correlations with it. The strict protocol turns the labels first, see `oriented`.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,7 +20,17 @@ from scipy import stats
 
 from glpi_jax.errors import GlpiError
 
-__all__ = ["krcc", "metrics_by_group", "plcc", "quality_metrics", "rmse", "srocc"]
+__all__ = [
+    "krcc",
+    "median_and_spread",
+    "metrics_by_group",
+    "oriented",
+    "paired_scores",
+    "plcc",
+    "quality_metrics",
+    "rmse",
+    "srocc",
+]
 
 Group = TypeVar("Group", bound=Hashable)
 
@@ -60,7 +74,7 @@ def rmse(predicted: ArrayLike, mos: ArrayLike) -> float | None:
     Constant input is fine here, but a single image is not a sample: like the correlations, fewer
     than two images give None. Arguments and errors are those of `srocc`.
     """
-    x, y = _paired(predicted, mos)
+    x, y = paired_scores(predicted, mos)
     if x.size < 2:
         return None
     with np.errstate(over="ignore"):
@@ -71,6 +85,7 @@ def rmse(predicted: ArrayLike, mos: ArrayLike) -> float | None:
 def quality_metrics(predicted: ArrayLike, mos: ArrayLike) -> dict[str, float | None]:
     """Give all four criteria under the keys `srocc`, `plcc`, `krcc` and `rmse`.
 
+    They are raw, so that a validation in a training is quick; `full_metrics` adds the fits.
     Arguments and errors are those of `srocc`; None stands for an undefined value.
     """
     return {
@@ -98,7 +113,7 @@ def metrics_by_group(
     Raises:
         GlpiError: as `srocc`, or `groups` has another length.
     """
-    x, y = _paired(predicted, mos)
+    x, y = paired_scores(predicted, mos)
     labels = list(groups)
     if len(labels) != x.size:
         raise GlpiError(
@@ -113,10 +128,78 @@ def metrics_by_group(
     }
 
 
-def _paired(
+def oriented(scores: ArrayLike, higher_is_better: bool) -> NDArray[np.float64]:
+    """Turn labels so that higher is better, for the strict protocol.
+
+    DMOS is negated: that keeps its unit and its spread, needs no range, which only all labels would
+    tell, and done twice gives the labels back. The official protocol does not do this.
+
+    Args:
+        scores: labels, (n,) real.
+        higher_is_better: False for a DMOS whose lower values are the better ones; the name DMOS
+            does not tell it, as KADID-10k's DMOS is higher for better images.
+
+    Returns:
+        A new vector, (n,) float64.
+
+    Raises:
+        GlpiError: not a vector, or NaN or an infinity in it.
+    """
+    vector = _vector("scores", scores)
+    # 0 - x, not -x: no -0.0 in a results file.
+    return vector.copy() if higher_is_better else 0.0 - vector
+
+
+def median_and_spread(values: Sequence[float | None]) -> dict[str, float | int | None]:
+    """Summarise one criterion over the rounds of an experiment.
+
+    A round where the criterion is undefined (None) is not left out, as that would flatter a model
+    that collapses in some rounds: with one or more of them every statistic is undefined, and
+    `undefined` says how many there are.
+
+    Args:
+        values: the criterion in each round, at least one.
+
+    Returns:
+        `rounds` and `undefined`, counts; `median`, `mean`, `std` (n - 1 in the denominator; None
+        for one round), `q1` and `q3` (quartiles, interpolated linearly), `min` and `max`. None
+        stands for an undefined value.
+
+    Raises:
+        GlpiError: no rounds, or a value that is NaN, infinite or no number.
+    """
+    if len(values) == 0:
+        raise GlpiError("values is empty: a summary needs at least one round.")
+    defined = _vector("values", [value for value in values if value is not None])
+    names = ("median", "mean", "std", "q1", "q3", "min", "max")
+    counts = {"rounds": len(values), "undefined": len(values) - defined.size}
+    if counts["undefined"]:
+        return {**counts, **dict.fromkeys(names)}
+    with np.errstate(over="ignore", invalid="ignore"):
+        statistics = (
+            np.median(defined),
+            np.mean(defined),
+            np.std(defined, ddof=1) if defined.size > 1 else np.nan,
+            *np.quantile(defined, (0.25, 0.75)),
+            np.min(defined),
+            np.max(defined),
+        )
+    return {
+        **counts,
+        **{
+            name: float(value) if np.isfinite(value) else None
+            for name, value in zip(names, statistics, strict=True)
+        },
+    }
+
+
+def paired_scores(
     predicted: ArrayLike, mos: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Check the two sides and give them as float64 vectors of one length."""
+    """Check the two sides and give them as float64 vectors of one length.
+
+    Arguments and errors are those of `srocc`.
+    """
     x = _vector("predicted", predicted)
     y = _vector("mos", mos)
     if x.shape != y.shape:
@@ -145,7 +228,7 @@ def _vector(name: str, values: ArrayLike) -> NDArray[np.float64]:
 def _correlation(
     function: Callable[..., Any], predicted: ArrayLike, mos: ArrayLike
 ) -> float | None:
-    x, y = _paired(predicted, mos)
+    x, y = paired_scores(predicted, mos)
     if x.size < 2:
         return None
     # SciPy gives NaN and a warning for constant input; a warning alone, where the spread is at the

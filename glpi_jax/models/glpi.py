@@ -69,7 +69,7 @@ SIZES: dict[str, Size] = {
     "glpi_ti16": _official(dim=192, heads=3),
     # Trains from scratch on two CPU cores in minutes.
     "glpi_demo": Size(
-        crop=96,
+        crop=64,
         patch=16,
         dim=48,
         depth=4,

@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import jax
@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 
 from glpi_jax.data.pipeline import to_iterator, training_dataset
 from glpi_jax.data.sources import Database
-from glpi_jax.data.splits import Split
 from glpi_jax.data.transforms import Resize
 from glpi_jax.errors import GlpiError
 from glpi_jax.models.glpi import GLPI
@@ -38,7 +37,15 @@ from glpi_jax.training.state import (
 )
 from glpi_jax.training.step import Metrics, compile_train_step
 
-Validate = Callable[[Mapping[str, Any]], dict[str, float | None]]
+
+class Validation(NamedTuple):
+    """Metrics by full name, such as "validation/srocc", and the one that selects the epoch."""
+
+    metrics: Mapping[str, float | None]
+    value: float | None
+
+
+Validate = Callable[[Mapping[str, Any]], Validation]
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
@@ -46,18 +53,18 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
     return math.ceil(images / batch_size)
 
 
-def resize_of(config: ConfigDict) -> Resize | None:
-    """The resize of `config.data`, None where images keep their size.
+def resize_of(section: ConfigDict, where: str) -> Resize | None:
+    """The resize of a data section of the config, at `where`; None where images keep their size.
 
     Raises:
         GlpiError: it is not two positive whole numbers.
     """
-    if not config.data.resize:
+    if not section.resize:
         return None
-    size = tuple(config.data.resize)
+    size = tuple(section.resize)
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise GlpiError(f"config.data.resize = {size}: must be (height, width) in pixels, or ()")
-    return Resize(*size, config.data.resize_method)
+        raise GlpiError(f"{where}.resize = {size}: must be (height, width) in pixels, or ()")
+    return Resize(*size, section.resize_method)
 
 
 def fit(
@@ -66,21 +73,23 @@ def fit(
     model: GLPI,
     mesh: Mesh,
     database: Database,
-    split: Split,
+    rows: Sequence[int],
     workdir: Path,
     validate: Validate,
+    criterion: str,
 ) -> bool:
     """Train to the last step of the config, from the newest checkpoint in the workdir if any.
 
-    Every `evaluation.every_epochs` epochs, and at the end, `validate` scores the validation part,
-    and the weights with the highest SROCC so far are kept as the run's best.
+    Every `evaluation.every_epochs` epochs, and at the end, `validate` is called, and the weights
+    with the highest value so far are kept as the run's best.
 
     Args:
         config: the whole tree.
         model, mesh: what to train and where.
-        database, split: the labelled images, and which of them train.
+        database, rows: the labelled images, and which of them train.
         workdir: receives checkpoints, `metrics.csv` and TensorBoard files.
-        validate: variables → metrics of the validation part, with at least `srocc`.
+        validate: variables → `Validation`; its value is an SROCC, None where undefined.
+        criterion: what that value is, in words.
 
     Returns:
         False if the run was finished already and nothing was done.
@@ -91,13 +100,14 @@ def fit(
     """
     batch_size = config.train.batch_size
     check_batch_size(batch_size, mesh, "config.train.batch_size")
-    epoch_steps = steps_per_epoch(len(split.train), batch_size)
+    epoch_steps = steps_per_epoch(len(rows), batch_size)
     total_steps = config.train.epochs * epoch_steps
     checkpoints = ResumeCheckpoints(workdir)
     try:
         if checkpoints.latest_step == total_steps:
             return False
-        _fit(config, model, mesh, database, split, workdir, validate, checkpoints, epoch_steps)
+        batches = _batches(config, model, database, rows)
+        _fit(config, model, mesh, batches, workdir, validate, criterion, checkpoints, epoch_steps)
     finally:
         checkpoints.close()
     return True
@@ -107,17 +117,16 @@ def _fit(
     config: ConfigDict,
     model: GLPI,
     mesh: Mesh,
-    database: Database,
-    split: Split,
+    batches: grain.DatasetIterator[dict[str, np.ndarray]],
     workdir: Path,
     validate: Validate,
+    criterion: str,
     checkpoints: ResumeCheckpoints,
     epoch_steps: int,
 ) -> None:
     batch_size, total_steps = config.train.batch_size, config.train.epochs * epoch_steps
     schedule, multipliers, optimizer = _recipe(config, model, mesh)
     train_step = compile_train_step(model, optimizer, multipliers, mesh)
-    batches = _batches(config, model, database, split)
     if checkpoints.latest_step is None:
         state = create_state(model, optimizer, multipliers, seed=config.seed, mesh=mesh)
     else:
@@ -158,11 +167,10 @@ def _fit(
                     rate = {"train/learning_rate": float(schedule(step - 1))}
                     metrics.write(step, epoch, window.close(step, outputs) | rate)
                 if validation_due:
-                    result = validate(state.variables)
-                    named = {f"validation/{name}": x for name, x in result.items()}
-                    metrics.write(step, epoch, named)
-                    progress.note(srocc=result["srocc"])
-                    _keep_if_best(best, state, epoch, result["srocc"])
+                    validation = validate(state.variables)
+                    metrics.write(step, epoch, validation.metrics)
+                    progress.note(srocc=validation.value)
+                    _keep_if_best(best, state, epoch, criterion, validation.value)
                 if checkpoint_due:
                     metrics.flush()
                     checkpoints.save(state, batches.get_state())
@@ -197,23 +205,28 @@ def _recipe(
 
 
 def _batches(
-    config: ConfigDict, model: GLPI, database: Database, split: Split
+    config: ConfigDict, model: GLPI, database: Database, rows: Sequence[int]
 ) -> grain.DatasetIterator[dict[str, np.ndarray]]:
     dataset = training_dataset(
         database,
-        split.train,
+        rows,
         crop=model.size.crop,
         batch_size=config.train.batch_size,
         seed=config.seed,
         horizontal_flip=config.data.horizontal_flip,
         vertical_flip=config.data.vertical_flip,
         cache_bytes=config.data.cache_bytes,
-        resize=resize_of(config),
+        resize=resize_of(config.data, "config.data"),
         apply_orientation=config.data.apply_orientation,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    return to_iterator(dataset, threads=config.data.threads, prefetch=config.data.prefetch)
+    return to_iterator(
+        dataset,
+        threads=config.data.threads,
+        prefetch=config.data.prefetch,
+        workers=config.data.workers,
+    )
 
 
 class _Window:
@@ -262,12 +275,14 @@ def _finite(what: str, scalar: jax.Array, step: int) -> float:
     return value
 
 
-def _keep_if_best(best: BestCheckpoint, state: TrainState, epoch: int, srocc: float | None) -> None:
-    """Keep the weights if their SROCC is the highest so far (undefined counts as lowest)."""
+def _keep_if_best(
+    best: BestCheckpoint, state: TrainState, epoch: int, criterion: str, value: float | None
+) -> None:
+    """Keep the weights if their value is the highest so far (undefined counts as lowest)."""
     selected = best.selection()
     if selected is not None:
-        value = selected["value"]
-        improved = srocc is not None and (value is None or srocc > value)
+        highest = selected["value"]
+        improved = value is not None and (highest is None or value > highest)
         if not improved:
             return
     best.save(
@@ -275,7 +290,7 @@ def _keep_if_best(best: BestCheckpoint, state: TrainState, epoch: int, srocc: fl
         {
             "step": int(state.step),
             "epoch": epoch,
-            "criterion": "SROCC on the validation part",
-            "value": srocc,
+            "criterion": criterion,
+            "value": value,
         },
     )

@@ -126,7 +126,7 @@ def test_failed_render_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(demo, "distort", fail)
+    monkeypatch.setattr(demo, "Distorter", fail)
     with pytest.raises(OSError, match="disk full"):
         render(tmp_path / "tiny")
     assert list(tmp_path.iterdir()) == []
@@ -178,7 +178,7 @@ def test_missing_package_and_photograph(tmp_path: Path, monkeypatch: pytest.Monk
         ({"scenes": ("dog",)}, "unknown scene 'dog': must be one of astronaut, cat"),
         ({"scenes": ("cat", "cat")}, "must name at least one, and none twice"),
         ({"types": ()}, "must name at least one"),
-        ({"types": (15,)}, "15 is not available"),
+        ({"types": (26,)}, "26 is not available"),
         ({"processes": 0}, "processes 0"),
     ],
 )
@@ -200,13 +200,34 @@ def test_tiles_are_the_centre_and_three_reductions() -> None:
     assert [tile.shape[:2] for tile in large] == [(384, 512), (384, 384), (288, 288), (216, 216)]
 
 
-def test_every_scene_gives_four_color_tiles() -> None:
-    for scene in SCENES:
+def test_every_scene_gives_four_tiles_in_color_unless_marked_grey() -> None:
+    for scene, photograph in SCENES.items():
         tiles = cut_tiles(read_image(photograph_path(scene), apply_orientation=True))
         assert len(tiles) == 4
         for tile in tiles:
             assert min(tile.shape[:2]) >= 144
-            assert (tile[..., 0] != tile[..., 2]).mean() > 0.3
+            colourful = (tile[..., 0] != tile[..., 2]).mean()
+            assert colourful == 0 if photograph.grey else colourful > 0.3
+
+
+def test_grey_photographs_are_not_distorted_in_color(tmp_path: Path) -> None:
+    folder = render(tmp_path / "tiny", types=(8, 10), scenes=("cat", "coins"))
+    database = load_database("csv", folder)
+    rendered = set(zip(database.references, database.distortions, strict=True))
+    assert rendered == {("cat", "color_saturation_lab"), ("cat", "jpeg"), ("coins", "jpeg")}
+    assert len(list((folder / "images").iterdir())) == len(database) == 3 * 4 * 5
+
+
+def test_color_types_are_those_that_leave_grey_alone() -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (48, 48, 1), np.uint8).repeat(3, axis=2)
+    grey[0, :2] = [[0, 0, 0], [255, 255, 255]]  # no stretch
+    unchanged = {
+        number
+        for number in DISTORTIONS
+        if np.abs(distort(grey, number, 3, rng=np.random.default_rng(0)) - grey.astype(int)).max()
+        <= 1
+    }
+    assert demo._COLOUR_TYPES - {5} <= unchanged  # 5 shifts the green plane alone
 
 
 def test_types_and_scenes_suffice_for_a_strict_split(rendered: Path) -> None:

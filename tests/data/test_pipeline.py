@@ -1,7 +1,14 @@
 import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import pickle
+import signal
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grain
@@ -12,7 +19,8 @@ from PIL import Image
 from glpi_jax.data import pipeline
 from glpi_jax.data.images import ImageError
 from glpi_jax.data.pipeline import ImageLoader, evaluation_crops, to_iterator, training_dataset
-from glpi_jax.data.sources import Database
+from glpi_jax.data.prepare import prepare_database
+from glpi_jax.data.sources import Database, load_database
 from glpi_jax.data.transforms import Resize, grid_crops, image_rng, random_crops
 from glpi_jax.errors import GlpiError
 
@@ -108,7 +116,7 @@ def test_processes_together_make_the_batches_of_one(
 @pytest.mark.parametrize(("threads", "prefetch"), [(0, 0), (1, 1), (3, 4)])
 def test_threads_change_nothing(small_database: Database, threads: int, prefetch: int) -> None:
     batches = dataset(small_database, ROWS, cache_bytes=10_000)
-    iterator = to_iterator(batches, threads=threads, prefetch=prefetch)
+    iterator = to_iterator(batches, threads=threads, prefetch=prefetch, workers=0)
     expected = dataset(small_database, ROWS)
     for step in range(12):
         assert_same(next(iterator), expected[step])
@@ -116,18 +124,100 @@ def test_threads_change_nothing(small_database: Database, threads: int, prefetch
 
 
 def test_state_resumes_in_mid_epoch_in_a_fresh_iterator(small_database: Database) -> None:
-    iterator = to_iterator(dataset(small_database, ROWS), threads=2, prefetch=3)
+    iterator = to_iterator(dataset(small_database, ROWS), threads=2, prefetch=3, workers=0)
     for _ in range(7):
         next(iterator)
     state = json.dumps(iterator.get_state())
     expected = [next(iterator) for _ in range(5)]
     iterator.close()
-    fresh = to_iterator(dataset(small_database, ROWS), threads=1, prefetch=1)
+    fresh = to_iterator(dataset(small_database, ROWS), threads=1, prefetch=1, workers=0)
     next(fresh)
     fresh.set_state(json.loads(state))
     for batch in expected:
         assert_same(next(fresh), batch)
     fresh.close()
+
+
+@pytest.fixture
+def prepare(tmp_path: Path) -> Callable[[Database], Database]:
+    """The same database, read from ArrayRecord files."""
+
+    def make(database: Database) -> Database:
+        prepare_database(database, tmp_path / "prepared", progress=False)
+        return load_database("prepared", tmp_path / "prepared")
+
+    return make
+
+
+@pytest.mark.parametrize("changes", [{}, {"crop": 64}, {"resize": Resize(20, 30, "bicubic")}])
+def test_files_and_records_give_the_same_batches(
+    small_database: Database, prepare: Callable[[Database], Database], changes: dict[str, Any]
+) -> None:
+    from_records = dataset(prepare(small_database), ROWS, **changes)
+    iterator = to_iterator(from_records, threads=3, prefetch=4, workers=0)
+    from_files = dataset(small_database, ROWS, **changes)
+    for step in range(8):
+        assert_same(next(iterator), from_files[step])
+    iterator.close()
+
+
+def test_workers_change_nothing_on_one_of_two_hosts(
+    small_database: Database, prepare: Callable[[Database], Database]
+) -> None:
+    """Processes take seconds to start, so this is one test: batches, resumption, errors, Ctrl-C.
+
+    The second of two hosts reads records in two workers, from a state that threads left, and meets
+    a damaged image at step 6. The expected batches are cut from what one host reads from files.
+    """
+    rows = tuple(range(12))
+    whole = dataset(small_database, rows, batch_size=2, cache_bytes=2 * IMAGE_BYTES)
+    [bad] = rows_of({"image": whole[5]["image"][1::2]})
+    expected = [{key: values[1::2] for key, values in whole[step].items()} for step in range(5)]
+    small_database.path(bad).write_text("text")
+
+    share = {"batch_size": 2, "process_index": 1, "process_count": 2}
+    threaded = to_iterator(dataset(small_database, rows, **share), threads=1, prefetch=1, workers=0)
+    assert_same(next(threaded), expected[0])
+    state = json.dumps(threaded.get_state())
+    threaded.close()
+
+    records = dataset(prepare(small_database), rows, cache_bytes=2 * IMAGE_BYTES, **share)
+    in_workers = to_iterator(records, threads=1, prefetch=2, workers=2)
+    in_workers.set_state(json.loads(state))
+    for step in (1, 2, 3):
+        batch = next(in_workers)
+        assert_same(batch, expected[step])
+        assert all(type(values) is np.ndarray for values in batch.values())
+    state = json.dumps(in_workers.get_state())
+    processes = multiprocessing.active_children()
+    assert len(processes) == 2
+    for process in processes:  # as Ctrl-C in a terminal does
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGINT)
+    ended = multiprocessing.connection.wait([process.sentinel for process in processes], 0.5)
+    assert ended == []
+    assert_same(next(in_workers), expected[4])
+    with pytest.raises(ImageError, match=rf"{bad:02d}\.png: not an image"):
+        next(in_workers)
+    in_workers.close()
+
+    threaded.set_state(json.loads(state))
+    assert_same(next(threaded), expected[4])
+    threaded.close()
+
+
+def test_a_loader_for_a_worker_takes_its_budget_but_no_image_along(
+    small_database: Database, decoded: list[str]
+) -> None:
+    loader = ImageLoader(
+        small_database, resize=None, apply_orientation=False, cache_bytes=IMAGE_BYTES
+    )
+    first = loader(0)
+    assert len(pickle.dumps(loader)) < len(pickle.dumps(small_database)) + 500
+    copy = pickle.loads(pickle.dumps(loader))
+    for _ in range(2):
+        np.testing.assert_array_equal(copy(0), first)
+    assert decoded == ["00.png", "00.png"]
 
 
 def test_slicing_resumes_at_a_step(small_database: Database) -> None:
@@ -142,18 +232,23 @@ def test_small_images_are_padded_and_resized(small_database: Database) -> None:
 
 
 @pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the images decoded so far."""
+def decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the images decoded so far.
+
+    Grain's threads finish the batch that they are at after `close`, so an earlier test may decode
+    during this one: its images are in another folder.
+    """
     names: list[str] = []
     lock = threading.Lock()
-    original = pipeline.read_image
+    original = pipeline.decode_image
 
-    def counting(path: Any, *, apply_orientation: bool) -> np.ndarray:
-        with lock:
-            names.append(path.name)
-        return original(path, apply_orientation=apply_orientation)
+    def counting(data: bytes, name: str, *, apply_orientation: bool) -> np.ndarray:
+        if Path(name).is_relative_to(tmp_path):
+            with lock:
+                names.append(Path(name).name)
+        return original(data, name, apply_orientation=apply_orientation)
 
-    monkeypatch.setattr(pipeline, "read_image", counting)
+    monkeypatch.setattr(pipeline, "decode_image", counting)
     return names
 
 
@@ -188,6 +283,53 @@ def test_cache_under_threads(small_database: Database, decoded: list[str]) -> No
     assert len(decoded) == before
 
 
+@pytest.fixture
+def alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many decoded images there were each time that one was decoded; they are tall.
+
+    As in `decoded`, only this test's.
+    """
+    counts: list[int] = []
+    images: dict[int, weakref.ref[np.ndarray]] = {}
+    lock = threading.Lock()
+
+    def decode(data: bytes, name: str, *, apply_orientation: bool) -> np.ndarray:
+        # As wide as the crop: the crop is then a contiguous part of the image.
+        image = np.zeros((400, 16, 3), np.uint8)
+        if Path(name).is_relative_to(tmp_path):
+            with lock:
+                images[len(counts)] = weakref.ref(image)
+                counts.append(sum(reference() is not None for reference in images.values()))
+        return image
+
+    monkeypatch.setattr(pipeline, "decode_image", decode)
+    return counts
+
+
+@pytest.mark.parametrize(("threads", "most"), [(0, 1), (1, 1), (3, 3)])
+def test_training_holds_no_more_images_than_threads(
+    small_database: Database, alive: list[int], threads: int, most: int
+) -> None:
+    """Whatever the batch and the prefetch: photographs of 13 megapixels would fill the memory."""
+    batches = dataset(small_database, ROWS, horizontal_flip=0, vertical_flip=0, batch_size=8)
+    iterator = to_iterator(batches, threads=threads, prefetch=4, workers=0)
+    for _ in range(10):
+        next(iterator)
+    iterator.close()
+    assert len(alive) >= 80
+    assert max(alive) <= most
+
+
+@pytest.mark.parametrize("placement", ["random", "grid"])
+def test_evaluation_holds_no_more_images_than_threads(
+    small_database: Database, alive: list[int], placement: str
+) -> None:
+    rows = tuple(range(12)) * 5
+    results = list(evaluate(small_database, rows, placement=placement, count=1, threads=2))
+    assert len(results) == len(alive) == 60
+    assert max(alive) <= 2
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -210,12 +352,16 @@ def test_no_rows_and_bad_iterator_settings(small_database: Database) -> None:
     with pytest.raises(GlpiError, match="no training rows"):
         dataset(small_database, ())
     with pytest.raises(GlpiError, match="threads 2, prefetch 0"):
-        to_iterator(dataset(small_database, ROWS), threads=2, prefetch=0)
+        to_iterator(dataset(small_database, ROWS), threads=2, prefetch=0, workers=0)
+    with pytest.raises(GlpiError, match="threads 0, prefetch 0"):
+        to_iterator(dataset(small_database, ROWS), threads=0, prefetch=0, workers=1)
+    with pytest.raises(GlpiError, match="workers -1"):
+        to_iterator(dataset(small_database, ROWS), threads=2, prefetch=2, workers=-1)
 
 
 def test_unreadable_image_is_named_through_the_iterator(small_database: Database) -> None:
     small_database.path(2).write_text("text")
-    iterator = to_iterator(dataset(small_database, (2,)), threads=1, prefetch=1)
+    iterator = to_iterator(dataset(small_database, (2,)), threads=1, prefetch=1, workers=0)
     with pytest.raises(ImageError, match=r"02\.png: not an image"):
         next(iterator)
     iterator.close()
@@ -250,6 +396,14 @@ def test_random_evaluation_crops_depend_on_the_name_alone(
     alone = dict(evaluate(small_database, (4,), threads=1))
     np.testing.assert_array_equal(alone[4], dict(results)[4])
     assert (dict(evaluate(small_database, (4,), seed=1))[4] != alone[4]).any()
+
+
+def test_files_and_records_give_the_same_evaluation_crops(
+    small_database: Database, prepare: Callable[[Database], Database]
+) -> None:
+    from_records = dict(evaluate(prepare(small_database), ROWS))
+    for row, crops in evaluate(small_database, ROWS):
+        np.testing.assert_array_equal(from_records[row], crops)
 
 
 def test_grid_evaluation_crops(small_database: Database) -> None:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from miniatures import build_miniature
 
-from glpi_jax.data.sources import Database, load_database
+from glpi_jax.data.sources import Database, Facts, load_database
 from glpi_jax.errors import GlpiError
 
 Write = Callable[..., Path]
@@ -94,7 +95,7 @@ def test_exact_name_wins_and_ambiguity_is_an_error(write: Write) -> None:
         ("image,mos\na.png,1\n", r"column 'score' is missing .*image, score, reference"),
         ("image,score,refrence\na.png,1,x\n", r"unknown or repeated column 'refrence'"),
         ("image,score,score\na.png,1,2\n", r"unknown or repeated column 'score'"),
-        ("image,score\n", r"no labels under the header"),
+        ("image,score\n", r"labels\.csv: the file holds no labels"),
         ("image,score\n\na.png,nan\n", r"line 3: score 'nan' is not a finite number"),
         ("image,score\na.png,inf\n", r"line 2: score 'inf'"),
         ("image,score\na.png,good\n", r"line 2: score 'good'"),
@@ -103,10 +104,13 @@ def test_exact_name_wins_and_ambiguity_is_an_error(write: Write) -> None:
         ("image,score,level\na.png,1,1.5\n", r"line 2: level '1\.5' is not a whole number"),
         ("image,score\n,1\n", r"line 2: '' is not an image name"),
         ("image,score\n../a.png,1\n", r"line 2: '\.\./a\.png' is not an image name"),
-        ("image,score\na.png,1\nA.PNG,2\n", r"'a\.png' is labelled twice"),
+        (
+            "image,score\na.png,1\nA.PNG,2\n",
+            r"line 3: 'a\.png' is labelled twice \(first in line 2\)",
+        ),
         (
             "image,score\na.png,1\nb,1\nc,1\nd,1\ne,1\n",
-            r"4 of 5 labelled images are not below .*: b, c, d, …",
+            r"line 3: 4 of 5 labelled images are not below .*: b, c, d, …; a csv database holds",
         ),
         ('image,score\n"a.png,1\n', r"cannot be read as a CSV table"),
     ],
@@ -131,7 +135,7 @@ def test_labels_in_another_encoding(write: Write) -> None:
         ({"title": "x"}, "unknown key 'title'"),
         ({"name": 3}, "name must be a str"),
         ({"score_name": "score"}, "score_name must be MOS or DMOS"),
-        ({"score_name": "DMOS"}, "add higher_is_better"),
+        ({"score_name": "DMOS"}, 'DMOS like this .* say which, as in {"higher_is_better": false}'),
         ({"higher_is_better": "yes"}, "higher_is_better must be a bool"),
     ],
 )
@@ -148,7 +152,7 @@ def test_description_that_is_not_json(write: Write) -> None:
 
 
 def test_unknown_kind_and_missing_root(tmp_path: Path) -> None:
-    with pytest.raises(GlpiError, match=r"unknown database kind 'tid'.*csv, kadid10k"):
+    with pytest.raises(GlpiError, match=r"unknown database kind 'tid'.*csv, live, csiq, tid2013,"):
         load_database("tid", tmp_path)
     with pytest.raises(GlpiError, match="gone: no such folder; give the root folder of the csv"):
         load_database("csv", tmp_path / "gone")
@@ -174,6 +178,8 @@ def test_columns_are_checked(tmp_path: Path) -> None:
     assert len(database()) == 2
     for changes, message in (
         ({"levels": (1,)}, "different lengths"),
+        ({"label_sd": np.zeros(3)}, "different lengths"),
+        ({"published_splits": {"official": ("train",)}}, "different lengths"),
         ({"images": ("a", "a")}, "listed twice"),
         ({"scores": np.array([1.0, np.nan])}, "finite"),
         ({"scores": np.array([1.0, 2.0], np.float32)}, "float64"),
@@ -183,40 +189,35 @@ def test_columns_are_checked(tmp_path: Path) -> None:
             database(**changes)
 
 
-@pytest.fixture
-def kadid(tmp_path: Path) -> Path:
-    (tmp_path / "images").mkdir()
-    for name in ("I01.png", "I02.png", "I01_01_01.png", "I01_10_05.png", "i02_15_03.png"):
-        (tmp_path / "images" / name).touch()
-    (tmp_path / "dmos.csv").write_text(
-        "dist_img,ref_img,dmos,var\n"
-        "I02_15_03.png,I02.png,3.2,0.5\n"
-        "I01_01_01.png,I01.png,4.57,0.496\n"
-        "I01_10_05.png,I01.png,1.1,0.3\n"
-    )
-    return tmp_path
+def test_published_facts_are_absent_from_ones_own_database(write: Write) -> None:
+    database = load_database("csv", write("image,score\na.png,1\n"))
+    assert (database.facts, database.label_sd, database.official_parts) == (None, None, None)
+    assert (database.published_splits, database.left_out) == ({}, ())
 
 
-def test_kadid10k(kadid: Path) -> None:
-    database = load_database("kadid10k", kadid)
-    assert database.images == (
-        "images/i02_15_03.png",
-        "images/I01_01_01.png",
-        "images/I01_10_05.png",
-    )
-    assert database.scores.tolist() == [3.2, 4.57, 1.1]
-    assert database.references == ("I02", "I01", "I01")
-    assert database.reference_order == ("I01", "I02")
-    assert database.distortions == ("denoise", "gaussian_blur", "jpeg")
-    assert database.levels == (3, 1, 5)
-    assert (database.score_name, database.higher_is_better) == ("DMOS", True)
+def test_label_file_is_refused_by_kinds_that_know_its_name(write: Write) -> None:
+    root = write("image,score\na.png,1\n")
+    with pytest.raises(GlpiError, match=r"labels\.csv: a csv database takes no label file"):
+        load_database("csv", root, root / "labels.csv")
 
 
-def test_kadid10k_errors(kadid: Path) -> None:
-    labels = kadid / "dmos.csv"
-    labels.write_text("dist_img,ref_img,dmos,var\nI01_26_01.png,I01.png,1,1\n")
-    with pytest.raises(GlpiError, match=r"line 2: 'I01_26_01\.png' is not a KADID-10k name"):
-        load_database("kadid10k", kadid)
-    labels.unlink()
-    with pytest.raises(GlpiError, match=r"dmos\.csv: the label file is missing"):
-        load_database("kadid10k", kadid)
+@pytest.mark.parametrize(
+    ("kind", "images", "references", "low", "high"),
+    [
+        ("live", 779, 29, -2.64, 111.77),
+        ("csiq", 866, 30, 0, 1),
+        ("tid2013", 3000, 25, 0.24, 7.21),
+        ("kadid10k", 10125, 81, 1, 4.93),
+        ("livemd", 450, 15, 0.61, 84.67),
+        ("clive", 1162, 1162, 3.42, 92.43),
+        ("koniq10k", 10073, 10073, 3.91, 88.39),
+        ("bid", 586, 586, 0.16, 4.92),
+        ("spaq", 11125, 11125, 2, 96),
+        ("flive", 39810, 39810, 0, 94.33),
+    ],
+)
+def test_published_facts(
+    tmp_path: Path, kind: str, images: int, references: int, low: float, high: float
+) -> None:
+    root = build_miniature(kind, tmp_path / kind, references=2, images_per_reference=1, draw=False)
+    assert load_database(kind, root).facts == Facts(images, references, (low, high))

@@ -12,10 +12,12 @@ from glpi_jax.data.splits import (
     official_database_split,
     official_seed,
     official_split,
+    published_split,
     read_split,
     split_references,
     split_sha256,
     strict_split,
+    whole_split,
     write_split,
 )
 from glpi_jax.errors import GlpiError
@@ -111,6 +113,38 @@ def test_fractions_are_checked() -> None:
         official_split([1, 2], train_fraction=1, seed=0)
     with pytest.raises(GlpiError, match="validation fraction 0"):
         strict_split(database(9), train_fraction=0.8, validation_fraction=0, seed=0)
+
+
+def test_whole_split_has_no_test_part() -> None:
+    table = database(10)
+    everything = whole_split(table, validation_fraction=None, seed=0)
+    assert (sorted(everything.train), everything.validation, everything.test) == (
+        list(range(30)),
+        (),
+        (),
+    )
+    split = whole_split(table, validation_fraction=0.2, seed=0)
+    assert (len(split.train), len(split.validation), split.test) == (24, 6, ())
+    assert split != whole_split(table, validation_fraction=0.2, seed=1)
+
+
+def test_published_split() -> None:
+    parts = ("train", "validation", "test", None, "train", "test")
+    table = replace(database(6, per_reference=1), published_splits={"official": parts})
+    assert published_split(table, "official") == Split((0, 4), (1,), (2, 5))
+    with pytest.raises(GlpiError, match=r"no published split 'other' \(known: official\)"):
+        published_split(table, "other")
+    with pytest.raises(GlpiError, match="is its split file in the folder"):
+        published_split(database(6), "official")
+    without = replace(table, published_splits={"half": ("train",) * 6})
+    with pytest.raises(GlpiError, match="'half' has no test part"):
+        published_split(without, "half")
+
+
+def test_published_split_that_shares_a_reference_is_refused() -> None:
+    table = replace(database(2), published_splits={"bad": ("train",) * 4 + ("test",) * 2})
+    with pytest.raises(GlpiError, match="reference 'r01' is in both"):
+        published_split(table, "bad")
 
 
 def reordered(table: Database) -> Database:

@@ -1,4 +1,4 @@
-"""The four criteria equal SciPy, and undefined cases are None without a warning."""
+"""The criteria equal SciPy and their definitions; undefined cases are None without a warning."""
 
 import math
 
@@ -11,7 +11,9 @@ from scipy import stats
 from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.metrics import (
     krcc,
+    median_and_spread,
     metrics_by_group,
+    oriented,
     plcc,
     quality_metrics,
     rmse,
@@ -37,6 +39,27 @@ def test_correlations_equal_scipy(ours, reference):
     for seed in range(5):
         predicted, mos = sample(seed)
         assert ours(predicted, mos) == reference(predicted, mos).statistic
+
+
+# Few different values, so that most lists have ties on both sides.
+tied = st.integers(-2, 2).map(float)
+
+
+@given(st.lists(st.tuples(tied, tied), min_size=2, max_size=15))
+def test_ties_are_treated_as_scipy_and_the_definitions_have_it(pairs):
+    predicted, mos = np.array(pairs).T
+    defined = np.ptp(predicted) > 0 and np.ptp(mos) > 0
+    for ours, reference in CORRELATIONS:
+        value = ours(predicted, mos)
+        assert value == (reference(predicted, mos).statistic if defined else None)
+    if defined:
+        signs_x, signs_y = (np.sign(side[:, None] - side) for side in (predicted, mos))
+        tau_b = np.sum(signs_x * signs_y) / math.sqrt(np.sum(signs_x**2) * np.sum(signs_y**2))
+        assert krcc(predicted, mos) == pytest.approx(tau_b, abs=1e-12)
+        # The average rank of a value: how many are below it, and half of those equal to it.
+        ranks = [signs.sum(axis=1) / 2 for signs in (signs_x, signs_y)]
+        assert srocc(predicted, mos) == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=1e-12)
+    assert rmse(predicted, mos) == pytest.approx(np.linalg.norm(predicted - mos) / len(mos) ** 0.5)
 
 
 def test_hand_computed_values():
@@ -130,3 +153,65 @@ def test_metrics_by_group_keeps_order_and_counts():
 def test_metrics_by_group_checks_the_groups():
     with pytest.raises(GlpiError, match="groups has 2 entries for 3 images"):
         metrics_by_group([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], ["a", "b"])
+
+
+def test_oriented_turns_dmos_only():
+    scores = np.array([3.0, 0.0, -1.5])
+    kept, turned = oriented(scores, True), oriented(scores, False)
+    assert kept.tolist() == [3.0, 0.0, -1.5]
+    assert turned.tolist() == [-3.0, 0.0, 1.5]
+    assert not np.signbit(turned[1])
+    assert oriented(turned, False).tolist() == scores.tolist()
+    kept[0] = 9.0
+    assert scores[0] == 3.0  # a new vector
+    predicted, mos = sample(1)
+    assert srocc(predicted, oriented(mos, False)) == pytest.approx(-srocc(predicted, mos))
+
+
+def test_oriented_checks_the_labels():
+    with pytest.raises(GlpiError, match=r"scores holds 1 value\(s\).*index 1"):
+        oriented([1.0, math.nan], True)
+
+
+def test_median_and_spread_by_hand():
+    values = [0.9, 0.5, 0.8, 0.6]
+    assert median_and_spread(values) == {
+        "rounds": 4,
+        "undefined": 0,
+        "median": pytest.approx(0.7),
+        "mean": pytest.approx(0.7),
+        "std": pytest.approx(math.sqrt(0.1 / 3)),
+        "q1": pytest.approx(0.575),
+        "q3": pytest.approx(0.825),
+        "min": 0.5,
+        "max": 0.9,
+    }
+
+
+def test_one_round_has_no_deviation():
+    summary = median_and_spread([0.25])
+    assert summary.pop("std") is None
+    assert (summary.pop("rounds"), summary.pop("undefined")) == (1, 0)
+    assert set(summary.values()) == {0.25}
+
+
+def test_a_round_that_is_undefined_is_not_left_out():
+    for values in ([0.9, None, 0.8, None], [None, None]):
+        summary = median_and_spread(values)
+        assert (summary.pop("rounds"), summary.pop("undefined")) == (len(values), 2)
+        assert len(summary) == 7
+        assert set(summary.values()) == {None}
+
+
+def test_median_and_spread_beyond_float64_is_undefined():
+    # Warnings are errors in this suite.
+    summary = median_and_spread([1.7e308, 1.7e308, -1.7e308])
+    assert summary["std"] is None
+    assert (summary["median"], summary["min"]) == (1.7e308, -1.7e308)
+
+
+def test_median_and_spread_checks_the_values():
+    with pytest.raises(GlpiError, match="values is empty"):
+        median_and_spread([])
+    with pytest.raises(GlpiError, match=r"values holds 1 value\(s\)"):
+        median_and_spread([0.5, math.nan])

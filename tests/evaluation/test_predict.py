@@ -70,7 +70,7 @@ def test_images_arrive_in_order_while_later_ones_are_read():
 def test_scorer_normalises_pixels_as_the_official_transform():
     model = build("glpi_demo", dropout=0.5)
     variables = init_variables(model, 0)
-    crops = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), np.uint8)
+    crops = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
     ours = compile_scorer(model, make_mesh(2))(variables, crops)
     expected, _ = model.apply(variables, (crops.astype(np.float32) / 255 - 0.5) / 0.5)
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)

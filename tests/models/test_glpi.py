@@ -159,9 +159,9 @@ def test_inference_stages_keep_their_statistics():
 def test_wrong_crop_is_named():
     model = build("glpi_demo", dropout=0.5)
     with pytest.raises(
-        GlpiError, match=r"crops of shape \(batch, 96, 96, 3\), got \(1, 64, 64, 3\)"
+        GlpiError, match=r"crops of shape \(batch, 64, 64, 3\), got \(1, 96, 96, 3\)"
     ):
-        model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+        model.init(jax.random.key(0), jnp.zeros((1, 96, 96, 3)))
 
 
 def test_unknown_names_list_the_known():

@@ -21,7 +21,7 @@ def run(devices: int) -> dict[str, np.ndarray]:
     """Everything that one step yields; SGD, so that parameters show the gradients as they are."""
     mesh = make_mesh(devices)
     model = build("glpi_demo", dropout=0.5)
-    shape = jax.eval_shape(lambda: model.init(jax.random.key(0), np.zeros((1, 96, 96, 3))))
+    shape = jax.eval_shape(lambda: model.init(jax.random.key(0), np.zeros((1, 64, 64, 3))))
     paths = traverse_util.flatten_dict(shape["params"], sep="/")
     multipliers = dict.fromkeys(paths, 1.0)
     optimizer = optax.sgd(0.1)
@@ -29,7 +29,7 @@ def run(devices: int) -> dict[str, np.ndarray]:
     step = compile_train_step(model, optimizer, multipliers, mesh)
     rng = np.random.default_rng(0)
     batch = {
-        "image": rng.integers(0, 256, (16, 96, 96, 3), np.uint8),
+        "image": rng.integers(0, 256, (16, 64, 64, 3), np.uint8),
         "score": rng.uniform(1, 5, 16).astype(np.float32),
     }
     state, metrics = step(state, to_devices(batch, mesh))

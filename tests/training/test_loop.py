@@ -18,7 +18,7 @@ from glpi_jax.errors import GlpiError
 from glpi_jax.models.glpi import build
 from glpi_jax.training import loop
 from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
-from glpi_jax.training.loop import fit, resize_of, steps_per_epoch
+from glpi_jax.training.loop import Validation, fit, resize_of, steps_per_epoch
 from glpi_jax.training.metric_writer import read_metrics
 from glpi_jax.training.sharding import make_mesh
 from glpi_jax.training.state import TrainState, on_mesh
@@ -64,7 +64,8 @@ def fit_with(plan_run, tmp_path, monkeypatch):
         def validate(variables):
             assert variables.keys() == {"params", "batch_stats"}
             validated.append(steps[-1])
-            return {"srocc": srocc(steps[-1]), "plcc": 0.25}
+            value = srocc(steps[-1])
+            return Validation({"validation/srocc": value, "validation/plcc": 0.25}, value)
 
         monkeypatch.setattr(loop, "compile_train_step", compile_counting_step)
         trained = fit(
@@ -72,9 +73,10 @@ def fit_with(plan_run, tmp_path, monkeypatch):
             model=model,
             mesh=mesh,
             database=database,
-            split=split,
+            rows=split.train,
             workdir=tmp_path,
             validate=validate,
+            criterion="SROCC on the validation part",
         )
         return trained, steps, validated
 
@@ -233,7 +235,7 @@ def test_a_batch_must_split_over_the_devices(fit_with, tmp_path):
 
 def test_resize_needs_two_sides(plan_run):
     def resize(value):
-        return resize_of(load_config(plan_run.config[1], [f"--config.data.resize={value}"]))
+        return resize_of(load_config(plan_run.config[1], [f"--config.data.resize={value}"]).data, "config.data")
 
     assert resize("()") is None
     assert resize("(384,512)") == (384, 512, "bilinear")

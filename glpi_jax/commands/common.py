@@ -1,0 +1,44 @@
+"""What the commands share: exit codes, messages on stderr, the options of a run."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+EXIT_OK, EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 0, 2, 130, 141
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+OVERRIDE_HELP = "a config file; --config.section.key=value changes a value in it"
+
+
+def add_command(commands: Commands, name: str, help_text: str) -> argparse.ArgumentParser:
+    """A command's parser, with the same text in the list of commands and in its own help."""
+    return commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """`--config` and `--workdir`, both required; unknown options are overrides of the config."""
+    parser.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help=OVERRIDE_HELP)
+    parser.add_argument("--workdir", required=True, type=Path, help="folder of the run")
+
+
+def config_of(args: argparse.Namespace) -> "ConfigDict":
+    """The config that the arguments name, with its overrides."""
+    from glpi_jax.config import load_config
+
+    return load_config(args.config, args.overrides)
+
+
+def say(message: str) -> None:
+    """Tell the user; stdout is kept for results."""
+    print(f"glpi: {message}", file=sys.stderr)
+
+
+def fail(message: str) -> int:
+    """Say what went wrong in one line; returns the exit code for bad input."""
+    say(f"error: {' '.join(message.split())}")
+    return EXIT_BAD_INPUT

@@ -1,0 +1,221 @@
+"""Databases of photographs as they are: CLIVE, KonIQ-10k, BID, SPAQ, FLIVE.
+
+Every image is its own reference. An official index number is a place in the label file, as in the
+authors' loaders (SYSU-Video/GlintIQA, glintiqa/data/datasets.py).
+"""
+
+from pathlib import Path
+
+from glpi_jax.data.sources.collect import (
+    Label,
+    Labels,
+    Source,
+    collect,
+    image_name,
+    optional_number,
+)
+from glpi_jax.data.sources.database import OFFICIAL, Database, Facts, Part
+from glpi_jax.data.sources.tables import (
+    Row,
+    read_csv,
+    read_mat,
+    read_sheet,
+    read_sheet_by_place,
+)
+from glpi_jax.errors import GlpiError
+
+# Shown to the raters of CLIVE for practice, and first in its arrays.
+_CLIVE_TRAINING_IMAGES = 7
+
+_KONIQ_PARTS: dict[str, Part] = {
+    "training": "train",
+    "validation": "validation",
+    "test": "test",
+}
+
+
+def read_clive(source: Source) -> Database:
+    """CLIVE (LIVE in the Wild): `Images/`, `Data/AllImages_release.mat` and its like.
+
+    The first seven entries, which only trained the raters, are dropped.
+    """
+    scores = source.label_file("Data/AllMOS_release.mat")
+    names = source.label_file("Data/AllImages_release.mat")
+    columns = {"mos": (scores, "AllMOS_release"), "name": (names, "AllImages_release")}
+    deviations = source.files.find("Data/AllStdDev_release.mat")
+    if deviations is not None:
+        columns["std"] = (source.root / deviations, "AllStdDev_release")
+    table = read_mat(columns)
+    for row in table.rows[:_CLIVE_TRAINING_IMAGES]:
+        if not row.text("name").startswith("t"):
+            raise GlpiError(
+                f"{names} entry {row.number}: the first seven images should be those that trained"
+                f" the raters (t1.bmp …), not {row.text('name')!r}; use the file as published"
+            )
+    table.rows = table.rows[_CLIVE_TRAINING_IMAGES:]
+
+    def parse(row: Row) -> Label:
+        name = image_name(row, "name")
+        return Label((f"Images/{name}",), row.number_of("mos"), sd=optional_number(row, "std"))
+
+    return _database(
+        source,
+        collect(source, table, parse),
+        name="clive",
+        label_note="CLIVE's MOS (0 to 100, higher is better)",
+        facts=Facts(images=1162, references=1162, score_range=(3.42, 92.43)),
+    )
+
+
+def read_koniq10k(source: Source) -> Database:
+    """KonIQ-10k: `512x384/`, or else `1024x768/`; `koniq10k_scores_and_distributions.csv`.
+
+    The score is `MOS_zscore`, on which the official code trains. The column SD is on the scale of
+    `MOS` (1 to 5), so it is not taken. Where both sizes are there the smaller is read, as in the
+    official code; for the larger, give a root without `512x384/`.
+
+    The published split, if `koniq10k_distributions_sets.csv` is there: its column `set`.
+    """
+    table = read_csv(source.label_file("koniq10k_scores_and_distributions.csv"))
+    table.check_columns(("image_name", "MOS_zscore"))
+    # Never a mixture of the two: a row whose image is in the other size alone is missing.
+    size = "512x384" if source.files.find("512x384") else "1024x768"
+
+    def parse(row: Row) -> Label:
+        return Label((f"{size}/{image_name(row, 'image_name')}",), row.number_of("MOS_zscore"))
+
+    labels = collect(source, table, parse)
+    return _database(
+        source,
+        labels,
+        name="koniq10k",
+        label_note=f"KonIQ-10k's MOS_zscore (0 to 100, higher is better); images of {size}",
+        facts=Facts(images=10073, references=10073, score_range=(3.91, 88.39)),
+        official_parts=_koniq_parts(source, labels),
+    )
+
+
+def _koniq_parts(source: Source, labels: Labels) -> tuple[Part, ...] | None:
+    found = source.files.find("koniq10k_distributions_sets.csv")
+    if found is None:
+        return None
+    table = read_csv(source.root / found)
+    table.check_columns(("image_name", "set"))
+    parts: dict[str, Part] = {}
+    for row in table.rows:
+        if row.text("set") not in _KONIQ_PARTS:
+            raise row.bad(f"set {row.text('set')!r} is none of {', '.join(_KONIQ_PARTS)}")
+        parts[row.text("image_name")] = _KONIQ_PARTS[row.text("set")]
+    names = [row.text("image_name") for row in labels.rows]
+    without = [name for name in names if name not in parts]
+    if without:
+        raise GlpiError(
+            f"{table.path}: {len(without)} labelled images are in no set ({without[0]}, …); use the"
+            " file as published, or take it away"
+        )
+    return tuple(parts[name] for name in names)
+
+
+def read_bid(source: Source) -> Database:
+    """BID: `DatabaseGrades.xlsx` or `.xls`, images in `ImageDatabase/` or beside it.
+
+    The sheet's first column is the number in `DatabaseImage0001.JPG`, the second the MOS.
+    """
+    path = source.label_file("DatabaseGrades.xlsx", "DatabaseGrades.xls")
+    table = read_sheet_by_place(path, ("number", "mos"))
+
+    def parse(row: Row) -> Label:
+        name = f"DatabaseImage{row.whole_number_of('number'):04d}.JPG"
+        return Label((f"ImageDatabase/{name}", name), row.number_of("mos"))
+
+    return _database(
+        source,
+        collect(source, table, parse),
+        name="bid",
+        label_note="BID's MOS (0 to 5, higher is better)",
+        facts=Facts(images=586, references=586, score_range=(0.16, 4.92)),
+    )
+
+
+def read_spaq(source: Source) -> Database:
+    """SPAQ: `TestImage/00001.jpg`, `Annotations/MOS and Image attribute scores.xlsx`."""
+    name = "MOS and Image attribute scores.xlsx"
+    table = read_sheet(source.label_file(f"Annotations/{name}", name), ("Image name", "MOS"))
+
+    def parse(row: Row) -> Label:
+        return Label((f"TestImage/{image_name(row, 'Image name')}",), row.number_of("MOS"))
+
+    return _database(
+        source,
+        collect(source, table, parse),
+        name="spaq",
+        label_note="SPAQ's MOS (0 to 100, higher is better)",
+        facts=Facts(images=11125, references=11125, score_range=(2.0, 96.0)),
+    )
+
+
+def read_flive(source: Source) -> Database:
+    """FLIVE (PaQ-2-PiQ): `labels_image.csv` (name, mos) and images such as `EE371R/rq59.jpg`.
+
+    Images are in `database/` or in the root, the label files in either. The published split, if
+    both of its files are there: `labels640.csv` lists the test part, `labels=640_padded.csv` marks
+    the validation part (`is_valid`), and all others train. Names in them without a label here, such
+    as those of patches, are passed over.
+    """
+    places = ("database/", "")
+    table = read_csv(source.label_file("labels_image.csv", "database/labels_image.csv"))
+    table.check_columns(("name", "mos"))
+
+    def parse(row: Row) -> Label:
+        name = image_name(row, "name")
+        return Label(tuple(place + name for place in places), row.number_of("mos"))
+
+    labels = collect(source, table, parse)
+    return _database(
+        source,
+        labels,
+        name="flive",
+        label_note="FLIVE's MOS of whole images (0 to 100, higher is better)",
+        facts=Facts(images=39810, references=39810, score_range=(0.0, 94.33)),
+        official_parts=_flive_parts(table.path.parent, labels),
+    )
+
+
+def _flive_parts(folder: Path, labels: Labels) -> tuple[Part, ...] | None:
+    test, padded = folder / "labels640.csv", folder / "labels=640_padded.csv"
+    if not (test.is_file() and padded.is_file()):
+        return None
+    test_table, padded_table = read_csv(test), read_csv(padded)
+    test_table.check_columns(("name_image",))
+    padded_table.check_columns(("name_image", "is_valid"))
+    parts: dict[str, Part] = {}
+    for row in padded_table.rows:
+        answer = row.text("is_valid").lower()
+        if answer not in ("true", "false"):
+            raise row.bad(f"is_valid {answer!r} is neither True nor False")
+        if answer == "true":
+            parts[row.text("name_image")] = "validation"
+    # Last, since an image in both lists is a test image.
+    parts |= {row.text("name_image"): "test" for row in test_table.rows}
+    return tuple(parts.get(row.text("name"), "train") for row in labels.rows)
+
+
+def _database(
+    source: Source,
+    labels: Labels,
+    *,
+    name: str,
+    label_note: str,
+    facts: Facts,
+    official_parts: tuple[Part, ...] | None = None,
+) -> Database:
+    return labels.database(
+        source,
+        name=name,
+        score_name="MOS",
+        higher_is_better=True,
+        label_note=label_note,
+        reference_order=labels.images,
+        facts=facts,
+        published_splits={} if official_parts is None else {OFFICIAL: official_parts},
+    )

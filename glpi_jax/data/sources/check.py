@@ -1,0 +1,178 @@
+"""A database looked at closely: every image decoded, counts and scores compared with the facts."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from glpi_jax.data.images import ImageError, decode_image
+from glpi_jax.data.sources.database import Database
+from glpi_jax.data.sources.readers import READERS, open_source
+from glpi_jax.errors import GlpiError
+from glpi_jax.progress import progress_bar
+
+# Of the range's length: published ranges are rounded, some to whole numbers.
+_RANGE_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check_database` found.
+
+    Attributes:
+        name: the database's name.
+        root: its folder.
+        facts: (what, value) pairs to print, in order.
+        problems: what is wrong, one line each; empty for a whole database.
+    """
+
+    name: str
+    root: Path
+    facts: tuple[tuple[str, str], ...]
+    problems: tuple[str, ...]
+
+
+def check_database(
+    kind: str,
+    root: str | os.PathLike[str],
+    labels: str | os.PathLike[str] | None = None,
+    *,
+    threads: int,
+    progress: bool,
+) -> CheckReport:
+    """Read a database and decode every labelled image.
+
+    Problems are: rows of the label file that cannot be used, images that cannot be decoded in full,
+    and, for published databases, other counts or another range of scores than published.
+
+    Args:
+        kind: a key of `READERS`.
+        root: as for `load_database`.
+        labels: as for `load_database`.
+        threads: images decoded at a time, at least 1.
+        progress: show progress on stderr.
+
+    Raises:
+        GlpiError: fewer threads than 1, or what `load_database` raises for the database as a whole:
+            unknown kind, wrong folder, missing or unreadable label file, no row that can be used.
+    """
+    if threads < 1:
+        raise GlpiError(f"threads {threads}: must be at least 1")
+    source = open_source(kind, root, labels, skip_bad=True)
+    database = READERS[kind].read(source)
+    sizes: Counter[tuple[int, int]] = Counter()
+    unreadable = []
+    with progress_bar(
+        len(database), unit="image", description=f"check {database.name}", enabled=progress
+    ) as bar:
+        for result in _decode_all(database, threads):
+            if isinstance(result, ImageError):
+                unreadable.append(str(result))
+            else:
+                sizes[result] += 1
+            bar.advance()
+    published = database.facts
+    images, references = len(database), len(database.reference_order)
+    facts = [
+        ("images", f"{images} (published: {published.images})" if published else str(images)),
+        (
+            "references",
+            f"{references} (published: {published.references})" if published else str(references),
+        ),
+        ("scores", _scores(database)),
+        ("image sizes", _sizes(sizes)),
+    ]
+    for name, parts in database.published_splits.items():
+        counts = Counter(parts)
+        described = ", ".join(f"{counts[part]} {part or 'in no part'}" for part in counts)
+        facts.append((f"split {name}", described))
+    renamed = source.files.case_differences
+    if renamed:
+        asked, found = next(iter(renamed.items()))
+        facts.append(
+            ("names in another case", f"{len(renamed)} ({found} on disk for {asked}), all found")
+        )
+    return CheckReport(
+        name=database.name,
+        root=database.root,
+        facts=tuple(facts),
+        problems=(*database.left_out, *unreadable, *_disagreements(database)),
+    )
+
+
+def _decode_all(database: Database, threads: int) -> Iterator[tuple[int, int] | ImageError]:
+    """Yield (width, height) or the error of every image, in order."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield from pool.map(partial(_decode, database), range(len(database)))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _decode(database: Database, row: int) -> tuple[int, int] | ImageError:
+    path = database.path(row)
+    try:
+        data = database.encoded(row)
+        height, width, _ = decode_image(data, str(path), apply_orientation=False).shape
+    except ImageError as error:
+        return error
+    try:
+        with Image.open(BytesIO(data)) as image:
+            image.verify()  # what decoding does not look at, such as checksums
+    except Exception as error:  # Pillow raises nearly anything on damaged files
+        return ImageError(f"{path}: damaged image ({' '.join(str(error).split())})")
+    return width, height
+
+
+def _disagreements(database: Database) -> list[str]:
+    """Counts and scores that differ from the published ones."""
+    published = database.facts
+    if published is None:
+        return []
+    problems = []
+    complete = True
+    for what, count, expected in (
+        ("images", len(database), published.images),
+        ("references", len(database.reference_order), published.references),
+    ):
+        if count != expected:
+            complete = False
+            problems.append(f"{count} {what}, but {database.name} has {expected}")
+    low, high = published.score_range
+    tolerance = _RANGE_TOLERANCE * (high - low)
+    lowest, highest = float(database.scores.min()), float(database.scores.max())
+    outside = lowest < low - tolerance or highest > high + tolerance
+    # Of a part of the images the extremes may be missing, of all of them they may not.
+    short = complete and (lowest > low + tolerance or highest < high - tolerance)
+    if outside or short:
+        problems.append(
+            f"scores from {lowest:g} to {highest:g}, but {database.name}'s run from {low:g} to"
+            f" {high:g}; is this the published label file?"
+        )
+    return problems
+
+
+def _scores(database: Database) -> str:
+    direction = "higher" if database.higher_is_better else "lower"
+    low, high = np.min(database.scores), np.max(database.scores)
+    described = f"{database.score_name} {low:g} to {high:g}, {direction} is better"
+    if database.facts is None:
+        return described
+    published_low, published_high = database.facts.score_range
+    return f"{described} (published: {published_low:g} to {published_high:g})"
+
+
+def _sizes(sizes: Counter[tuple[int, int]]) -> str:
+    """The size if there is one, else the smallest and the largest by area."""
+    by_area = sorted(sizes, key=lambda size: (size[0] * size[1], size))
+    if not by_area:
+        return "none could be read"
+    ends = [f"{width}×{height}" for width, height in dict.fromkeys((by_area[0], by_area[-1]))]
+    return " to ".join(ends)

@@ -1,0 +1,216 @@
+"""From the rows of a label file to the columns of a Database, bad rows refused or skipped."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from glpi_jax.data.sources.database import Database, Facts, Part, ScoreName
+from glpi_jax.data.sources.files import AmbiguousName, FileIndex
+from glpi_jax.data.sources.tables import BadRow, Row, Table
+from glpi_jax.errors import GlpiError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A database to be read.
+
+    Attributes:
+        kind: a key of `READERS`.
+        root: its folder, which exists.
+        files: the files below it.
+        layout: what the folder should hold, for messages.
+        labels: the label file, for kinds that do not know its name.
+        skip_bad: leave rows out that cannot be used, instead of refusing the database.
+    """
+
+    kind: str
+    root: Path
+    files: FileIndex
+    layout: str
+    labels: Path | None
+    skip_bad: bool
+
+    def label_file(self, *names: str) -> Path:
+        """The first of these files that is there.
+
+        Raises:
+            GlpiError: none is.
+        """
+        for name in names:
+            found = self.files.find(name)
+            if found is not None:
+                return self.root / found
+        others = f" (nor is {' or '.join(names[1:])} there)" if names[1:] else ""
+        raise GlpiError(
+            f"{self.root / names[0]}: the label file is missing{others}; a {self.kind} database"
+            f" holds {self.layout}"
+        )
+
+
+class Label(NamedTuple):
+    """What one row of a label file says.
+
+    Attributes:
+        candidates: where the image may lie relative to the root, most usual place first.
+        score: as published, finite.
+        reference: id of the content, None where the image stands alone.
+        distortion: name of the distortion, or None.
+        level: strength of the distortion, or None.
+        sd: the spread of opinions, NaN if not given.
+    """
+
+    candidates: tuple[str, ...]
+    score: float
+    reference: str | None = None
+    distortion: str | None = None
+    level: int | None = None
+    sd: float = float("nan")
+
+
+@dataclass
+class Labels:
+    """The rows that can be used, in the order of the label file.
+
+    Attributes:
+        rows: the rows themselves.
+        images: name on disk of each row's image, relative to the root.
+        labels: what each row says.
+        left_out: why other rows are not here, one line each.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    labels: list[Label] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The id of each image's content, the image's own name where it stands alone."""
+        return tuple(
+            image if label.reference is None else label.reference
+            for image, label in zip(self.images, self.labels, strict=True)
+        )
+
+    def database(
+        self,
+        source: Source,
+        *,
+        name: str,
+        score_name: ScoreName,
+        higher_is_better: bool,
+        label_note: str,
+        reference_order: Sequence[str],
+        facts: Facts | None = None,
+        published_splits: Mapping[str, tuple[Part | None, ...]] | None = None,
+    ) -> Database:
+        """The table of these rows; see `Database` for the arguments."""
+        sds = np.array([label.sd for label in self.labels], np.float64)
+        return Database(
+            name=name,
+            root=source.root,
+            images=tuple(self.images),
+            scores=np.array([label.score for label in self.labels], np.float64),
+            references=self.references,
+            reference_order=tuple(reference_order),
+            distortions=tuple(label.distortion for label in self.labels),
+            levels=tuple(label.level for label in self.labels),
+            score_name=score_name,
+            higher_is_better=higher_is_better,
+            label_note=label_note,
+            facts=facts,
+            label_sd=None if np.isnan(sds).all() else sds,
+            published_splits=published_splits or {},
+            left_out=tuple(self.left_out),
+        )
+
+
+def collect(source: Source, table: Table, parse: Callable[[Row], Label]) -> Labels:
+    """Parse every row of a table and find its image.
+
+    Of several rows for one image the first is kept when bad rows are skipped.
+
+    Args:
+        source: where the images are, and what to do with bad rows.
+        table: the label file.
+        parse: a row → its label; raises `BadRow`.
+
+    Raises:
+        BadRow: a row that cannot be used, unless bad rows are skipped.
+        GlpiError: no row, or no image of any row is there.
+    """
+    if not table.rows:
+        raise GlpiError(f"{table.path}: the file holds no labels")
+    kept = Labels()
+    row_of_image: dict[str, Row] = {}
+    missing: list[tuple[Row, str]] = []
+    for row in table.rows:
+        try:
+            label = parse(row)
+            image = _find_image(source, row, label.candidates)
+            if image is None:
+                missing.append((row, label.candidates[0]))
+                kept.left_out.append(str(row.bad(f"the image {label.candidates[0]!r} is missing")))
+                continue
+            if image in row_of_image:
+                raise row.bad(
+                    f"{image!r} is labelled twice (first in {table.unit}"
+                    f" {row_of_image[image].number}); keep one row for it"
+                )
+        except BadRow as error:
+            if not source.skip_bad:
+                raise
+            kept.left_out.append(str(error))
+            continue
+        row_of_image[image] = row
+        kept.rows.append(row)
+        kept.images.append(image)
+        kept.labels.append(label)
+    if missing and not (source.skip_bad and kept.images):
+        raise _missing_images(source, table, missing)
+    if not kept.images:
+        raise GlpiError(f"{table.path}: no row can be used ({kept.left_out[0]})")
+    return kept
+
+
+def image_name(row: Row, column: str) -> str:
+    """The cell as a relative path with "/".
+
+    Raises:
+        BadRow: empty, absolute or outside the folder.
+    """
+    text = row.text(column)
+    name = PurePosixPath(text.replace("\\", "/"))
+    if not text or name.is_absolute() or ".." in name.parts:
+        raise row.bad(f"{text!r} is not an image name inside the folder")
+    return str(name)
+
+
+def optional_number(row: Row, column: str) -> float:
+    """The cell as a finite number, NaN where it is empty or there is no such column.
+
+    Raises:
+        BadRow: anything else.
+    """
+    if column not in row.table.index or not row.text(column):
+        return float("nan")
+    return row.number_of(column)
+
+
+def _find_image(source: Source, row: Row, candidates: Sequence[str]) -> str | None:
+    try:
+        return next(filter(None, map(source.files.find, candidates)), None)
+    except AmbiguousName as error:
+        raise row.bad(str(error)) from None
+
+
+def _missing_images(source: Source, table: Table, missing: Sequence[tuple[Row, str]]) -> GlpiError:
+    names = [name for _, name in missing]
+    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return GlpiError(
+        f"{table.path} {table.unit} {missing[0][0].number}: {len(names)} of {len(table.rows)}"
+        f" labelled images are not below {source.root}: {shown}; a {source.kind} database holds"
+        f" {source.layout}"
+    )

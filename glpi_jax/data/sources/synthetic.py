@@ -1,0 +1,270 @@
+"""Databases of distorted references: LIVE, CSIQ, TID2013, KADID-10k, LIVE-MD.
+
+What an official index number stands for, and the order of images within a reference, follow the
+authors' loaders (SYSU-Video/GlintIQA, glintiqa/data/datasets.py).
+"""
+
+import re
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from glpi_jax.data.sources.collect import Label, Source, collect, image_name, optional_number
+from glpi_jax.data.sources.database import Database, Facts
+from glpi_jax.data.sources.tables import Row, Table, read_csv, read_lines, read_mat, read_sheet
+from glpi_jax.errors import GlpiError
+from glpi_jax.saqt.distortions import DISTORTIONS
+
+# Folders of LIVE release 2 in the order of its label arrays, and how many images each holds.
+_LIVE_FOLDERS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
+_LIVE_IMAGES = [
+    (folder, f"{folder}/img{number}.bmp")
+    for folder, count in _LIVE_FOLDERS.items()
+    for number in range(1, count + 1)
+]
+
+_CSIQ_NAME = re.compile(r"(.+)\.(awgn|jpeg|jpeg2000|fnoise|blur|contrast)\.(\d)\.png", re.I)
+# The sheet's names of the types → those in file names.
+_CSIQ_TYPES = {
+    "noise": "AWGN",
+    "jpeg": "JPEG",
+    "jpeg 2000": "jpeg2000",
+    "fnoise": "fnoise",
+    "blur": "BLUR",
+    "contrast": "contrast",
+}
+_CSIQ_COLUMNS = ("image", "dst_type", "dst_lev", "dmos_std", "dmos")
+
+_TID_NAME = re.compile(r"i(\d\d)_(\d\d)_(\d)\.bmp", re.I)
+# The 24 types in the order of the TID2013 paper (Ponomarenko et al. 2015, Table 1).
+_TID_TYPES = (
+    "additive_gaussian_noise",
+    "color_component_noise",
+    "spatially_correlated_noise",
+    "masked_noise",
+    "high_frequency_noise",
+    "impulse_noise",
+    "quantization_noise",
+    "gaussian_blur",
+    "denoise",
+    "jpeg",
+    "jpeg2000",
+    "jpeg_transmission_errors",
+    "jpeg2000_transmission_errors",
+    "non_eccentricity_pattern_noise",
+    "local_blocks",
+    "mean_shift",
+    "contrast_change",
+    "color_saturation_change",
+    "multiplicative_gaussian_noise",
+    "comfort_noise",
+    "lossy_compression_of_noisy_images",
+    "color_quantization_with_dither",
+    "chromatic_aberrations",
+    "sparse_sampling",
+)
+
+_KADID_NAME = re.compile(r"i(\d\d)_(\d\d)_(\d\d)\.png", re.I)
+_KADID_TYPES = {number: item.name for number, item in DISTORTIONS.items()}
+
+# The two studies of LIVE-MD; copies differ in how they write the name of the folder.
+_LIVEMD_PARTS = (("1", "blurjpeg"), ("2", "blurnoise"))
+_LIVEMD_FOLDERS = ("Part {}", "Part_{}", "Part{}")
+
+
+def read_live(source: Source) -> Database:
+    """LIVE release 2: `jp2k/img1.bmp` …, `dmos_realigned.mat`, `refnames_all.mat`.
+
+    The arrays hold 982 entries; the 203 originals among them (`orgs`) carry no score. Index
+    numbers: names of the references, sorted ascending.
+    """
+    scores = source.label_file("dmos_realigned.mat")
+    names = source.label_file("refnames_all.mat")
+    table = read_mat(
+        {
+            "dmos_new": (scores, "dmos_new"),
+            "dmos_std": (scores, "dmos_std"),
+            "orgs": (scores, "orgs"),
+            "reference": (names, "refnames_all"),
+        }
+    )
+    if len(table.rows) != len(_LIVE_IMAGES):
+        raise GlpiError(
+            f"{scores}: {len(table.rows)} entries, LIVE release 2 has {len(_LIVE_IMAGES)}"
+        )
+    table.rows = [row for row in table.rows if not row.number_of("orgs")]
+
+    def parse(row: Row) -> Label:
+        folder, name = _LIVE_IMAGES[row.number - 1]
+        reference = PurePosixPath(row.text("reference")).stem
+        sd = optional_number(row, "dmos_std")
+        return Label((name,), row.number_of("dmos_new"), reference, folder, sd=sd)
+
+    labels = collect(source, table, parse)
+    return labels.database(
+        source,
+        name="live",
+        score_name="DMOS",
+        higher_is_better=False,
+        label_note="LIVE's realigned DMOS (dmos_new; -2.64 to 111.77, lower is better)",
+        reference_order=sorted(set(labels.references), key="{}.bmp".format),
+        facts=Facts(images=779, references=29, score_range=(-2.64, 111.77)),
+    )
+
+
+def read_csiq(source: Source) -> Database:
+    """CSIQ: `dst_imgs/<type>/1600.AWGN.1.png`, or all in one folder (`dst_imgs_all`, …).
+
+    Labels from `csiq.DMOS.xlsx`, or else from `csiq_label.txt` ("name dmos"). Index numbers: names
+    of the references, sorted descending.
+    """
+    path = source.label_file("csiq.DMOS.xlsx", "csiq_label.txt")
+    if path.suffix.lower() == ".txt":
+        table = read_lines(path, ("name", "dmos"))
+    else:
+        table = read_sheet(path, _CSIQ_COLUMNS, sheet="all_by_image")
+
+    def parse(row: Row) -> Label:
+        name = _csiq_image(row)
+        match = _CSIQ_NAME.fullmatch(name)
+        if match is None:
+            raise row.bad(f"{name!r} is not a CSIQ name (1600.AWGN.1.png)")
+        reference, kind, level = match[1], match[2].lower(), int(match[3])
+        places = (f"dst_imgs/{kind}", "dst_imgs_all", "all_dis_imgs", "dst_imgs")
+        candidates = tuple(f"{place}/{name}" for place in places)
+        sd = optional_number(row, "dmos_std")
+        return Label(candidates, row.number_of("dmos"), reference, kind, level, sd)
+
+    labels = collect(source, table, parse)
+    return labels.database(
+        source,
+        name="csiq",
+        score_name="DMOS",
+        higher_is_better=False,
+        label_note="CSIQ's DMOS (0 to 1, lower is better)",
+        reference_order=sorted(set(labels.references), key="{}.png".format, reverse=True),
+        facts=Facts(images=866, references=30, score_range=(0.0, 1.0)),
+    )
+
+
+def _csiq_image(row: Row) -> str:
+    """The file name as the text file gives it, or made of the sheet's cells."""
+    if "name" in row.table.index:
+        return image_name(row, "name")
+    kind = row.text("dst_type").lower()
+    if kind not in _CSIQ_TYPES:
+        raise row.bad(f"dst_type {kind!r} is none of {', '.join(_CSIQ_TYPES)}")
+    return f"{row.text('image')}.{_CSIQ_TYPES[kind]}.{row.whole_number_of('dst_lev')}.png"
+
+
+def read_tid2013(source: Source) -> Database:
+    """TID2013: `distorted_images/I01_01_1.bmp`, `mos_with_names.txt` ("mos name"), `mos_std.txt`.
+
+    Index numbers: two-digit ids of the references, sorted.
+    """
+    table = read_lines(source.label_file("mos_with_names.txt"), ("mos", "name"))
+    deviations = _tid_deviations(source, table)
+
+    def parse(row: Row) -> Label:
+        name = image_name(row, "name")
+        match = _TID_NAME.fullmatch(name)
+        if match is None or not 1 <= int(match[2]) <= len(_TID_TYPES):
+            raise row.bad(f"{name!r} is not a TID2013 name (I01_01_1.bmp)")
+        kind = _TID_TYPES[int(match[2]) - 1]
+        sd = deviations[row.number].number_of("std") if deviations else float("nan")
+        candidates = (f"distorted_images/{name}",)
+        return Label(candidates, row.number_of("mos"), f"I{match[1]}", kind, int(match[3]), sd)
+
+    labels = collect(source, table, parse)
+    return labels.database(
+        source,
+        name="tid2013",
+        score_name="MOS",
+        higher_is_better=True,
+        label_note="TID2013's MOS (0.24 to 7.21, higher is better)",
+        reference_order=sorted(set(labels.references)),
+        facts=Facts(images=3000, references=25, score_range=(0.24, 7.21)),
+    )
+
+
+def _tid_deviations(source: Source, table: Table) -> dict[int, Row]:
+    """Line number of the label file → the same row of `mos_std.txt`; empty without that file."""
+    found = source.files.find("mos_std.txt")
+    if found is None:
+        return {}
+    path = source.root / found
+    deviations = read_lines(path, ("std",))
+    if len(deviations.rows) != len(table.rows):
+        raise GlpiError(
+            f"{path}: {len(deviations.rows)} lines, but {len(table.rows)} in {table.path.name}"
+        )
+    pairs = zip(table.rows, deviations.rows, strict=True)
+    return {row.number: deviation for row, deviation in pairs}
+
+
+def read_kadid10k(source: Source) -> Database:
+    """KADID-10k: `images/I01_01_01.png`, `dmos.csv` (dist_img, ref_img, dmos, var).
+
+    Index numbers: two-digit ids of the references, sorted.
+    """
+    table = read_csv(source.label_file("dmos.csv"))
+    table.check_columns(("dist_img", "ref_img", "dmos"))
+
+    def parse(row: Row) -> Label:
+        name = image_name(row, "dist_img")
+        match = _KADID_NAME.fullmatch(name)
+        if match is None or int(match[2]) not in _KADID_TYPES:
+            raise row.bad(f"{name!r} is not a KADID-10k name (I01_01_01.png)")
+        reference, kind = f"I{match[1]}", _KADID_TYPES[int(match[2])]
+        if PurePosixPath(row.text("ref_img")).stem.upper() != reference:
+            raise row.bad(f"{name!r} does not belong to {row.text('ref_img')!r}")
+        sd = optional_number(row, "var")
+        candidates = (f"images/{name}",)
+        return Label(candidates, row.number_of("dmos"), reference, kind, int(match[3]), sd)
+
+    labels = collect(source, table, parse)
+    return labels.database(
+        source,
+        name="kadid10k",
+        score_name="DMOS",
+        higher_is_better=True,
+        label_note="KADID-10k's mean human score (published as dmos; 1 to 5, higher is better)",
+        reference_order=sorted(set(labels.references)),
+        facts=Facts(images=10125, references=81, score_range=(1.0, 4.93)),
+    )
+
+
+def read_livemd(source: Source) -> Database:
+    """LIVE-MD: `Part 1/blurjpeg`, `Part 2/blurnoise`, `Imagelists.mat` and `Scores.mat` in each.
+
+    The two parts name some images alike; Part 1 comes first. Index numbers: names of the
+    references, sorted ascending.
+    """
+    places: dict[Path, tuple[str, str]] = {}
+    rows: list[Row] = []
+    for number, kind in _LIVEMD_PARTS:
+        folders = [folder.format(number) for folder in _LIVEMD_FOLDERS]
+        lists = source.label_file(*(f"{folder}/Imagelists.mat" for folder in folders))
+        folder = lists.parent.relative_to(source.root).as_posix()
+        scores = source.label_file(f"{folder}/Scores.mat")
+        table = read_mat({"dmos": (scores, "DMOSscores"), "name": (lists, "distimgs")})
+        places[scores] = (folder, kind)
+        rows += table.rows
+
+    def parse(row: Row) -> Label:
+        folder, kind = places[row.table.path]
+        name = image_name(row, "name")
+        reference, separator, _ = name.partition("_")
+        if not separator:
+            raise row.bad(f"{name!r} is not a LIVE-MD name (babygirl_blur1_jpeg1.bmp)")
+        return Label((f"{folder}/{kind}/{name}",), row.number_of("dmos"), reference, kind)
+
+    labels = collect(source, replace(table, rows=rows), parse)
+    return labels.database(
+        source,
+        name="livemd",
+        score_name="DMOS",
+        higher_is_better=False,
+        label_note="LIVE-MD's DMOS (0.61 to 84.67, lower is better)",
+        reference_order=sorted(set(labels.references), key="{}.bmp".format),
+        facts=Facts(images=450, references=15, score_range=(0.61, 84.67)),
+    )

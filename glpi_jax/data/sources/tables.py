@@ -1,0 +1,336 @@
+"""Label files as rows of cells: CSV, plain text, Excel (.xlsx and .xls) and MATLAB.
+
+What concerns the whole file (unreadable, a column not there) is a `GlpiError` at once. What
+concerns one row is a `BadRow` when the cell is asked for, so that the caller may skip the row.
+"""
+
+import csv
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openpyxl
+import scipy.io
+import xlrd
+
+from glpi_jax.errors import GlpiError
+
+Cell = str | int | float | bool | None
+
+
+class BadRow(GlpiError):
+    """A row that cannot be used: the message names file, row and cause."""
+
+
+class Row:
+    """One row of a table; its cells are read by column name."""
+
+    __slots__ = ("cells", "number", "table")
+
+    def __init__(self, table: "Table", number: int, cells: Sequence[Cell]) -> None:
+        """`number` counts from 1, as editors and spreadsheets do."""
+        self.table = table
+        self.number = number
+        self.cells = cells
+
+    def bad(self, cause: str) -> BadRow:
+        """The error that this row cannot be used, for the caller to raise."""
+        return BadRow(f"{self.table.path} {self.table.unit} {self.number}: {cause}")
+
+    def text(self, column: str) -> str:
+        """The cell as text: an empty cell as "", the number 1600.0 as "1600"."""
+        cell = self._cell(column)
+        if cell is None:
+            return ""
+        if isinstance(cell, float) and cell.is_integer():
+            return str(int(cell))
+        return str(cell).strip()
+
+    def number_of(self, column: str) -> float:
+        """The cell as a finite number.
+
+        Raises:
+            BadRow: it is none.
+        """
+        cell = self._cell(column)
+        try:
+            number = math.nan if cell is None or isinstance(cell, bool) else float(cell)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise self.bad(f"{column} {self.text(column)!r} is not a finite number")
+        return number
+
+    def whole_number_of(self, column: str) -> int:
+        """The cell as a whole number of at least 0.
+
+        Raises:
+            BadRow: it is none.
+        """
+        text = self.text(column)
+        if not text.isdecimal():
+            raise self.bad(f"{column} {text!r} is not a whole number")
+        return int(text)
+
+    def _cell(self, column: str) -> Cell:
+        if len(self.cells) != len(self.table.columns):
+            raise self.bad(f"{len(self.cells)} values under {len(self.table.columns)} columns")
+        return self.cells[self.table.index[column]]
+
+
+@dataclass
+class Table:
+    """The rows of a label file under named columns.
+
+    Attributes:
+        path: the file.
+        unit: what a row is called in messages: line, row or entry.
+        columns: names of the columns, "" where a spreadsheet has none.
+        rows: the rows under the header, blank ones left out.
+        index: column name → place in a row.
+    """
+
+    path: Path
+    unit: str
+    columns: tuple[str, ...]
+    rows: list[Row] = field(default_factory=list)
+    index: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.index = {column: place for place, column in enumerate(self.columns)}
+
+    def check_columns(self, required: Iterable[str], optional: Iterable[str] | None = None) -> None:
+        """Check that the required columns are there, once each.
+
+        Args:
+            required: columns that must be there.
+            optional: the only others that may be; None allows any.
+
+        Raises:
+            GlpiError: a column is missing, repeated or not allowed.
+        """
+        required = tuple(required)
+        known = (*required, *(optional or ()))
+        expected = f"(known columns: {', '.join(known)})" if optional is not None else ""
+        for column in required:
+            if column not in self.index:
+                found = ", ".join(filter(None, self.columns)) or "none"
+                raise GlpiError(
+                    f"{self.path}: column {column!r} is missing"
+                    f" {expected or f'(columns found: {found})'}"
+                )
+        for column in self.columns:
+            refused = optional is not None and column not in known
+            if refused or (column in known and self.columns.count(column) > 1):
+                raise GlpiError(
+                    f"{self.path}: unknown or repeated column {column!r} {expected}".rstrip()
+                )
+
+
+def read_csv(path: Path) -> Table:
+    """A table with a header line, separated by commas, or by tabs if the header holds any.
+
+    Raises:
+        GlpiError: not readable as such a table in UTF-8.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header = file.readline()
+            file.seek(0)
+            lines = csv.reader(file, strict=True, delimiter="\t" if "\t" in header else ",")
+            table = Table(path, "line", tuple(column.strip() for column in next(lines, [])))
+            for cells in lines:
+                if any(cell.strip() for cell in cells):
+                    table.rows.append(Row(table, lines.line_num, cells))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise GlpiError(f"{path}: cannot be read as a CSV table in UTF-8 ({error})") from error
+    return table
+
+
+def read_lines(path: Path, *layouts: Sequence[str], separator: str | None = None) -> Table:
+    """A table without a header.
+
+    Args:
+        path: the file.
+        layouts: column names; the first line decides by its number of values which ones apply.
+        separator: between values; None takes any white space.
+
+    Raises:
+        GlpiError: not text in UTF-8, or a first line of another number of values.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise GlpiError(f"{path}: cannot be read as text in UTF-8 ({error})") from error
+    rows = [
+        (number, [cell.strip() for cell in line.strip().split(separator)])
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+    count = len(rows[0][1]) if rows else len(layouts[0])
+    columns = next((layout for layout in layouts if len(layout) == count), None)
+    if columns is None:
+        expected = " or ".join(", ".join(layout) for layout in layouts)
+        raise GlpiError(f"{path}: {count} values in the first line, but each must hold {expected}")
+    table = Table(path, "line", tuple(columns))
+    table.rows += [Row(table, number, cells) for number, cells in rows]
+    return table
+
+
+def read_sheet(path: Path, required: Sequence[str], *, sheet: str | None = None) -> Table:
+    """A sheet of an Excel workbook whose header is the first row that holds all required columns.
+
+    Rows that are empty in all of these columns are padding and left out.
+
+    Args:
+        path: the workbook, .xlsx or .xls whatever its name says.
+        required: columns of the header.
+        sheet: name of the sheet; the first one unless given.
+
+    Raises:
+        GlpiError: not a workbook, no such sheet or header.
+    """
+    cells_of_rows = iter(_sheet_rows(path, sheet))
+    for _, cells in cells_of_rows:
+        header = tuple("" if cell is None else str(cell).strip() for cell in cells)
+        if set(required) <= set(header):
+            break
+    else:
+        where = f"sheet {sheet!r}" if sheet else "the first sheet"
+        raise GlpiError(f"{path}: no row of {where} holds the columns {', '.join(required)}")
+    table = Table(path, "row", header)
+    table.check_columns(required)
+    places = [table.index[column] for column in required]
+    for number, cells in cells_of_rows:
+        padded = [*cells, *[None] * (len(header) - len(cells))][: len(header)]
+        if any(padded[place] not in (None, "") for place in places):
+            table.rows.append(Row(table, number, padded))
+    return table
+
+
+def read_sheet_by_place(path: Path, columns: Sequence[str]) -> Table:
+    """The first columns of a workbook's first sheet, by place and not by name.
+
+    The first row is taken for a header unless its first cell is a whole number.
+
+    Raises:
+        GlpiError: not a workbook.
+    """
+    table = Table(path, "row", tuple(columns))
+    for number, cells in _sheet_rows(path, None):
+        padded = [*cells, *[None] * len(columns)][: len(columns)]
+        row = Row(table, number, padded)
+        is_header = number == 1 and not row.text(columns[0]).isdecimal()
+        if not is_header and any(cell not in (None, "") for cell in padded):
+            table.rows.append(row)
+    return table
+
+
+def read_mat(columns: Mapping[str, tuple[Path, str]]) -> Table:
+    """Vectors of numbers or cell arrays of strings from MATLAB files, one as each column.
+
+    Args:
+        columns: column → file and variable; messages about a row name the first file.
+
+    Raises:
+        GlpiError: not a MATLAB file of version 7 or before, a variable that is missing or no
+            vector, or vectors of different lengths.
+    """
+    vectors = {column: _mat_vector(*source) for column, source in columns.items()}
+    lengths = {column: len(vector) for column, vector in vectors.items()}
+    first_path, _ = next(iter(columns.values()))
+    if len(set(lengths.values())) > 1:
+        counts = ", ".join(
+            f"{length} in {columns[column][0].name}" for column, length in lengths.items()
+        )
+        raise GlpiError(f"{first_path}: files of different lengths ({counts})")
+    table = Table(first_path, "entry", tuple(columns))
+    cells_of_rows = zip(*vectors.values(), strict=True)
+    table.rows += [Row(table, number, cells) for number, cells in enumerate(cells_of_rows, start=1)]
+    return table
+
+
+def _mat_vector(path: Path, variable: str) -> list[Cell]:
+    try:
+        content = scipy.io.loadmat(path, variable_names=[variable])
+    except Exception as error:  # SciPy's reader raises nearly anything on damaged files
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise GlpiError(f"{path}: cannot be read as a MATLAB file ({cause})") from error
+    if variable not in content:
+        raise GlpiError(f"{path}: the variable {variable!r} is missing")
+    array = np.asarray(content[variable])
+    if array.size != max(array.shape, default=0) or array.dtype.kind not in "OUbiuf":
+        raise GlpiError(
+            f"{path}: {variable} is not a vector of numbers or strings"
+            f" (shape {array.shape}, type {array.dtype})"
+        )
+    return [_mat_cell(cell) for cell in array.ravel().tolist()]
+
+
+def _mat_cell(cell: Any) -> Cell:
+    """A string in a cell array comes as an array of one string, the empty one as an empty array."""
+    if isinstance(cell, np.ndarray):
+        return cell.item() if cell.size == 1 else "" if cell.size == 0 else str(cell)
+    return cell if isinstance(cell, str | int | float | bool) else str(cell)
+
+
+def _sheet_rows(path: Path, sheet: str | None) -> list[tuple[int, Sequence[Cell]]]:
+    """(row number from 1, cells) of every row of a sheet, empty cells as None."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise GlpiError(f"{path}: cannot be read ({error.strerror})") from error
+    # By content, since either kind is about under the other's name.
+    if content.startswith(b"PK\x03\x04"):
+        read = _xlsx_rows
+    elif content.startswith(b"\xd0\xcf\x11\xe0"):
+        read = _xls_rows
+    else:
+        raise GlpiError(f"{path}: not an Excel workbook (.xlsx or .xls)")
+    try:
+        rows = read(content, sheet)
+    except Exception as error:  # both readers raise nearly anything on damaged files
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise GlpiError(f"{path}: cannot be read as an Excel workbook ({cause})") from error
+    if rows is None:
+        raise GlpiError(f"{path}: the workbook has no sheet {sheet!r}")
+    return list(enumerate(rows, start=1))
+
+
+def _xlsx_rows(content: bytes, sheet: str | None) -> list[Sequence[Cell]] | None:
+    with warnings.catch_warnings():
+        # About drop-down lists and styles that openpyxl does not keep: nothing that is read here.
+        warnings.simplefilter("ignore", UserWarning)
+        workbook = openpyxl.load_workbook(BytesIO(content), read_only=True, data_only=True)
+        if sheet is not None and sheet not in workbook.sheetnames:
+            return None
+        worksheet = workbook.worksheets[0] if sheet is None else workbook[sheet]
+        # Some programs write a wrong extent, and cells beyond it would be dropped.
+        worksheet.reset_dimensions()
+        return [[_xlsx_cell(cell) for cell in row] for row in worksheet.iter_rows(values_only=True)]
+
+
+def _xlsx_cell(cell: Any) -> Cell:
+    return cell if cell is None or isinstance(cell, str | int | float) else str(cell)  # dates
+
+
+def _xls_rows(content: bytes, sheet: str | None) -> list[Sequence[Cell]] | None:
+    # xlrd prints its complaints to stdout unless told otherwise.
+    workbook = xlrd.open_workbook(file_contents=content, logfile=StringIO())
+    if sheet is not None and sheet not in workbook.sheet_names():
+        return None
+    worksheet = workbook.sheet_by_index(0) if sheet is None else workbook.sheet_by_name(sheet)
+    return [[_xls_cell(cell) for cell in row] for row in worksheet.get_rows()]
+
+
+def _xls_cell(cell: Any) -> Cell:
+    if cell.ctype in (xlrd.XL_CELL_EMPTY, xlrd.XL_CELL_BLANK):
+        return None
+    if cell.ctype in (xlrd.XL_CELL_TEXT, xlrd.XL_CELL_NUMBER):
+        return cell.value
+    return str(cell)  # as "error:42": a date, truth value or error is no number

@@ -1,0 +1,178 @@
+"""Which images a protocol trains on, selects by and reports."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from glpi_jax.config import load_config
+from glpi_jax.data.splits import official_seed, official_split
+from glpi_jax.errors import GlpiError
+from glpi_jax.evaluation.protocols import (
+    Plan,
+    make_plan,
+    make_split,
+    mean_srocc,
+    open_databases,
+)
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture
+def config(make_database: Any, tmp_path: Path) -> ConfigDict:
+    """The base config on a miniature of six references with four images each."""
+    tree = load_config(str(CONFIGS / "base.py"))
+    tree.data.database = "csv"
+    tree.data.root = str(make_database(tmp_path / "source"))
+    return tree
+
+
+@pytest.fixture
+def cross(config: ConfigDict, make_database: Any, tmp_path: Path) -> ConfigDict:
+    """A cross-dataset config: the second target has a DMOS whose lower values are better."""
+    tree = load_config(str(CONFIGS / "cross.py:tid2013-live,csiq"))
+    for section in (tree.data, *tree.targets.values()):
+        section.database = "csv"
+    tree.data.root = config.data.root
+    tree.targets.live.root = str(make_database(tmp_path / "live"))
+    folder = make_database(tmp_path / "csiq")
+    tree.targets.csiq.root = str(folder)
+    facts = {"name": "worse", "score_name": "DMOS", "higher_is_better": False}
+    (folder / "database.json").write_text(json.dumps(facts))
+    return tree
+
+
+def plan_of(config: ConfigDict) -> Plan:
+    source, targets = open_databases(config)
+    return make_plan(config, source, targets, make_split(config, source))
+
+
+def references(part: Any) -> set[str]:
+    return {part.database.references[row] for row in part.rows}
+
+
+def test_strict_selects_by_validation_and_reports_the_test_part(config: ConfigDict) -> None:
+    plan = plan_of(config)
+    assert [part.name for part in plan.selection] == ["validation"]
+    assert [part.name for part in plan.reported] == ["test", "validation"]
+    assert plan.criterion == "SROCC on the validation part"
+    parts = [references(part) for part in (plan.train, *plan.reported)]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 6
+
+
+def test_official_selects_by_the_test_part_and_says_so(config: ConfigDict) -> None:
+    strict = plan_of(config)
+    config.protocol = "official"
+    plan = plan_of(config)
+    assert plan.selection == plan.reported
+    assert [part.name for part in plan.reported] == ["test"]
+    assert plan.criterion == "SROCC on the test part (official protocol)"
+    assert plan.reported[0].rows == strict.reported[0].rows
+    assert references(plan.train) == references(strict.train) | references(strict.selection[0])
+
+
+@pytest.mark.parametrize("protocol", ["strict", "official"])
+def test_rounds_have_the_official_seeds(config: ConfigDict, protocol: str) -> None:
+    config.protocol = protocol
+    source, _ = open_databases(config)
+    for number in range(1, 11):
+        config.split.round = number
+        _, test = official_split(
+            source.reference_order, train_fraction=0.8, seed=official_seed(number)
+        )
+        assert references(plan_of(config).reported[0]) == set(test)
+
+
+def test_training_labels_are_scaled_and_test_labels_are_not(config: ConfigDict) -> None:
+    config.data.label_scale, config.data.label_shift = 2.0, -50.0
+    plan = plan_of(config)
+    published = plan.reported[0].database.scores
+    np.testing.assert_array_equal(plan.train.database.scores, 2 * published - 50)
+    assert published.max() < 10
+
+
+@pytest.mark.parametrize(("protocol", "sign"), [("strict", -1), ("official", 1)])
+def test_dmos_is_turned_in_the_strict_protocol_alone(
+    cross: ConfigDict, protocol: str, sign: int
+) -> None:
+    cross.protocol = protocol
+    source, targets = open_databases(cross)
+    turned = targets["csiq"]
+    assert turned.higher_is_better is (protocol == "strict")
+    np.testing.assert_array_equal(turned.scores, sign * targets["live"].scores)
+    assert ("negated" in turned.label_note) is (protocol == "strict")
+    assert source.higher_is_better is True
+
+
+def test_cross_dataset_runs_train_on_all_and_test_on_all(cross: ConfigDict) -> None:
+    cross.protocol = "official"
+    plan = plan_of(cross)
+    assert len(plan.train.rows) == 24
+    assert [part.name for part in plan.selection] == ["test csiq", "test live"]
+    assert [len(part.rows) for part in plan.reported] == [24, 24]
+    assert plan.criterion == "mean SROCC on the test databases (official protocol)"
+    assert plan.reported[1].section is cross.targets.live
+
+    cross.protocol = "strict"
+    plan = plan_of(cross)
+    assert [part.name for part in plan.selection] == ["validation"]
+    assert [part.name for part in plan.reported] == ["test csiq", "test live", "validation"]
+    assert len(plan.train.rows) + len(plan.selection[0].rows) == 24
+    assert not references(plan.train) & references(plan.selection[0])
+
+
+def test_mean_over_targets_is_signed_and_undefined_if_one_is() -> None:
+    assert mean_srocc([0.9, -0.7]) == pytest.approx(0.1)
+    assert mean_srocc([0.9, None]) is None
+    assert mean_srocc([]) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("protocol", "lenient", "config.protocol = 'lenient': choose one of strict, official"),
+        ("data.root", "", r"config\.data\.root is empty: .* --config\.data\.root=FOLDER"),
+        ("split.kind", "half", "config.split.kind = 'half': choose ratio, published or file"),
+        ("split.kind", "published", "no published split ''"),
+        ("split.kind", "file", "cannot be read|no such split file"),
+    ],
+)
+def test_bad_settings(config: ConfigDict, key: str, value: str, message: str) -> None:
+    section, _, name = key.rpartition(".")
+    setattr(config[section] if section else config, name, value)
+    with pytest.raises(GlpiError, match=message):
+        plan_of(config)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("synthetic.py:koniq10k", "choose live, csiq, tid2013, kadid10k, livemd"),
+        ("authentic.py:live", "choose clive, koniq10k, bid, spaq, flive"),
+        ("synthetic.py", "choose live"),
+        ("cross.py:live", "the form is SOURCE-TARGET"),
+        ("cross.py:live-csiq,csiq", "the form is SOURCE-TARGET"),
+        ("cross.py:live-moon", "'moon': the databases are live"),
+    ],
+)
+def test_unknown_forms_list_the_known(spec: str, message: str) -> None:
+    with pytest.raises(GlpiError, match=message):
+        load_config(str(CONFIGS / spec))
+
+
+def test_configs_have_the_official_numbers() -> None:
+    clive = load_config(str(CONFIGS / "authentic.py:clive"))
+    assert (clive.data.label_scale, clive.data.label_shift) == (2, -50)
+    assert (clive.train.epochs, clive.train.batch_size) == (300, 32)
+    livemd = load_config(str(CONFIGS / "synthetic.py:livemd"))
+    assert tuple(livemd.data.resize) == (512, 384)
+    cross = load_config(
+        str(CONFIGS / "cross.py:spaq-bid,flive"), ["--config.targets.bid.root=folder"]
+    )
+    assert cross.train.epochs == 200
+    assert cross.targets.bid.root == "folder"
+    assert [tuple(target.resize) for target in cross.targets.values()] == [(512, 384), (512, 512)]
