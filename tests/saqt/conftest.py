@@ -79,19 +79,34 @@ def psnr(first: np.ndarray, second: np.ndarray) -> float:
     return 99.0 if error == 0 else float(10 * np.log10(255**2 / error))
 
 
+CASE_KINDS: dict[str, Callable[[Case], bool]] = {
+    "golden_case": lambda case: case["kind"] in ("exact", "draw"),
+    "stat_case": lambda case: case["kind"] == "stat" and "runs" in case,
+    "codec_case": lambda case: case["kind"] == "stat" and "encoded_bytes" in case,
+    "thresholds_case": lambda case: "thresholds_255" in case,
+    "palette_case": lambda case: "palette_u8" in case,
+    "size_case": lambda case: case["kind"] == "exact" and "encoded_bytes" in case,
+}
+
+
+def cases_of(kind: str) -> list[Case]:
+    return [case for case in load_manifest()["cases"] if CASE_KINDS[kind](case)]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    kinds: dict[str, Callable[[Case], bool]] = {
-        "golden_case": lambda case: case["kind"] in ("exact", "draw"),
-        "stat_case": lambda case: case["kind"] == "stat" and "runs" in case,
-        "codec_case": lambda case: case["kind"] == "stat" and "encoded_bytes" in case,
-        "thresholds_case": lambda case: "thresholds_255" in case,
-        "palette_case": lambda case: "palette_u8" in case,
-        "size_case": lambda case: case["kind"] == "exact" and "encoded_bytes" in case,
-    }
-    for name, belongs in kinds.items():
-        if name in metafunc.fixturenames:
-            cases = [case for case in load_manifest()["cases"] if belongs(case)]
-            metafunc.parametrize(name, cases, ids=[case["id"] for case in cases])
+    for kind in CASE_KINDS:
+        if kind in metafunc.fixturenames:
+            cases = cases_of(kind)
+            metafunc.parametrize(kind, cases, ids=[case["id"] for case in cases])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out tests of a kind that the golden folder has no case of: pytest would skip them."""
+    absent = {kind for kind in CASE_KINDS if not cases_of(kind)}
+    empty = [item for item in items if absent & set(getattr(item, "fixturenames", ()))]
+    if empty:
+        config.hook.pytest_deselected(items=empty)
+        items[:] = [item for item in items if item not in empty]
 
 
 class Goldens:

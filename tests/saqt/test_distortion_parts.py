@@ -4,24 +4,26 @@ import colorsys
 
 import numpy as np
 import pytest
+from scipy.interpolate import CubicSpline
 
 from glpi_jax.saqt import DISTORTIONS
 from glpi_jax.saqt.distortions import blur, brightness, color, noise, sharpness, spatial
-from glpi_jax.saqt.distortions.color_dithering import dither, variance_palette
+from glpi_jax.saqt.distortions.color_dithering import dither, variance_palettes
 from glpi_jax.saqt.distortions.color_spaces import (
     lab_from_rgb,
     rgb_from_lab,
     rgb_from_ycbcr,
     ycbcr_from_rgb,
 )
-from glpi_jax.saqt.distortions.cubic_convolution import sample_cubic
+from glpi_jax.saqt.distortions.cubic_convolution import sample_displaced
 from glpi_jax.saqt.distortions.filters import (
-    correlate_dense,
+    PaddedSpectrum,
     correlate_sparse,
     gaussian_filter,
     gaussian_weights,
 )
 from glpi_jax.saqt.distortions.thresholds import minimise_nelder_mead
+from glpi_jax.saqt.distortions.unit_image import UnitImage
 
 
 def pixel(*values):
@@ -95,8 +97,8 @@ def test_motion_kernel_is_not_the_textbook_distance_to_a_segment():
 
 def test_motion_of_length_1_and_gauss_of_sigma_0_1_are_the_identity():
     image = colors(60).reshape(6, 10, 3)
-    np.testing.assert_array_equal(blur.motion_blur(image, 1, angle_deg=37), image)
-    np.testing.assert_array_equal(blur.gaussian_blur(image, 0.1), image)
+    np.testing.assert_array_equal(blur.motion_blur(UnitImage(image), 1, angle_deg=37), image)
+    np.testing.assert_array_equal(blur.gaussian_blur(UnitImage(image), 0.1), image)
 
 
 def test_gaussian_weights():
@@ -106,7 +108,12 @@ def test_gaussian_weights():
     np.testing.assert_allclose(weights[1:4] / weights[2], [np.exp(-0.5), 1, np.exp(-0.5)])
 
 
-@pytest.mark.parametrize("correlate", [correlate_sparse, correlate_dense])
+def correlate_by_spectrum(image, kernel):
+    spectrum = PaddedSpectrum(np.moveaxis(image, -1, 0), 4)
+    return np.moveaxis(spectrum.correlate(kernel), 0, -1)
+
+
+@pytest.mark.parametrize("correlate", [correlate_sparse, correlate_by_spectrum])
 def test_correlation_replicates_edges_and_does_not_flip(correlate):
     image = colors(12 * 9).reshape(12, 9, 3)
     kernel = np.random.default_rng(1).random((5, 3))
@@ -114,6 +121,28 @@ def test_correlation_replicates_edges_and_does_not_flip(correlate):
     windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 3), axis=(0, 1))
     expected = np.einsum("hwcij,ij->hwc", windows, kernel)
     np.testing.assert_allclose(correlate(image, kernel), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 2, 5])
+def test_separable_filters_are_the_product_of_rows_and_columns(sigma):
+    image = colors(130 * 70).reshape(130, 70, 3)
+    weights = gaussian_weights(sigma)
+    expected = correlate_sparse(image, np.outer(weights, weights))
+    np.testing.assert_allclose(gaussian_filter(image, sigma), expected, atol=2e-6)
+    spectrum = PaddedSpectrum(np.moveaxis(image, -1, 0), len(weights) // 2)
+    by_spectrum = np.moveaxis(spectrum.correlate_separable(weights), 0, -1)
+    np.testing.assert_allclose(by_spectrum, expected, atol=2e-6)
+
+
+def test_separable_filters_do_not_flip_the_spectrum():
+    image = colors(9 * 8).reshape(9, 8, 3)
+    weights = np.array([0.7, 0.2, 0.1])
+    spectrum = PaddedSpectrum(np.moveaxis(image, -1, 0), 3)
+    np.testing.assert_allclose(
+        spectrum.correlate_separable(weights),
+        spectrum.correlate(np.outer(weights, weights)),
+        atol=1e-6,
+    )
 
 
 def test_gaussian_filter_of_a_plane_is_that_of_a_channel():
@@ -153,7 +182,7 @@ def test_ycbcr_is_bt_601_studio_swing():
 @pytest.mark.parametrize("factor", [0.4, 0.1, 0, -0.4])
 def test_hsv_saturation_is_that_of_the_definition(factor):
     image = colors(50)
-    result = color.color_saturation_hsv(image, factor)
+    result = color.color_saturation_hsv(UnitImage(image), factor)
     for before, after in zip(image[0].tolist(), result[0].tolist(), strict=True):
         hue, saturation, value = colorsys.rgb_to_hsv(*before)
         # hsv_to_rgb is linear in the saturation, also below 0.
@@ -163,16 +192,16 @@ def test_hsv_saturation_is_that_of_the_definition(factor):
 
 
 def test_negative_hsv_saturation_exceeds_1_unclipped():
-    assert color.color_saturation_hsv(pixel(1, 0.5, 0), -0.4)[0, 0].tolist() == pytest.approx(
-        [1, 1.2, 1.4]
-    )
+    assert color.color_saturation_hsv(UnitImage(pixel(1, 0.5, 0)), -0.4)[
+        0, 0
+    ].tolist() == pytest.approx([1, 1.2, 1.4])
 
 
 def test_color_shift_changes_green_alone():
     image = colors(40 * 30).reshape(40, 30, 3)
-    result = color.color_shift(image, 6, rand2=[0.6, 0.8])
+    result = color.color_shift(UnitImage(image), 6, rand2=[0.6, 0.8])
     np.testing.assert_array_equal(result[..., [0, 2]], image[..., [0, 2]])
-    weight = color.edge_weight(image)
+    weight = color.edge_weight(UnitImage(image))
     assert weight.min() == 0
     assert weight.max() == 1
     row, column = np.unravel_index(weight[4:, 5:].argmax(), weight[4:, 5:].shape)
@@ -186,7 +215,7 @@ def test_dithering_by_hand():
         pixels = np.full((3, 2, 3), start, dtype=np.uint8)
         error = start - 255 * white
         down = np.copysign(np.floor(abs(error) * 7 / 16 + 0.5), error)
-        made = dither(pixels, palette)
+        (made,) = dither(pixels, [palette])
         assert made[0, 0, 0] == 255 * white
         second = start + down
         assert made[1, 0, 0] == 255 * (((int(second) >> 3) * 8 + 4) > 127)
@@ -197,19 +226,53 @@ def test_dithering_keeps_palette_and_mean():
         np.linspace(20, 230, 64).astype(np.uint8)[None, :, None], (48, 64, 3)
     ).copy()
     palette = np.array([[0, 0, 0], [85, 85, 85], [170, 170, 170], [255, 255, 255]], dtype=np.uint8)
-    made = dither(pixels, palette)
+    (made,) = dither(pixels, [palette])
     assert set(np.unique(made)) <= {0, 85, 170, 255}
     assert abs(made.mean() - pixels.mean()) < 2
+
+
+@pytest.mark.parametrize("size", [(37, 20), (20, 37), (1, 30), (30, 1), (2, 2), (1, 1)])
+def test_dithering_one_pixel_after_the_other(size):
+    """The diagonal order against the plain loop of Floyd and Steinberg, two palettes at once."""
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    palettes = [rng.integers(0, 256, (count, 3), dtype=np.uint8) for count in (8, 3)]
+    for made, palette in zip(dither(pixels, palettes), palettes, strict=True):
+        np.testing.assert_array_equal(made, dithered_by_loop(pixels, palette))
+
+
+def dithered_by_loop(pixels, palette):
+    height, width = pixels.shape[:2]
+    values = pixels.astype(int)
+    for column in range(width):
+        for row in range(height):
+            value = values[row, column].clip(0, 255)
+            centre = (value >> 3) * 8 + 4
+            chosen = palette[((palette.astype(int) - centre) ** 2).sum(axis=1).argmin()]
+            values[row, column] = chosen
+            error = value - chosen.astype(int)
+            for down, right, share in ((1, 0, 7), (0, 1, 5), (-1, 1, 3), (1, 1, 1)):
+                if 0 <= row + down < height and column + right < width:
+                    part = np.sign(error) * ((2 * np.abs(error) * share + 16) // 32)
+                    values[row + down, column + right] += part
+    return values
+
+
+def test_palettes_made_together_are_those_made_alone():
+    pixels = (colors(32 * 32).reshape(32, 32, 3) * 255).astype(np.uint8)
+    together = variance_palettes(pixels, [64, 8, 300])
+    for count, palette in zip((64, 8, 300), together, strict=True):
+        np.testing.assert_array_equal(palette, variance_palettes(pixels, [count])[0])
 
 
 def test_palette_of_few_colors_is_exact_and_bounded():
     four = np.array([[0, 0, 0], [250, 0, 0], [0, 250, 0], [0, 0, 250]], dtype=np.uint8)
     pixels = four[np.arange(64).reshape(8, 8) % 4]
-    assert {tuple(c) for c in variance_palette(pixels, 8).tolist()} == {
+    assert {tuple(c) for c in variance_palettes(pixels, [8])[0].tolist()} == {
         tuple(c) for c in four.tolist()
     }
     noisy = (colors(32 * 32).reshape(32, 32, 3) * 255).astype(np.uint8)
-    assert len(variance_palette(noisy, 16)) == 16
+    assert len(variance_palettes(noisy, [16])[0]) == 16
 
 
 # Brightness and contrast
@@ -228,12 +291,22 @@ def test_tone_curves(goldens):
     assert tested == 10
     for amount in DISTORTIONS[25].levels:
         key = f"[{0.25 - amount / 4:.6g} {0.75 + amount / 4:.6g}]"
-        np.testing.assert_allclose(sharpness.contrast_change(ramp, amount), curves[key], atol=1e-6)
+        np.testing.assert_allclose(sharpness.contrast_curve(ramp, amount), curves[key], atol=1e-6)
 
 
 def test_contrast_of_amount_0_is_not_the_identity():
     ramp = np.linspace(0, 1, 11, dtype=np.float32)
-    assert np.abs(sharpness.contrast_change(ramp, 0) - ramp).max() > 0.05
+    assert np.abs(sharpness.contrast_curve(ramp, 0) - ramp).max() > 0.05
+
+
+@pytest.mark.parametrize("amount", [0.3, 0, -0.6])
+def test_contrast_curve_is_the_not_a_knot_spline(amount):
+    values = np.linspace(0, 1, 500, dtype=np.float32)
+    heights = [0, 0.25 - amount / 4, 0.5, 0.75 + amount / 4, 1]
+    spline = CubicSpline([0, 0.3, 0.5, 0.7, 1], heights, bc_type="not-a-knot")
+    np.testing.assert_allclose(
+        sharpness.contrast_curve(values, amount), spline(values).clip(0, 1), atol=1e-7
+    )
 
 
 # Noise
@@ -243,7 +316,7 @@ def test_impulses_are_drawn_for_each_channel():
     image = np.full((1, 4, 3), 0.5, dtype=np.float32)
     field = np.full((1, 4, 3), 0.9)
     field[0, 0, 0], field[0, 1, 1], field[0, 2, 2] = 0.004, 0.006, 0.0101
-    result = noise.impulse_noise(image, 0.01, unif=field)
+    result = noise.impulse_noise(UnitImage(image), 0.01, unif=field)
     assert result[0, 0].tolist() == [0, 0.5, 0.5]
     assert result[0, 1].tolist() == [0.5, 1, 0.5]
     assert result[0, 2].tolist() == [0.5, 0.5, 0.5]
@@ -251,16 +324,9 @@ def test_impulses_are_drawn_for_each_channel():
 
 def test_speckle_is_uniform_with_the_given_variance():
     image = np.full((200, 200, 3), 0.5, dtype=np.float32)
-    factor = noise.multiplicative_noise(image, 0.05, np.random.default_rng(0)) / 0.5 - 1
+    factor = noise.multiplicative_noise(UnitImage(image), 0.05, np.random.default_rng(0)) / 0.5 - 1
     assert factor.var() == pytest.approx(0.05, rel=0.02)
     assert np.abs(factor).max() <= np.sqrt(12 * 0.05) / 2 + 1e-6
-
-
-def test_noise_stage_of_denoise(goldens):
-    image = np.full((64, 64, 3), 0.5, dtype=np.float32)
-    result = noise.denoise_noise_stage(image, 0.01, np.random.default_rng(0))
-    assert result.std() == pytest.approx(0.1, rel=0.05)
-    np.testing.assert_array_equal(result, noise.white_noise(image, 0.01, np.random.default_rng(0)))
 
 
 # Spatial
@@ -279,25 +345,39 @@ def test_cubic_convolution_is_exact_on_parabolas_up_to_the_border():
     def surface(y, x):
         return 0.02 * y * y - 0.1 * y + 0.03 * x * x + 0.01 * x * y
 
-    image = np.repeat(surface(row, column)[..., None], 3, axis=2).astype(np.float32)
+    planes = surface(row, column).astype(np.float32)[None]
     rng = np.random.default_rng(0)
-    rows, columns = rng.uniform(0, 5, (4, 9)), rng.uniform(0, 6, (4, 9))
+    rows, columns = rng.uniform(0, 5, row.shape), rng.uniform(0, 6, row.shape)
     rows[0, 0], columns[0, 0] = 5, 6
-    result = sample_cubic(image, rows, columns)
-    np.testing.assert_allclose(result[..., 0], surface(rows, columns), atol=1e-5)
+    result = sample_displaced(planes, row - rows, column - columns, 0, 0)
+    np.testing.assert_allclose(result[0], surface(rows, columns), atol=1e-5)
+
+
+def test_cubic_convolution_of_small_shifts_is_that_of_any_shift():
+    """Shifts of at most a pixel take a way of their own: the general one must agree."""
+    rng = np.random.default_rng(0)
+    planes = rng.random((3, 40, 31), dtype=np.float32)
+    shifts = rng.uniform(-1, 1, (2, 40, 31))
+    shifts[:, 0, :3], shifts[:, 5, 5] = [[-1, 0, 1], [1, 0, -1]], 0
+    near = sample_displaced(planes, *shifts, 1, 1)
+    anywhere = sample_displaced(planes, *shifts, 2, 2)
+    np.testing.assert_allclose(near[:, 1:-1, 1:-1], anywhere[:, 1:-1, 1:-1], atol=2e-6)
+    np.testing.assert_allclose(near[:, 5, 5], planes[:, 5, 5], atol=1e-7)
 
 
 def test_cubic_convolution_is_nan_outside():
-    image = np.ones((5, 5, 3), dtype=np.float32)
-    rows = np.array([[0.0, -0.01, 4.0, 4.01, 2.0, 2.0]])
-    columns = np.array([[0.0, 2.0, 4.0, 2.0, -0.01, 4.01]])
-    outside = np.isnan(sample_cubic(image, rows, columns)[0, :, 0])
-    assert outside.tolist() == [False, True, False, True, True, True]
+    planes = np.ones((3, 5, 6), dtype=np.float32)
+    row_shift, column_shift = np.zeros((5, 6)), np.zeros((5, 6))
+    row_shift[0, :3] = [0, 0.01, -0.01]
+    column_shift[3, [0, 5]] = [0.01, -0.01]
+    row_shift[4, 4] = -0.01
+    outside = np.isnan(sample_displaced(planes, row_shift, column_shift, 0, 0)[0])
+    assert np.argwhere(outside).tolist() == [[0, 1], [3, 0], [3, 5], [4, 4]]
 
 
 def test_jitter_pads_rows_by_the_column_shift():
     """A row shift alone leaves the rows nearly unpadded, so pixels at the edge are lost."""
-    image = np.full((8, 8, 3), 0.5, dtype=np.float32)
+    image = UnitImage(np.full((8, 8, 3), 0.5, dtype=np.float32))
     shifts = np.zeros((5, 8, 8, 2))
     shifts[0, 0, :, 0] = 3  # rows, upward, past the padding of ceil(0) rows
     result = spatial.jitter(image, 1, normal=shifts)
@@ -319,7 +399,7 @@ def test_patches_are_copied_from_the_modified_image(goldens):
         at_once[to_row : to_row + 16, to_column : to_column + 16] = image[
             row : row + 16, column : column + 16
         ]
-    result = spatial.non_eccentricity_patch(image, 100, rand_sequence=uniforms.ravel())
+    result = spatial.non_eccentricity_patch(UnitImage(image), 100, rand_sequence=uniforms.ravel())
     assert (result != at_once).any()
 
 
@@ -327,7 +407,7 @@ def test_a_block_at_corner_0_loses_a_row_and_a_column():
     uniforms = np.array([[0.2, 0.4, 0.6, 0.0, 0.0]])
     rectangles = spatial.block_rectangles(uniforms, 64, 80)
     assert rectangles.tolist() == [[0, 0, 32, 32, 0.2, 0.4, 0.6]]
-    result = spatial.color_block(np.zeros((64, 80, 3), np.float32), 1, rects=rectangles)
+    result = spatial.color_block(UnitImage(np.zeros((64, 80, 3), np.float32)), 1, rects=rectangles)
     colored = result.any(axis=-1)
     assert colored.sum() == 31 * 31
     assert colored[:31, :31].all()
@@ -342,7 +422,7 @@ def test_block_corners_follow_the_order_of_the_draws():
 def test_quantization_maps_to_the_upper_threshold():
     values = np.array([0.0, 50, 50.5, 100, 101, 200, 201, 255], dtype=np.float32) / 255
     image = np.repeat(values[None, :, None], 3, axis=2)
-    result = spatial.quantization(image, 3, thresholds_255=[50, 100, 200])
+    result = spatial.quantization(UnitImage(image), 3, thresholds_255=[50, 100, 200])
     assert (result[0, :, 0] * 255).round().tolist() == [0, 0, 100, 100, 200, 200, 255, 255]
 
 

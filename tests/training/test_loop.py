@@ -235,7 +235,8 @@ def test_a_batch_must_split_over_the_devices(fit_with, tmp_path):
 
 def test_resize_needs_two_sides(plan_run):
     def resize(value):
-        return resize_of(load_config(plan_run.config[1], [f"--config.data.resize={value}"]).data, "config.data")
+        config = load_config(plan_run.config[1], [f"--config.data.resize={value}"])
+        return resize_of(config.data, "config.data")
 
     assert resize("()") is None
     assert resize("(384,512)") == (384, 512, "bilinear")

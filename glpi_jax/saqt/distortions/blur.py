@@ -7,15 +7,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from glpi_jax.saqt.distortions.color_spaces import FloatImage
 from glpi_jax.saqt.distortions.draws import drawn
-from glpi_jax.saqt.distortions.filters import correlate_dense, correlate_sparse, gaussian_filter
+from glpi_jax.saqt.distortions.filters import PaddedSpectrum, correlate_sparse, gaussian_filter
+from glpi_jax.saqt.distortions.unit_image import UnitImage
+
+_LENS_MARGIN = 8  # the largest radius of the five levels
 
 
-def gaussian_blur(image: FloatImage, sigma: float) -> FloatImage:
-    """Type 1: Gaussian blur of `sigma` pixels (imblurgauss.m); sigma 0.1 is the identity.
-
-    Image (H, W, 3), float32 in 0..1, and the same out.
-    """
-    return gaussian_filter(image, sigma)
+def gaussian_blur(image: UnitImage, sigma: float) -> FloatImage:
+    """Type 1: Gaussian blur of `sigma` pixels (imblurgauss.m); sigma 0.1 is the identity."""
+    return gaussian_filter(image.rgb, sigma)
 
 
 def disc_kernel(radius: int) -> NDArray[np.float64]:
@@ -57,12 +57,14 @@ def disc_kernel(radius: int) -> NDArray[np.float64]:
     return kernel / kernel.sum()
 
 
-def lens_blur(image: FloatImage, radius: int) -> FloatImage:
-    """Type 2: correlation with a disc of `radius` pixels (imblurlens.m).
+def _lens_spectrum(image: UnitImage) -> PaddedSpectrum:
+    return PaddedSpectrum(np.moveaxis(image.rgb, -1, 0), _LENS_MARGIN)
 
-    Image (H, W, 3), float32 in 0..1, and the same out.
-    """
-    return correlate_dense(image, disc_kernel(radius))
+
+def lens_blur(image: UnitImage, radius: int) -> FloatImage:
+    """Type 2: correlation with a disc of `radius` pixels, at most 8 (imblurlens.m)."""
+    blurred = image.once(_lens_spectrum).correlate(disc_kernel(radius))
+    return np.ascontiguousarray(np.moveaxis(blurred, 0, -1))
 
 
 def motion_kernel(length: int, angle_deg: float) -> NDArray[np.float64]:
@@ -87,15 +89,15 @@ def motion_kernel(length: int, angle_deg: float) -> NDArray[np.float64]:
 
 
 def motion_blur(
-    image: FloatImage,
+    image: UnitImage,
     length: int,
     rng: np.random.Generator | None = None,
     angle_deg: ArrayLike | None = None,
 ) -> FloatImage:
     """Type 3: motion of `length` pixels (imblurmotion.m); length 1 is the identity.
 
-    Image (H, W, 3), float32 in 0..1, and the same out. The angle is a whole number of degrees,
-    uniform on 0..180 inclusive, drawn from `rng` unless given.
+    The angle is a whole number of degrees, uniform on 0..180 inclusive, drawn from `rng` unless
+    given.
     """
     angle = drawn("motion_blur", "angle_deg", angle_deg, rng, lambda g: g.integers(0, 181), ())
-    return correlate_sparse(image, motion_kernel(length, float(angle)))
+    return correlate_sparse(image.rgb, motion_kernel(length, float(angle)))

@@ -1,28 +1,37 @@
 """KADID group colour: diffusion (4), shift (5), quantization (6), HSV (7), Lab saturation (8)."""
 
-import numpy as np
-from numpy.typing import ArrayLike
+from collections.abc import Sequence
 
-from glpi_jax.saqt.distortions.color_dithering import dither, variance_palette
-from glpi_jax.saqt.distortions.color_spaces import (
-    FloatImage,
-    lab_from_rgb,
-    rgb_from_lab,
-)
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from glpi_jax.saqt.distortions.bands import by_bands
+from glpi_jax.saqt.distortions.color_dithering import dither, variance_palettes
+from glpi_jax.saqt.distortions.color_spaces import FloatImage, rgb_from_lab
 from glpi_jax.saqt.distortions.draws import drawn
-from glpi_jax.saqt.distortions.filters import gaussian_filter
+from glpi_jax.saqt.distortions.filters import PaddedSpectrum, gaussian_filter, gaussian_weights
+from glpi_jax.saqt.distortions.unit_image import UnitImage
 
 # MATLAB's rgb2gray, with the digits that its documentation of the conversion gives.
 _GRAY_WEIGHTS = np.array([0.298936, 0.587043, 0.114021], dtype=np.float32)
 
 
-def color_diffusion(image: FloatImage, amount: float) -> FloatImage:
+_DIFFUSION_MARGIN = 40  # reach of the widest of the five levels' Gaussians
+
+
+def _chroma_spectrum(image: UnitImage) -> PaddedSpectrum:
+    return PaddedSpectrum(np.moveaxis(image.lab[..., 1:], -1, 0), _DIFFUSION_MARGIN)
+
+
+def color_diffusion(image: UnitImage, amount: float) -> FloatImage:
     """Type 4: Lab a and b blurred with sigma 1.5*`amount`+2, then multiplied by `amount`.
 
-    (imcolordiffuse.m.) Image (H, W, 3), float32 in 0..1, and the same out.
+    (imcolordiffuse.m.) `amount` is at most 12.
     """
-    lab = lab_from_rgb(image)
-    lab[..., 1:] = np.float32(amount) * gaussian_filter(lab[..., 1:], 1.5 * amount + 2)
+    weights = gaussian_weights(1.5 * amount + 2)
+    chroma = image.once(_chroma_spectrum).correlate_separable(weights)
+    lab = image.lab.copy()
+    lab[..., 1:] = np.float32(amount) * np.moveaxis(chroma, 0, -1)
     return np.clip(rgb_from_lab(lab), 0, 1)
 
 
@@ -40,62 +49,65 @@ def _percentile_99(values: FloatImage) -> np.float32:
     return np.partition(values, rank, axis=None)[rank]
 
 
-def edge_weight(image: FloatImage) -> FloatImage:
+def edge_weight(image: UnitImage) -> FloatImage:
     """Where colour shift acts: the smoothed gradient magnitude as weights (H, W) in 0..1."""
-    down, across = np.gradient(image @ _GRAY_WEIGHTS)
+    down, across = np.gradient(image.rgb @ _GRAY_WEIGHTS)
     edges = _stretch(gaussian_filter(np.hypot(down, across), 4))
     edges = _stretch(np.clip(edges, np.float32(0.1), np.float32(1)))
     return _stretch(np.clip(edges, 1 - _percentile_99(1 - edges), _percentile_99(edges)))
 
 
 def color_shift(
-    image: FloatImage,
+    image: UnitImage,
     amount: float,
     rng: np.random.Generator | None = None,
     rand2: ArrayLike | None = None,
 ) -> FloatImage:
     """Type 5: the green plane, moved down and right by `amount` pixels, blended in at edges.
 
-    (imcolorshift.m.) Image (H, W, 3) of at least 2 pixels a side, float32 in 0..1, the same out.
-    `rand2` (2,), uniform on 0..1, replaces the draw of the direction (rows, columns).
+    (imcolorshift.m.) The image has at least 2 pixels a side. `rand2` (2,), uniform on 0..1,
+    replaces the draw of the direction (rows, columns).
     """
     direction = drawn("color_shift", "rand2", rand2, rng, lambda g: g.random(2), (2,))
     shift = np.floor(amount * direction / np.linalg.norm(direction) + 0.5).astype(np.int64)
-    green = image[..., 1]
+    result = image.rgb.copy()
+    green = np.ascontiguousarray(image.rgb[..., 1])
     rows = np.maximum(np.arange(green.shape[0]) - shift[0], 0)
     columns = np.maximum(np.arange(green.shape[1]) - shift[1], 0)
-    weight = edge_weight(image)
-    result = image.copy()
-    result[..., 1] = green[rows[:, None], columns] * weight + green * (1 - weight)
+    moved = green.take(rows, axis=0).take(columns, axis=1)
+    weight = image.once(edge_weight)
+    result[..., 1] = moved * weight + green * (1 - weight)
     return result
 
 
-def color_quantization(image: FloatImage, colors: int) -> FloatImage:
+def color_quantization_levels(image: UnitImage, colors: Sequence[int]) -> list[NDArray[np.uint8]]:
+    """`color_quantization` for several numbers of colours at once, much faster than one by one."""
+    return dither(image.pixels, variance_palettes(image.pixels, colors))
+
+
+def color_quantization(image: UnitImage, colors: int) -> NDArray[np.uint8]:
     """Type 6: at most `colors` colours, Wu's palette, dithered by columns (imcolorquantize.m).
 
-    Image (H, W, 3), float32 in 0..1, and the same out.
+    Returns 8-bit pixels (H, W, 3).
     """
-    pixels = np.clip(np.floor(image * 255.0 + 0.5), 0, 255).astype(np.uint8)
-    palette = variance_palette(pixels, colors)
-    return dither(pixels, palette).astype(np.float32) / np.float32(255)
+    return color_quantization_levels(image, [colors])[0]
 
 
-def color_saturation_hsv(image: FloatImage, factor: float) -> FloatImage:
+def color_saturation_hsv(image: UnitImage, factor: float) -> FloatImage:
     """Type 7: HSV saturation times `factor`, which may be negative; unclipped (imcolorsaturate.m).
 
     With hue and value kept, a channel's distance below the value is proportional to the
-    saturation, so no conversion is needed. Image (H, W, 3), float32 in 0..1; out float32, may
-    exceed 1.
+    saturation, so no conversion is needed. The result may exceed 1.
     """
-    value = np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2])[..., None]
-    return value - np.float32(factor) * (value - image)
+
+    def saturated(rgb: FloatImage) -> FloatImage:
+        value = np.maximum(np.maximum(rgb[..., 0], rgb[..., 1]), rgb[..., 2])[..., None]
+        return value - np.float32(factor) * (value - rgb)
+
+    return by_bands(saturated, image.rgb)
 
 
-def color_saturation_lab(image: FloatImage, factor: float) -> FloatImage:
-    """Type 8: Lab a and b times `factor`, clipped in RGB (imsaturate.m).
-
-    Image (H, W, 3), float32 in 0..1, and the same out.
-    """
-    lab = lab_from_rgb(image)
-    lab[..., 1:] *= np.float32(factor)
+def color_saturation_lab(image: UnitImage, factor: float) -> FloatImage:
+    """Type 8: Lab a and b times `factor`, clipped in RGB (imsaturate.m)."""
+    lab = image.lab * np.array([1, factor, factor], dtype=np.float32)
     return np.clip(rgb_from_lab(lab), 0, 1)

@@ -1,5 +1,6 @@
 """Palette and dithering of colour quantization, as MATLAB's rgb2ind does them (type 6)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,20 +26,12 @@ class _Moments:
     """Cumulative count, channel sums and sum of squares over the cube (Wu 1991)."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        flat = pixels.reshape(-1, 3).astype(np.int64)
-        cell = ((flat >> 3) + 1) @ np.array([33 * 33, 33, 1])
-        values = [np.ones(len(flat)), *flat.T.astype(np.float64), (flat**2).sum(axis=1)]
-        self.table = (
-            np.stack(
-                [
-                    np.bincount(cell, weights=value, minlength=33**3).reshape(33, 33, 33)
-                    for value in values
-                ]
-            )
-            .cumsum(1)
-            .cumsum(2)
-            .cumsum(3)
-        )
+        red, green, blue = pixels.reshape(-1, 3).T.astype(np.int32)
+        cell = ((red >> 3) + 1) * 33**2 + ((green >> 3) + 1) * 33 + ((blue >> 3) + 1)
+        values = (None, red, green, blue, red**2 + green**2 + blue**2)
+        sums = [np.bincount(cell, weights=value, minlength=33**3) for value in values]
+        table = np.stack(sums).astype(np.float64).reshape(5, 33, 33, 33)
+        self.table = table.cumsum(1).cumsum(2).cumsum(3)
 
     def box(self, low: list[int], high: list[int]) -> NDArray[np.float64]:
         """Moments (5,) of a box: count, red, green, blue, squares."""
@@ -86,18 +79,27 @@ class _Moments:
         return None if best[axis][1] < 0 else (axis, best[axis][1])
 
 
-def variance_palette(pixels: NDArray[np.uint8], colors: int) -> NDArray[np.uint8]:
-    """At most `colors` colours (N, 3) for an 8-bit image (H, W, 3).
+def variance_palettes(pixels: NDArray[np.uint8], counts: Sequence[int]) -> list[NDArray[np.uint8]]:
+    """Palettes (N, 3) of at most each of `counts` colours for an 8-bit image (H, W, 3).
 
     X. Wu, "Efficient statistical computations for optimal color quantization" (Graphics Gems II,
     1991): the box with the largest variance is cut where the rest is least; mean colours, floored.
+    A smaller palette is what a larger one was on its way.
     """
     moments = _Moments(pixels)
-    boxes = [_Box([0, 0, 0], [_CELLS] * 3)]
-    boxes[0].variance = np.inf
-    while len(boxes) < colors:
-        index = int(np.argmax([box.variance for box in boxes]))
-        box = boxes[index]
+    boxes = [_Box([0, 0, 0], [_CELLS] * 3, np.inf)]
+    palettes: dict[int, NDArray[np.uint8]] = {}
+    for count in sorted(set(counts)):
+        _split_boxes(boxes, moments, count)
+        sums = np.array([moments.box(box.low, box.high) for box in boxes])
+        palettes[count] = np.floor(sums[:, 1:4] / sums[:, :1]).astype(np.uint8)
+    return [palettes[count] for count in counts]
+
+
+def _split_boxes(boxes: list[_Box], moments: _Moments, count: int) -> None:
+    """Cut boxes, in place, until there are `count` of them or none can be cut."""
+    while len(boxes) < count:
+        box = max(boxes, key=lambda box: box.variance)
         if box.variance <= 0:
             break
         cut = moments.best_cut(box)
@@ -111,8 +113,6 @@ def variance_palette(pixels: NDArray[np.uint8], colors: int) -> NDArray[np.uint8
         box.variance = moments.variance(box)
         upper.variance = moments.variance(upper)
         boxes.append(upper)
-    sums = np.array([moments.box(box.low, box.high) for box in boxes])
-    return np.floor(sums[:, 1:4] / sums[:, :1]).astype(np.uint8)
 
 
 def _nearest_colors(palette: NDArray[np.uint8]) -> NDArray[np.int16]:
@@ -125,41 +125,70 @@ def _nearest_colors(palette: NDArray[np.uint8]) -> NDArray[np.int16]:
     return palette.astype(np.int16)[distance.argmin(axis=-1).ravel()]
 
 
-def _share(sixteenths: int) -> NDArray[np.int16]:
-    """A share of each error -255..255, rounded half away from zero."""
-    errors = np.arange(-255, 256)
-    return (np.sign(errors) * ((2 * np.abs(errors) * sixteenths + 16) // 32)).astype(np.int16)
+def _error_shares() -> NDArray[np.int64]:
+    """What an error passes on; entry e (from the end if negative) packs four int16 into one word.
+
+    They are 7/16, 5/16, 3/16 and 1/16 of e, each rounded half away from zero.
+    """
+    errors = np.arange(-255, 256)[:, None]
+    rounded = (2 * np.abs(errors) * np.array([7, 5, 3, 1]) + 16) // 32
+    shares = (np.sign(errors) * rounded).astype(np.int16)
+    return np.roll(shares, -255, axis=0).view(np.int64)[:, 0]
 
 
-_DOWN, _RIGHT, _UP_RIGHT, _DOWN_RIGHT = _share(7), _share(5), _share(3), _share(1)
+_SHARES = _error_shares()
+_DOWN, _RIGHT, _UP_RIGHT, _DOWN_RIGHT = range(4)
 
 
-def dither(pixels: NDArray[np.uint8], palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Floyd-Steinberg dithering of (H, W, 3) to the palette, down each column, left to right.
+def dither(
+    pixels: NDArray[np.uint8], palettes: Sequence[NDArray[np.uint8]]
+) -> list[NDArray[np.uint8]]:
+    """Floyd-Steinberg dithering of (H, W, 3) to each palette, down each column, left to right.
 
     A pixel passes 7/16 of its error down, 5/16 right, 3/16 up right and 1/16 down right; nothing
     leaves the image. So pixel (r, c) waits for (r-1, c) and (r+1, c-1) only, and all pixels with
-    the same r + 2c can be visited together: the image is sheared so that they form one row.
+    the same r + 2c are visited together, for all palettes.
     """
     height, width = pixels.shape[:2]
-    colors = _nearest_colors(palette)
-    columns = np.arange(width)
-    steps = np.arange(height)[:, None] + 2 * columns
-    # What a column's ends pass outside lands in cells that no pixel owns; the spare rows and the
-    # spare column do the same for the image's last pixels.
-    sheared = np.zeros((height + 2 * width + 1, width + 1, 3), dtype=np.int16)
-    sheared[steps, columns] = pixels
+    count = len(palettes)
+    planes = pixels.reshape(-1, 3).T.astype(np.int16)[:, None]  # (3, 1, H*W)
+    colors = np.concatenate([_nearest_colors(palette) for palette in palettes]).T.copy()
+    made = np.empty((3, count, height * width), dtype=np.uint8)
+
+    # A channel's part of the index into `colors`, for channel, palette and value.
+    shift = np.array([10, 5, 0])[:, None, None]
+    parts = np.broadcast_to(np.arange(256) >> 3 << shift, (3, count, 256)).copy()
+    parts[0] += _CELLS**3 * np.arange(count)[:, None]
+    first_part = np.arange(0, 3 * count * 256, 256, dtype=np.int16).reshape(3, count, 1)
+
+    # Packed shares that the pixels of this and the last three steps pass on, by column and with a
+    # spare column on the left; zero where no pixel was visited.
+    packed = [np.zeros((3, count, width + 1), dtype=np.int64) for _ in range(4)]
+    shares = [words.view(np.int16).reshape(3, count, width + 1, 4) for words in packed]
+    stride = 2 * width - 1
     for step in range(height + 2 * width - 2):
-        first = max(0, (step - height + 2) // 2)
-        last = min(width, step // 2 + 1)
-        here, next_column = slice(first, last), slice(first + 1, last + 1)
-        value = sheared[step, here].clip(0, 255)
-        red, green, blue = (value >> 3).T
-        chosen = colors.take((red << 10) + (green << 5) + blue, axis=0)
-        sheared[step, here] = chosen
-        error = value - chosen + 255
-        sheared[step + 1, here] += _DOWN.take(error)
-        sheared[step + 2, next_column] += _RIGHT.take(error)
-        sheared[step + 1, next_column] += _UP_RIGHT.take(error)
-        sheared[step + 3, next_column] += _DOWN_RIGHT.take(error)
-    return sheared[steps, columns].astype(np.uint8)
+        first, last = max(0, (step - height + 2) // 2), min(width, step // 2 + 1)
+        if first == last:  # every second step of a single row
+            continue
+        # Pixels (step - 2c, c), from column `first` on.
+        start = step * width - first * stride
+        stop = start - (last - first) * stride
+        visited = slice(start, stop if stop >= 0 else None, -stride)
+
+        one, two, three = shares[step % 4 - 1], shares[step % 4 - 2], shares[step % 4 - 3]
+        here, left = slice(first + 1, last + 1), slice(first, last)
+        value = one[:, :, here, _DOWN] + one[:, :, left, _UP_RIGHT]
+        value += two[:, :, left, _RIGHT]
+        value += three[:, :, left, _DOWN_RIGHT]
+        value += planes[:, :, visited].copy()  # in one piece: adding is slow on strided pixels
+        np.maximum(value, 0, out=value)
+        np.minimum(value, 255, out=value)
+
+        cell = np.add.reduce(parts.take(value + first_part), axis=0)
+        chosen = colors.take(cell, axis=1)
+        made[:, :, visited] = chosen
+        value -= chosen
+        passing = packed[step % 4]
+        passing[:, :, first] = 0
+        passing[:, :, here] = _SHARES.take(value)
+    return [np.ascontiguousarray(made[:, k].T).reshape(pixels.shape) for k in range(count)]

@@ -6,17 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from glpi_jax.saqt.distortions.color_spaces import FloatImage
+from glpi_jax.saqt.distortions.unit_image import UnitImage
 
 
-def _to_uint8(image: FloatImage) -> NDArray[np.uint8]:
-    """Round 0..1 to 0..255; truncating here would already cost about 50 dB."""
-    return np.clip(np.floor(image * 255.0 + 0.5), 0, 255).astype(np.uint8)
-
-
-def _decode(encoded: bytes) -> FloatImage:
+def _decode(encoded: bytes) -> NDArray[np.uint8]:
     with Image.open(io.BytesIO(encoded)) as decoded:
-        return np.asarray(decoded.convert("RGB"), dtype=np.float32) / np.float32(255)
+        return np.asarray(decoded.convert("RGB"))
 
 
 def encode_jpeg2000(pixels: NDArray[np.uint8], ratio: float) -> bytes:
@@ -37,12 +32,12 @@ def encode_jpeg2000(pixels: NDArray[np.uint8], ratio: float) -> bytes:
     return buffer.getvalue()
 
 
-def jpeg2000(image: FloatImage, ratio: float) -> FloatImage:
+def jpeg2000(image: UnitImage, ratio: float) -> NDArray[np.uint8]:
     """Type 9: JPEG 2000 at compression `ratio` (imcompressjp2k.m, which uses another codec).
 
-    Image (H, W, 3), float32 in 0..1 (32 pixels or more a side), and the same out.
+    The image has 32 pixels or more a side; returns its 8-bit pixels (H, W, 3).
     """
-    return _decode(encode_jpeg2000(_to_uint8(image), ratio))
+    return _decode(encode_jpeg2000(image.pixels, ratio))
 
 
 def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
@@ -52,9 +47,6 @@ def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def jpeg(image: FloatImage, quality: int) -> FloatImage:
-    """Type 10: JPEG of libjpeg `quality` (imcompressjpeg.m).
-
-    Image (H, W, 3), float32 in 0..1, and the same out.
-    """
-    return _decode(encode_jpeg(_to_uint8(image), quality))
+def jpeg(image: UnitImage, quality: int) -> NDArray[np.uint8]:
+    """Type 10: JPEG of libjpeg `quality` (imcompressjpeg.m); returns 8-bit pixels (H, W, 3)."""
+    return _decode(encode_jpeg(image.pixels, quality))

@@ -1,7 +1,6 @@
-"""KADID group noise: white (11), white in YCbCr (12), impulse (13), multiplicative noise (14).
+"""KADID group noise: white (11), YCbCr (12), impulse (13), multiplicative (14), denoised (15)."""
 
-Type 15, denoising, follows its noise stage with MATLAB's DnCNN; here is the noise stage alone.
-"""
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,110 +10,120 @@ from glpi_jax.saqt.distortions.color_spaces import (
     rgb_from_ycbcr,
     ycbcr_from_rgb,
 )
+from glpi_jax.saqt.distortions.denoising import Denoiser
 from glpi_jax.saqt.distortions.draws import drawn
+from glpi_jax.saqt.distortions.unit_image import UnitImage
+
+_NORMAL = np.random.Generator.standard_normal
+_UNIFORM = np.random.Generator.random
 
 
-def _normal_field(
-    distortion: str, image: FloatImage, rng: np.random.Generator | None, gauss: ArrayLike | None
+def _field(
+    distortion: str,
+    name: str,
+    image: UnitImage,
+    given: ArrayLike | None,
+    rng: np.random.Generator | None,
+    sample: Callable[..., ArrayLike],
 ) -> FloatImage:
-    """Standard normal values, one a pixel and channel."""
+    """Float32 values (H, W, 3), one a pixel and channel: `given`, or `sample` of the generator."""
     values = drawn(
         distortion,
-        "gauss",
-        gauss,
+        name,
+        given,
         rng,
-        lambda g: g.standard_normal(image.shape, dtype=np.float32),
+        lambda g: sample(g, image.shape, dtype=np.float32),
         image.shape,
     )
     return values.astype(np.float32, copy=False)
 
 
-def _uniform_field(
-    distortion: str, image: FloatImage, rng: np.random.Generator | None, unif: ArrayLike | None
-) -> FloatImage:
-    """Values uniform on [0, 1), one a pixel and channel."""
-    values = drawn(
-        distortion,
-        "unif",
-        unif,
-        rng,
-        lambda g: g.random(image.shape, dtype=np.float32),
-        image.shape,
-    )
-    return values.astype(np.float32, copy=False)
-
-
-def _add_white_noise(image: FloatImage, variance: float, field: FloatImage) -> FloatImage:
-    return np.clip(image + np.float32(np.sqrt(variance)) * field, 0, 1)
+def _add_white_noise(values: FloatImage, variance: float, field: FloatImage) -> FloatImage:
+    noisy = np.float32(np.sqrt(variance)) * field
+    noisy += values
+    return np.clip(noisy, 0, 1, out=noisy)
 
 
 def white_noise(
-    image: FloatImage,
+    image: UnitImage,
     variance: float,
     rng: np.random.Generator | None = None,
     gauss: ArrayLike | None = None,
 ) -> FloatImage:
     """Type 11: add Gaussian noise of `variance` to each RGB value and clip (imnoisegauss.m).
 
-    Image (H, W, 3), float32 in 0..1, and the same out; `gauss` (H, W, 3) replaces the draw.
+    `gauss` (H, W, 3), standard normal, replaces the draw.
     """
-    return _add_white_noise(image, variance, _normal_field("white_noise", image, rng, gauss))
+    field = _field("white_noise", "gauss", image, gauss, rng, _NORMAL)
+    return _add_white_noise(image.rgb, variance, field)
+
+
+def _ycbcr(image: UnitImage) -> FloatImage:
+    return ycbcr_from_rgb(image.rgb)
 
 
 def white_noise_ycbcr(
-    image: FloatImage,
+    image: UnitImage,
     variance: float,
     rng: np.random.Generator | None = None,
     gauss: ArrayLike | None = None,
 ) -> FloatImage:
     """Type 12: the same noise on BT.601 Y, Cb and Cr, clipped there and in RGB (imnoisecolormap.m).
 
-    Image (H, W, 3), float32 in 0..1, and the same out; `gauss` (H, W, 3) replaces the draw.
+    `gauss` (H, W, 3), standard normal, replaces the draw.
     """
-    field = _normal_field("white_noise_ycbcr", image, rng, gauss)
-    noisy = _add_white_noise(ycbcr_from_rgb(image), variance, field)
+    field = _field("white_noise_ycbcr", "gauss", image, gauss, rng, _NORMAL)
+    noisy = _add_white_noise(image.once(_ycbcr), variance, field)
     return np.clip(rgb_from_ycbcr(noisy), 0, 1)
 
 
 def impulse_noise(
-    image: FloatImage,
+    image: UnitImage,
     density: float,
     rng: np.random.Generator | None = None,
     unif: ArrayLike | None = None,
 ) -> FloatImage:
     """Type 13: each RGB value turns 0 or 1, with chance `density`/2 each (imnoiseimpulse.m).
 
-    Image (H, W, 3), float32 in 0..1, and the same out; `unif` (H, W, 3) replaces the draw.
+    `unif` (H, W, 3), uniform on 0..1, replaces the draw.
     """
-    field = _uniform_field("impulse_noise", image, rng, unif)
-    return np.where(field < density / 2, 0, np.where(field < density, 1, image)).astype(np.float32)
+    field = _field("impulse_noise", "unif", image, unif, rng, _UNIFORM)
+    noisy = image.rgb.copy()
+    np.copyto(noisy, 1, where=field < density)
+    np.copyto(noisy, 0, where=field < density / 2)
+    return noisy
 
 
 def multiplicative_noise(
-    image: FloatImage,
+    image: UnitImage,
     variance: float,
     rng: np.random.Generator | None = None,
     unif: ArrayLike | None = None,
 ) -> FloatImage:
     """Type 14: speckle x + x*n, clipped; n is UNIFORM of mean 0 and `variance`.
 
-    (imnoisemultiplicative.m.) Image (H, W, 3), float32 in 0..1, and the same out; `unif` (H, W, 3)
-    replaces the draw.
+    (imnoisemultiplicative.m.) `unif` (H, W, 3), uniform on 0..1, replaces the draw.
     """
-    field = _uniform_field("multiplicative_noise", image, rng, unif)
-    factor = 1 + np.float32(np.sqrt(12 * variance)) * (field - np.float32(0.5))
-    return np.clip(image * factor, 0, 1)
+    field = _field("multiplicative_noise", "unif", image, unif, rng, _UNIFORM)
+    noisy = field - np.float32(0.5)
+    noisy *= np.float32(np.sqrt(12 * variance))
+    noisy += 1
+    noisy *= image.rgb
+    return np.clip(noisy, 0, 1, out=noisy)
 
 
-def denoise_noise_stage(
-    image: FloatImage,
+def denoise(
+    image: UnitImage,
     variance: float,
     rng: np.random.Generator | None = None,
     gauss: ArrayLike | None = None,
+    *,
+    denoiser: Denoiser,
 ) -> FloatImage:
-    """First stage of type 15: Gaussian noise of `variance`, clipped (imdenoise.m before its DnCNN).
+    """Type 15: white noise of `variance`, clipped, then removed by `denoiser` (imdenoise.m).
 
-    Image (H, W, 3), float32 in 0..1, and the same out; `gauss` (H, W, 3) replaces the draw.
+    `gauss` (H, W, 3), standard normal, replaces the draw.
     """
-    field = _normal_field("denoise_noise_stage", image, rng, gauss)
-    return _add_white_noise(image, variance, field)
+    field = _field("denoise", "gauss", image, gauss, rng, _NORMAL)
+    noisy = _add_white_noise(image.rgb, variance, field)
+    return np.clip(denoiser(noisy, variance), 0, 1)

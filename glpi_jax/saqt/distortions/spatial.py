@@ -7,9 +7,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from glpi_jax.errors import GlpiError
 from glpi_jax.saqt.distortions.color_spaces import FloatImage
-from glpi_jax.saqt.distortions.cubic_convolution import sample_cubic
+from glpi_jax.saqt.distortions.cubic_convolution import sample_displaced
 from glpi_jax.saqt.distortions.draws import drawn
-from glpi_jax.saqt.distortions.thresholds import otsu_thresholds
+from glpi_jax.saqt.distortions.thresholds import histogram_256, otsu_thresholds
+from glpi_jax.saqt.distortions.unit_image import UnitImage
 
 _JITTER_ROUNDS = 5
 _PATCH_SIDE = 16
@@ -23,7 +24,7 @@ def round_half_away(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def jitter(
-    image: FloatImage,
+    image: UnitImage,
     amount: float,
     rng: np.random.Generator | None = None,
     normal: ArrayLike | None = None,
@@ -34,11 +35,10 @@ def jitter(
     the largest COLUMN shift and columns by the largest ROW shift, as the original does, so that a
     few pixels of a small image may be fetched from outside: they become NaN, finally black.
 
-    Image (H, W, 3), float32 in 0..1; out float32, unclipped, possibly NaN. `normal` (5, H, W, 2),
-    row shifts then column shifts in units of `amount`, replaces the draw.
+    The result is unclipped, possibly NaN. `normal` (5, H, W, 2), row shifts then column shifts in
+    units of `amount`, replaces the draw.
     """
-    height, width = image.shape[:2]
-    shape = (_JITTER_ROUNDS, height, width, 2)
+    shape = (_JITTER_ROUNDS, *image.shape[:2], 2)
     fields = drawn(
         "jitter",
         "normal",
@@ -47,19 +47,13 @@ def jitter(
         lambda g: g.standard_normal(shape, dtype=np.float32),
         shape,
     )
-    rows = np.arange(height, dtype=np.float64)[:, None]
-    columns = np.arange(width, dtype=np.float64)
-    for field in fields.astype(np.float64):
-        row_shift, column_shift = amount * field[..., 0], amount * field[..., 1]
+    planes = np.moveaxis(image.rgb, -1, 0)
+    for field in fields:
+        row_shift, column_shift = amount * np.moveaxis(field, -1, 0).astype(np.float64)
         pad_rows = math.ceil(np.abs(column_shift).max())
         pad_columns = math.ceil(np.abs(row_shift).max())
-        padded = np.pad(
-            image, ((pad_rows, pad_rows), (pad_columns, pad_columns), (0, 0)), mode="edge"
-        )
-        image = sample_cubic(
-            padded, rows + pad_rows - row_shift, columns + pad_columns - column_shift
-        )
-    return image
+        planes = sample_displaced(planes, row_shift, column_shift, pad_rows, pad_columns)
+    return np.ascontiguousarray(np.moveaxis(planes, 0, -1))
 
 
 def patch_corners(uniforms: NDArray[np.float64], height: int, width: int) -> NDArray[np.int64]:
@@ -76,16 +70,16 @@ def patch_corners(uniforms: NDArray[np.float64], height: int, width: int) -> NDA
 
 
 def non_eccentricity_patch(
-    image: FloatImage,
+    image: UnitImage,
     patches: int,
     rng: np.random.Generator | None = None,
     rand_sequence: ArrayLike | None = None,
 ) -> FloatImage:
     """Type 20: copy `patches` squares of 16 pixels up to 8 pixels aside, one after the other.
 
-    A later patch may copy an earlier one (imnoneccentricity.m). Image (H, W, 3) of at least 48
-    pixels a side, float32 in 0..1, and the same out. `rand_sequence` (4 * `patches` or longer)
-    replaces the draw: per patch source column, source row, column and row displacement.
+    A later patch may copy an earlier one (imnoneccentricity.m). The image has at least 48 pixels a
+    side. `rand_sequence` (4 * `patches` or longer) replaces the draw: per patch source column,
+    source row, column and row displacement.
     """
     if rand_sequence is not None:
         rand_sequence = np.asarray(rand_sequence, dtype=np.float64)[: 4 * patches]
@@ -97,7 +91,7 @@ def non_eccentricity_patch(
         lambda g: g.random(4 * patches),
         (4 * patches,),
     ).reshape(patches, 4)
-    result = image.copy()
+    result = image.rgb.copy()
     for row, column, to_row, to_column in patch_corners(uniforms, *image.shape[:2]).tolist():
         patch = result[row : row + _PATCH_SIDE, column : column + _PATCH_SIDE].copy()
         result[to_row : to_row + _PATCH_SIDE, to_column : to_column + _PATCH_SIDE] = patch
@@ -117,27 +111,27 @@ def pixelate_indices(size: int, strength: float) -> NDArray[np.int64]:
     return _nearest_indices(size, small, scale)[_nearest_indices(small, size, size / small)]
 
 
-def pixelate(image: FloatImage, strength: float) -> FloatImage:
-    """Type 21: nearest-neighbour shrinking to 0.95 - `strength`^0.6 and back (impixelate.m).
-
-    Image (H, W, 3), float32 in 0..1, and the same out.
-    """
+def pixelate(image: UnitImage, strength: float) -> FloatImage:
+    """Type 21: nearest-neighbour shrinking to 0.95 - `strength`^0.6 and back (impixelate.m)."""
     rows = pixelate_indices(image.shape[0], strength)
     columns = pixelate_indices(image.shape[1], strength)
-    return image[rows[:, None], columns]
+    return image.rgb.take(rows, axis=0).take(columns, axis=1)
+
+
+def _histogram(image: UnitImage) -> NDArray[np.float64]:
+    return histogram_256(image.rgb)
 
 
 def quantization(
-    image: FloatImage, count: int, thresholds_255: ArrayLike | None = None
+    image: UnitImage, count: int, thresholds_255: ArrayLike | None = None
 ) -> FloatImage:
     """Type 22: `count` Otsu thresholds, common to the channels, cut the values (imnoisequantize.m).
 
     Values up to the first threshold become 0, up to the next one that threshold, above the last 1.
-    Image (H, W, 3), float32 in 0..1, and the same out. `thresholds_255` (count,), increasing, in
-    255ths of the value range, replaces the search.
+    `thresholds_255` (count,), increasing, in 255ths of the value range, replaces the search.
     """
     if thresholds_255 is None:
-        levels = otsu_thresholds(image, count)
+        levels = otsu_thresholds(image.once(_histogram), count)
     else:
         levels = np.asarray(thresholds_255, dtype=np.float64)
         if levels.shape != (count,) or np.any(np.diff(levels) <= 0):
@@ -148,7 +142,7 @@ def quantization(
     # Both in float32: image values often lie exactly on a threshold.
     levels = (levels / 255).astype(np.float32)
     outputs = np.concatenate([[0], levels[1:], [1]]).astype(np.float32)
-    return outputs[np.searchsorted(levels, image, side="left")]
+    return outputs[np.searchsorted(levels, image.rgb, side="left")]
 
 
 def block_rectangles(uniforms: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
@@ -164,16 +158,16 @@ def block_rectangles(uniforms: NDArray[np.float64], height: int, width: int) -> 
 
 
 def color_block(
-    image: FloatImage,
+    image: UnitImage,
     blocks: int,
     rng: np.random.Generator | None = None,
     rects: ArrayLike | None = None,
 ) -> FloatImage:
     """Type 23: `blocks` squares of 32 pixels in random colours, later over earlier.
 
-    (imcolorblock.m.) A square whose corner is 0 loses its first row or column. Image (H, W, 3) of
-    at least 32 pixels a side, float32 in 0..1, and the same out. `rects` (`blocks` rows or more,
-    7), as `block_rectangles` returns them, replaces the draw.
+    (imcolorblock.m.) A square whose corner is 0 loses its first row or column. The image has at
+    least 32 pixels a side. `rects` (`blocks` rows or more, 7), as `block_rectangles` returns them,
+    replaces the draw.
     """
     height, width = image.shape[:2]
     if rects is not None:
@@ -186,7 +180,7 @@ def color_block(
         lambda g: block_rectangles(g.random((blocks, 5)), height, width),
         (blocks, 7),
     )
-    result = image.copy()
+    result = image.rgb.copy()
     for x, y, across, down, *color in rectangles.tolist():
         top, left = int(y) - 1, int(x) - 1
         result[max(top, 0) : top + int(down), max(left, 0) : left + int(across)] = color

@@ -128,12 +128,11 @@ def histogram_256(image: FloatImage) -> NDArray[np.float64]:
     return np.bincount(levels.ravel(), minlength=_BINS).astype(np.float64)
 
 
-def otsu_thresholds(image: FloatImage, count: int) -> Vector:
-    """`count` increasing thresholds for an image of any shape, in 255ths of 0..1, whole numbers.
+def otsu_thresholds(histogram: NDArray[np.float64], count: int) -> Vector:
+    """`count` increasing thresholds for a histogram (256,) of 0..1, in 255ths, whole numbers.
 
-    Maximises the between-class variance of the 256-bin histogram from equally spaced thresholds.
+    Maximises the between-class variance, starting from equally spaced thresholds.
     """
-    histogram = histogram_256(image)
     probability = histogram / histogram.sum()
     weight = np.cumsum(probability)
     moment = np.cumsum(probability * np.arange(1, _BINS + 1))

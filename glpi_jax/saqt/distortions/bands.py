@@ -1,0 +1,25 @@
+"""Work on an image in bands of rows, so that intermediate arrays stay in the processor's cache."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+_PIXELS_AT_ONCE = 1 << 13
+
+
+def row_bands(height: int, width: int, pixels: int = _PIXELS_AT_ONCE) -> Iterator[slice]:
+    """Slices that cut `height` rows into bands of about `pixels` pixels, at least one row each."""
+    rows = max(1, pixels // max(width, 1))
+    for start in range(0, height, rows):
+        yield slice(start, min(start + rows, height))
+
+
+def by_bands(
+    function: Callable[[NDArray[np.float32]], NDArray[np.floating]], image: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """`function` of an image (H, W, C), for a function whose pixels do not depend on each other."""
+    result = np.empty_like(image)
+    for band in row_bands(*image.shape[:2]):
+        result[band] = function(image[band])
+    return result
