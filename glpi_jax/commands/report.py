@@ -28,7 +28,8 @@ def _report(args: argparse.Namespace) -> int:
     from glpi_jax.evaluation.report import write_comparison
 
     page, markdown, tex = write_comparison(args.workdirs, args.out)
-    print(markdown.read_text(encoding="utf-8"), end="")
+    # As it was written: a folder's name need not be valid UTF-8.
+    print(markdown.read_text(encoding="utf-8", errors="surrogateescape"), end="")
     say(f"report: {page}")
     say(f"tables: {markdown}, {tex}")
     return EXIT_OK

@@ -322,12 +322,22 @@ def test_training_holds_no_more_images_than_threads(
 
 @pytest.mark.parametrize("placement", ["random", "grid"])
 def test_evaluation_holds_no_more_images_than_threads(
-    small_database: Database, alive: list[int], placement: str
+    small_database: Database, alive: list[int], placement: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tall_image = pipeline.decode_image
+    pairs = threading.Barrier(2, timeout=60)
+
+    def decode_in_pairs(data: bytes, name: str, *, apply_orientation: bool) -> np.ndarray:
+        image = tall_image(data, name, apply_orientation=apply_orientation)
+        if Path(name).is_relative_to(small_database.root):
+            pairs.wait()
+        return image
+
+    monkeypatch.setattr(pipeline, "decode_image", decode_in_pairs)
     rows = tuple(range(12)) * 5
     results = list(evaluate(small_database, rows, placement=placement, count=1, threads=2))
     assert len(results) == len(alive) == 60
-    assert max(alive) <= 2
+    assert max(alive) == 2
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from glpi_jax.training.metric_writer import MetricRow
 
 
 def panel_of(predictions, fit=None, score_name="MOS"):
-    return ScatterPanel("Test", predictions, fit, score_name)
+    return ScatterPanel("Test", "SROCC 0.9", predictions, fit, score_name)
 
 
 def labels_of(artists):
@@ -36,7 +36,7 @@ def test_scatter_has_every_image_in_the_colour_of_its_distortion(figures, result
     predictions = results["parts"]["test"]["predictions"]
     plots.scatter(panel_of(predictions, score_name="DMOS"), plots.LIGHT)
     (axes,) = figures[0].axes
-    assert axes.get_title(loc="left") == "Test"
+    assert axes.get_title(loc="left") == "Test: SROCC 0.9"
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "DMOS")
     offsets = np.concatenate([points.get_offsets() for points in axes.collections])
     expected = [(entry["predicted"], entry["mos"]) for entry in predictions]
@@ -83,13 +83,21 @@ def test_scores_on_another_scale_have_no_line_of_equality(figures):
 
 def test_panels_of_several_runs(figures):
     predictions = curved(10)
-    panels = [ScatterPanel(f"run {i}", predictions[: 4 + i], None, "MOS") for i in range(4)]
+    panels = [
+        ScatterPanel(f"run {i}", "facts", predictions[: 4 + i], None, "MOS") for i in range(4)
+    ]
     plots.scatter_panels(panels, plots.LIGHT)
     shown = [axes for axes in figures[0].axes if axes.get_visible()]
-    assert [axes.get_title(loc="left") for axes in shown] == ["run 0", "run 1", "run 2", "run 3"]
+    assert [axes.get_title(loc="left") for axes in shown] == [f"run {i}\nfacts" for i in range(4)]
     assert [len(axes.collections[0].get_offsets()) for axes in shown] == [4, 5, 6, 7]
     (legend,) = figures[0].legends
     assert labels_of(legend.get_texts()) == ["predicted = MOS"]  # once
+
+
+def test_a_title_that_is_too_wide_for_a_panel_keeps_its_end(figures):
+    title = "/home/somebody/experiments/2026/koniq10k/round_01"
+    plots.scatter_panels([ScatterPanel(title, "facts", curved(3), None, "MOS")], plots.LIGHT)
+    assert figures[0].axes[0].get_title(loc="left") == f"…{title[-37:]}\nfacts"
 
 
 def test_the_25_distortions_look_different(figures):
@@ -185,6 +193,27 @@ def test_more_runs_than_colours_look_different(figures):
     plots.distortion_bars(runs, {"jpeg": 5}, plots.LIGHT)
     looks = {(bar.get_facecolor(), bar.get_hatch()) for bar in figures[0].axes[0].patches}
     assert len(looks) == 20
+
+
+def test_names_that_mean_something_to_matplotlib():
+    """Drawn, not only laid out: "$…$" would be a formula, and not every letter is in the font."""
+    names = ["_run", r"$\frac$", "a_b^c", "日本", "\udcff"]
+    predictions = [
+        {"mos": float(i), "predicted": 1.0 * i, "distortion": n} for i, n in enumerate(names)
+    ]
+    plots.scatter(panel_of(predictions), plots.LIGHT)
+    plots.scatter_panels([ScatterPanel(n, n, predictions, None, n) for n in names], plots.LIGHT)
+    plots.distortion_bars(
+        {n: dict.fromkeys(names, 0.5) for n in names}, dict.fromkeys(names, 1), plots.LIGHT
+    )
+    plots.compared_curves({n: [rows_of("train/loss", {1: 1.0})] for n in names}, plots.LIGHT)
+
+
+def test_legends_have_names_that_begin_with_an_underscore(figures):
+    plots.distortion_bars({"_a": {"x": 1.0}, "b": {"x": 1.0}}, {"x": 1}, plots.LIGHT)
+    plots.compared_curves({"_a": [[]], "b": [[]]}, plots.LIGHT)
+    for figure in figures:
+        assert labels_of(figure.legends[0].get_texts()) == [" _a", "b"]
 
 
 def test_level_panels_show_the_means(figures):

@@ -1,9 +1,12 @@
 """Runs and benchmarks side by side: what is compared with what, tables, the page, the command."""
 
 import copy
+import io
 import json
+import os
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -160,8 +163,10 @@ def test_the_latex_table(workdirs):
     assert r"\cmidrule(lr){4-7} \cmidrule(lr){8-11}" in text
     assert r"good & glpi\_demo & 3 & $\mathbf{0.8750}$ {\scriptsize $\pm$ 0.1250} & " in text
     assert r"cross & glpi\_demo & 1 & $-0.9000$ & " in text
-    assert r"\caption{Official protocol, within a database. Official protocol: the test" in text
-    assert text.count(r"\resizebox{\textwidth}{!}{\begin{tabular}") == 1  # the eight columns
+    assert r"\caption{Trained and tested within a database. Official protocol: the test" in text
+    assert r"\caption{Trained on KADID-10k, tested on other databases. Official" in text
+    # Of six and of eight columns; four fit on a page.
+    assert text.count(r"\resizebox{\textwidth}{!}{\begin{tabular}") == 2
     for character in "±–":
         assert character not in text
     # Braces close.
@@ -239,8 +244,8 @@ def test_the_page_shows_groups_tables_and_plots(workdirs, page_of, figures):
     assert len(figures) == 2 * (4 * 2 + 3)
     titles = [axes.get_title(loc="left") for axes in figures[0].axes if axes.get_visible()]
     assert titles == [
-        "good, round 1: SROCC 0.8750, 12 images",
-        "poor, round 1: SROCC 0.5000, 12 images",
+        "good, round 1\nSROCC 0.8750, 12 images",
+        "poor, round 1\nSROCC 0.5000, 12 images",
     ]
     assert {"script", "link", "iframe"}.isdisjoint(tag for tag, _ in page.tags)
     assert all(address.startswith("data:image/png") for address in page.addresses())
@@ -388,6 +393,17 @@ def test_the_command_writes_three_files(tmp_path, workdirs, capsys):
     assert str(out / "report.html") in output.err
     assert main(["report", str(tmp_path), "--out", str(out)]) == 2
     assert capsys.readouterr().err.startswith(f"glpi: error: {tmp_path}: not a workdir")
+
+
+@pytest.mark.usefixtures("figures")
+def test_a_folder_whose_name_is_no_utf8(tmp_path, results, write_run, monkeypatch):
+    folder = write_run(tmp_path / os.fsdecode(b"run\xff"), results)
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="utf-8"))
+    assert main(["report", str(folder), "--out", str(tmp_path / "out")]) == 0
+    assert printed.getvalue() == (tmp_path / "out/table.md").read_bytes()
+    for name in ("report.html", "table.md", "table.tex"):
+        assert b"run\xff" in (tmp_path / "out" / name).read_bytes()
 
 
 def test_the_same_workdirs_give_the_same_bytes(tmp_path, workdirs):
