@@ -7,6 +7,7 @@ A workdir holds `run.json` (config and database facts), `split.json`, `checkpoin
 import importlib.metadata
 import json
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ def train_run(config: ConfigDict, workdir: Path) -> bool:
     """
     _check_counts(config)
     source, targets = open_databases(config)
+    for database in (source, *targets.values()):
+        _tell_left_out(database)
     mesh = make_mesh(config.mesh.data)
     for section in ("train", "evaluation"):
         check_batch_size(config[section].batch_size, mesh, f"config.{section}.batch_size")
@@ -156,6 +159,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                 for part in ("train", "validation", "test")
             },
         },
+        "left_out": {item.name: item.left_out for item in (database, *targets.values())},
         "label_note": database.label_note,
         "score_name": database.score_name,
         "higher_is_better": database.higher_is_better,
@@ -222,6 +226,13 @@ def _check_counts(config: ConfigDict) -> None:
     for key in _COUNTS:
         if values[key] < 1:
             raise GlpiError(f"config.{key} = {values[key]}: must be at least 1")
+
+
+def _tell_left_out(database: Database) -> None:
+    """Say on stderr which rows `skip_bad` left out."""
+    if database.left_out:
+        print(f"{database.name}: left out {len(database.left_out)} labels:", file=sys.stderr)
+        print("\n".join(f"  {reason}" for reason in database.left_out), file=sys.stderr)
 
 
 def _split(config: ConfigDict, source: Database, workdir: Path) -> Split:

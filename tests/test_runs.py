@@ -344,3 +344,18 @@ def test_labels_without_distortions_give_no_table_by_distortion(load, make_datab
     assert part["by_distortion"] == {}
     assert part["metrics"]["srocc"] == -1.0  # rising predictions, falling scores
     assert [entry["level"] for entry in part["predictions"]] == [None] * 4
+
+
+def test_labels_that_are_left_out_are_told(load, make_database, tmp_path, capsys):
+    folder = make_database(tmp_path / "database")
+    with (folder / "labels.csv").open("a") as file:
+        file.write("lost.png,3,scene0,noise,1\n")
+    source = f"--config.data.root={folder}"
+    with pytest.raises(GlpiError, match=r"lost\.png"):
+        train_run(load(source), tmp_path / "strict")
+    assert not (tmp_path / "strict").exists()
+    config = load(source, "--config.data.skip_bad=True", "--config.train.epochs=1")
+    train_run(config, tmp_path / "lenient")
+    assert "miniature: left out 1 labels:\n" in capsys.readouterr().err
+    (reason,) = read(tmp_path / "lenient/results.json")["left_out"]["miniature"]
+    assert "lost.png" in reason

@@ -7,21 +7,28 @@ distortions apart, hatches more than eight runs.
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.text import Text
 
 from glpi_jax.evaluation.logistic import LogisticFit
+from glpi_jax.evaluation.plot_style import (
+    DARK,
+    DASHED,
+    HATCHES,
+    LIGHT,
+    MARKERS,
+    Theme,
+    legend_name,
+    plain,
+    png,
+    shortened,
+    themed_figure,
+)
 from glpi_jax.training.metric_writer import MetricRow
 
 __all__ = [
@@ -37,40 +44,6 @@ __all__ = [
     "selection_curves",
     "training_curves",
 ]
-
-
-class Theme(NamedTuple):
-    """Colours of the page around a plot, and those of its data."""
-
-    background: str
-    text: str
-    muted: str
-    grid: str
-    accent: str
-    second: str
-    series: tuple[str, ...]
-
-
-LIGHT = Theme(
-    background="#ffffff", text="#1c2430", muted="#5b6675", grid="#e3e7ec",
-    accent="#0072b2", second="#d55e00",
-    series=(
-        "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8a7f00", "#3a3f47",
-    ),
-)  # fmt: skip
-DARK = Theme(
-    background="#171c24", text="#e6eaf0", muted="#9aa6b5", grid="#2b333f",
-    accent="#56b4e9", second="#ff9d4d",
-    series=(
-        "#56b4e9", "#e69f00", "#2fc79a", "#ff7a3d", "#e39ac4", "#8fb8ff", "#f0e442", "#c9d1db",
-    ),
-)  # fmt: skip
-_MARKERS = ("o", "s", "^", "D")
-_HATCHES = ("", "////", "....", "xxxx")
-_DASHED = (0, (4, 3))
-_WIDTH_INCHES = 10.2
-_TITLE_LETTERS = 38
-_DOTS_PER_INCH = 160
 
 
 class ScatterPanel(NamedTuple):
@@ -102,7 +75,7 @@ def scatter(panel: ScatterPanel, theme: Theme) -> bytes:
         A PNG file.
     """
     names = list(dict.fromkeys(entry["distortion"] for entry in panel.predictions))
-    with _figure(4.9, theme) as figure:
+    with themed_figure(4.9, theme) as figure:
         axes = figure.subplots()
         for index, name in enumerate(names):
             _points(
@@ -110,8 +83,8 @@ def scatter(panel: ScatterPanel, theme: Theme) -> bytes:
                 [entry for entry in panel.predictions if entry["distortion"] == name],
                 size=20 if len(panel.predictions) < 2000 else 6,
                 color=theme.series[index % len(theme.series)],
-                marker=_MARKERS[index // len(theme.series) % len(_MARKERS)],
-                label=_plain(name) if name is not None else "image",
+                marker=MARKERS[index // len(theme.series) % len(MARKERS)],
+                label=plain(name) if name is not None else "image",
             )
         _curves_and_labels(axes, panel, theme)
         axes.set_title(f"{panel.title}: {panel.facts}")
@@ -133,7 +106,7 @@ def scatter(panel: ScatterPanel, theme: Theme) -> bytes:
                 alignment="left",
                 ncols=1 if points <= 12 else 2,
             )
-        return _png(figure)
+        return png(figure)
 
 
 def scatter_panels(panels: Sequence[ScatterPanel], theme: Theme) -> bytes:
@@ -148,13 +121,13 @@ def scatter_panels(panels: Sequence[ScatterPanel], theme: Theme) -> bytes:
     """
     columns = 3
     rows = -(-len(panels) // columns)
-    with _figure(0.45 + 3.75 * rows, theme) as figure:
+    with themed_figure(0.45 + 3.75 * rows, theme) as figure:
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, panel in zip(grid, panels, strict=False):
             size = 14 if len(panel.predictions) < 500 else 4
             _points(axes, panel.predictions, size=size, color=theme.accent, marker="o", label="")
             _curves_and_labels(axes, panel, theme)
-            axes.set_title(f"{_shortened(panel.title)}\n{panel.facts}")
+            axes.set_title(f"{shortened(panel.title)}\n{panel.facts}")
             axes.set_box_aspect(1)
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
@@ -165,7 +138,7 @@ def scatter_panels(panels: Sequence[ScatterPanel], theme: Theme) -> bytes:
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
         }
         figure.legend([*entries.values()], [*entries], loc="outside upper left", ncols=4)
-        return _png(figure)
+        return png(figure)
 
 
 def _points(
@@ -197,18 +170,15 @@ def _curves_and_labels(axes: Axes, panel: ScatterPanel, theme: Theme) -> None:
     (left, right), (low, high) = (_limits(values) for values in (predicted, mos))
     if panel.fit is not None:
         x = np.linspace(left, right, 300)
-        label = {
-            "logistic4": "fitted logistic function",
-            "logistic5": "fitted logistic function",
-            "linear": "fitted line, as no logistic function is better",
-        }[panel.fit.form]
-        if panel.fit.form == "linear" and not panel.fit.converged:
-            label = "fitted line, as no logistic function fits"
+        label = "fitted logistic function"
+        if panel.fit.form == "linear":
+            better = "is better" if panel.fit.converged else "fits"
+            label = f"fitted line, as no logistic function {better}"
         axes.plot(x, panel.fit(x), color=theme.text, linewidth=1.8, label=label, zorder=3)
     if max(left, low) < min(right, high):
         ends = (max(left, low), min(right, high))
         axes.plot(
-            ends, ends, color=theme.muted, linewidth=1, linestyle=_DASHED, zorder=1,
+            ends, ends, color=theme.muted, linewidth=1, linestyle=DASHED, zorder=1,
             label=f"predicted = {panel.score_name}",
         )  # fmt: skip
     axes.set(xlim=(left, right), ylim=(low, high), xlabel="predicted", ylabel=panel.score_name)
@@ -263,7 +233,7 @@ def training_curves(rows: Sequence[MetricRow], selected_step: int | None, theme:
             ],
         ),
     ]
-    with _figure(2.9, theme) as figure:
+    with themed_figure(2.9, theme) as figure:
         grid = figure.subplots(1, len(panels), sharex=True)
         for axes, (heading, lines) in zip(grid, panels, strict=True):
             axes.set_title(heading)
@@ -276,8 +246,8 @@ def training_curves(rows: Sequence[MetricRow], selected_step: int | None, theme:
             if len(lines) > 1:
                 axes.legend(fontsize=8)
             if selected_step is not None:
-                axes.axvline(selected_step, color=theme.muted, linewidth=1, linestyle=_DASHED)
-        return _png(figure)
+                axes.axvline(selected_step, color=theme.muted, linewidth=1, linestyle=DASHED)
+        return png(figure)
 
 
 def compared_curves(runs: Mapping[str, Sequence[Sequence[MetricRow]]], theme: Theme) -> bytes:
@@ -291,14 +261,14 @@ def compared_curves(runs: Mapping[str, Sequence[Sequence[MetricRow]]], theme: Th
     Returns:
         A PNG file.
     """
-    with _figure(3.5, theme) as figure:
+    with themed_figure(3.5, theme) as figure:
         grid = figure.subplots(1, 2, sharex=True)
         grid[0].set_title("training loss (mean absolute error)")
         grid[1].set_title("SROCC that selects the epoch")
         for index, (name, rounds) in enumerate(runs.items()):
             color = theme.series[index % len(theme.series)]
             for number, rows in enumerate(rounds):
-                label = _legend_name(name) if number == 0 else ""
+                label = legend_name(name) if number == 0 else ""
                 _line(grid[0], _series(rows, "train/loss"), color, label)
                 _line(grid[1], _mean_curve([*selection_curves(rows).values()]), color, label)
         for axes in grid:
@@ -307,7 +277,7 @@ def compared_curves(runs: Mapping[str, Sequence[Sequence[MetricRow]]], theme: Th
                 _not_recorded(axes, theme)
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=4)
-        return _png(figure)
+        return png(figure)
 
 
 def _mean_curve(curves: Sequence[np.ndarray]) -> np.ndarray:
@@ -363,15 +333,15 @@ def distortion_bars(
     thick = 0.66 if len(runs) == 1 else 0.84 / len(runs)
     legend = 0.3 if len(runs) > 1 else 0.0
     row = 0.25 if len(runs) == 1 else 0.1 + 0.15 * len(runs)
-    with _figure(0.75 + legend + row * len(ordered), theme) as figure:
+    with themed_figure(0.75 + legend + row * len(ordered), theme) as figure:
         axes = figure.subplots()
         axes.grid(axis="y", visible=False)
         axes.axvline(0, color=theme.muted, linewidth=0.8, zorder=3)
         keys = []
         for index, (name, run) in enumerate(runs.items()):
             color = theme.accent if len(runs) == 1 else theme.series[index % len(theme.series)]
-            hatch = _HATCHES[index // len(theme.series) % len(_HATCHES)]
-            keys.append(Patch(color=color, hatch=hatch, label=_legend_name(name)))
+            hatch = HATCHES[index // len(theme.series) % len(HATCHES)]
+            keys.append(Patch(color=color, hatch=hatch, label=legend_name(name)))
             offset = thick * ((len(runs) - 1) / 2 - index)  # the first run on top
             for place, distortion in enumerate(ordered):
                 if distortion not in run:
@@ -388,7 +358,7 @@ def distortion_bars(
                 side, gap = ("left", 0.012) if value >= 0 else ("right", -0.012)
                 axes.text(value + gap, y, f"{value:.3f}", va="center", ha=side, fontsize=7.5)
         axes.set_yticks(
-            range(len(ordered)), [f"{_plain(name)}  ({images[name]})" for name in ordered]
+            range(len(ordered)), [f"{plain(name)}  ({images[name]})" for name in ordered]
         )
         axes.set(
             xlim=(min([0, *(value - 0.12 for value in defined)]), 1.1),
@@ -397,7 +367,7 @@ def distortion_bars(
         )
         if len(runs) > 1:
             figure.legend(handles=keys, loc="outside upper left", ncols=4)
-        return _png(figure)
+        return png(figure)
 
 
 def level_means(predictions: Sequence[Mapping[str, Any]], score_name: str, theme: Theme) -> bytes:
@@ -415,7 +385,7 @@ def level_means(predictions: Sequence[Mapping[str, Any]], score_name: str, theme
     names = list(dict.fromkeys(entry["distortion"] for entry in known))
     columns = min(5, len(names))
     count = -(-len(names) // columns)
-    with _figure(0.7 + 1.65 * count, theme) as figure:
+    with themed_figure(0.7 + 1.65 * count, theme) as figure:
         grid = figure.subplots(count, columns, sharex=True, sharey=True, squeeze=False).ravel()
         for axes, name in zip(grid, names, strict=False):
             rows = sorted((e for e in known if e["distortion"] == name), key=lambda e: e["level"])
@@ -426,7 +396,7 @@ def level_means(predictions: Sequence[Mapping[str, Any]], score_name: str, theme
             means = np.array([np.mean(scores, axis=0) for scores in by_level.values()])
             axes.plot([*by_level], means[:, 0], "o-", color=theme.muted, label=score_name)
             axes.plot([*by_level], means[:, 1], "s-", color=theme.accent, label="predicted")
-            axes.set_title(_plain(name), fontsize=9, fontweight="normal")
+            axes.set_title(plain(name), fontsize=9, fontweight="normal")
             axes.set_xticks(sorted({e["level"] for e in known}))
         for axes in grid[len(names) :]:
             axes.set_visible(False)
@@ -436,67 +406,4 @@ def level_means(predictions: Sequence[Mapping[str, Any]], score_name: str, theme
             axes.set_xlabel("level")
         handles, captions = grid[0].get_legend_handles_labels()
         figure.legend(handles, captions, loc="outside upper left", ncols=2)
-        return _png(figure)
-
-
-@contextmanager
-def _figure(height: float, theme: Theme) -> Iterator[Figure]:
-    """Give an empty figure of this height in inches; what is drawn inside follows the theme."""
-    style: dict[Any, Any] = {
-        "axes.axisbelow": True,
-        "axes.edgecolor": theme.grid,
-        "axes.facecolor": theme.background,
-        "axes.grid": True,
-        "axes.labelcolor": theme.muted,
-        "axes.spines.right": False,
-        "axes.spines.top": False,
-        "axes.titlelocation": "left",
-        "axes.titlesize": 10,
-        "axes.titleweight": "bold",
-        "figure.facecolor": theme.background,
-        "font.size": 9,
-        "grid.color": theme.grid,
-        "grid.linewidth": 0.8,
-        "legend.frameon": False,
-        "lines.linewidth": 1.4,
-        "lines.markersize": 3.5,
-        "text.color": theme.text,
-        "text.parse_math": False,  # a "$" in a name is one
-        "xtick.color": theme.muted,
-        "xtick.major.size": 0,
-        "ytick.color": theme.muted,
-        "ytick.major.size": 0,
-    }
-    with mpl.rc_context(style):
-        yield Figure(figsize=(_WIDTH_INCHES, height), layout="constrained")
-
-
-def _shortened(title: str) -> str:
-    """The end of a title that is wider than a panel: of a path, that tells most."""
-    return title if len(title) <= _TITLE_LETTERS else f"…{title[-_TITLE_LETTERS + 1 :]}"
-
-
-def _legend_name(name: str) -> str:
-    """Matplotlib leaves labels that begin with "_" out of a legend."""
-    return f" {name}" if name.startswith("_") else name
-
-
-def _plain(name: str) -> str:
-    return _drawable(name.replace("_", " "))
-
-
-def _drawable(text: str) -> str:
-    """Text without what is no valid UTF-8, as a file name may hold; it cannot be drawn at all."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _png(figure: Figure) -> bytes:
-    for text in figure.findobj(Text):
-        if _drawable(text.get_text()) != text.get_text():
-            text.set_text(_drawable(text.get_text()))
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # It becomes a box; the text of the page has it as it is.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
-    return buffer.getvalue()
+        return png(figure)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import grain
 import jax
 import numpy as np
 import optax
@@ -14,7 +13,7 @@ from flax import traverse_util
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from glpi_jax.data.pipeline import to_iterator, training_dataset
+from glpi_jax.data.pipeline import BatchIterator, to_iterator, training_dataset
 from glpi_jax.data.sources import Database
 from glpi_jax.data.transforms import Resize
 from glpi_jax.errors import GlpiError
@@ -117,7 +116,7 @@ def _fit(
     config: ConfigDict,
     model: GLPI,
     mesh: Mesh,
-    batches: grain.DatasetIterator[dict[str, np.ndarray]],
+    batches: BatchIterator,
     workdir: Path,
     validate: Validate,
     criterion: str,
@@ -206,7 +205,7 @@ def _recipe(
 
 def _batches(
     config: ConfigDict, model: GLPI, database: Database, rows: Sequence[int]
-) -> grain.DatasetIterator[dict[str, np.ndarray]]:
+) -> BatchIterator:
     dataset = training_dataset(
         database,
         rows,

@@ -166,7 +166,7 @@ def figures(monkeypatch):
         drawn.append(figure)
         return b""
 
-    monkeypatch.setattr(plots, "_png", keep)
+    monkeypatch.setattr(plots, "png", keep)
     return drawn
 
 
