@@ -30,6 +30,9 @@ def add(commands: Commands) -> None:
     prepare.add_argument("root", type=Path, help="folder of the database")
     prepare.add_argument("out", type=Path, help="folder to make")
     prepare.add_argument("--labels", type=Path, help="label file, for the kinds pyiqa and liqe")
+    prepare.add_argument(
+        "--skip-bad", action="store_true", help="leave out rows that cannot be used, and list them"
+    )
     prepare.set_defaults(run=_prepare)
 
 
@@ -59,8 +62,11 @@ def _prepare(args: argparse.Namespace) -> int:
     from glpi_jax.data.prepare import prepare_database
     from glpi_jax.data.sources import load_database
 
-    database = load_database(args.name, args.root, args.labels)
+    database = load_database(args.name, args.root, args.labels, skip_bad=args.skip_bad)
+    for reason in database.left_out:
+        say(f"left out: {reason}")
     folder = prepare_database(database, args.out, progress=True)
-    say(f"{folder}: {len(database)} images of {database.name}; read it as the kind prepared")
+    left_out = f", {len(database.left_out)} left out" if database.left_out else ""
+    say(f"{folder}: {len(database)} images of {database.name}{left_out}; its kind is prepared")
     print(folder)
     return EXIT_OK

@@ -82,8 +82,8 @@ def make_split(config: ConfigDict, database: Database) -> Split:
     A cross-dataset run has no test part in its source.
 
     Raises:
-        GlpiError: an unknown kind of split, a kind that the database does not have, or fractions
-            that leave a part empty.
+        GlpiError: an unknown kind of split, a kind that the database does not have, fractions that
+            leave a part empty, or an official split of a database with labels left out.
     """
     if config.targets:
         return whole_split(
@@ -98,6 +98,11 @@ def make_split(config: ConfigDict, database: Database) -> Split:
             train_fraction=config.split.train_fraction,
             validation_fraction=config.split.validation_fraction,
             seed=seed,
+        )
+    if kind == "ratio" and database.left_out and database.facts:
+        raise GlpiError(
+            f"{database.name}: {len(database.left_out)} labels were left out, so the official index"
+            " numbers mean other images: mend the copy, or take --config.protocol=strict"
         )
     if kind == "ratio":
         return official_database_split(

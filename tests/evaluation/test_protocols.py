@@ -1,6 +1,7 @@
 """Which images a protocol trains on, selects by and reports."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from glpi_jax.config import load_config
+from glpi_jax.data.sources import Facts
 from glpi_jax.data.splits import official_seed, official_split
 from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.protocols import (
@@ -123,6 +125,16 @@ def test_cross_dataset_runs_train_on_all_and_test_on_all(cross: ConfigDict) -> N
     assert [part.name for part in plan.reported] == ["test csiq", "test live", "validation"]
     assert len(plan.train.rows) + len(plan.selection[0].rows) == 24
     assert not references(plan.train) & references(plan.selection[0])
+
+
+def test_official_splits_need_every_label(config: ConfigDict) -> None:
+    source, _ = open_databases(config)
+    published = Facts(images=25, references=6, score_range=(0, 5))
+    partial = replace(source, facts=published, left_out=("labels.csv line 3: no such image",))
+    assert make_split(config, partial) == make_split(config, source)
+    config.protocol = "official"
+    with pytest.raises(GlpiError, match="1 labels were left out, so the official index numbers"):
+        make_split(config, partial)
 
 
 def test_mean_over_targets_is_signed_and_undefined_if_one_is() -> None:
