@@ -1,0 +1,48 @@
+"""`glpi saqt …`: the labelled training set made from plain photographs."""
+
+import argparse
+from pathlib import Path
+
+from glpi_jax.commands.common import EXIT_OK, Commands, add_command, say
+
+
+def add(commands: Commands) -> None:
+    """Add the commands to the parser."""
+    what = add_command(commands, "saqt", "Semantic-aligned quality transfer.")
+    saqt = what.add_subparsers(required=True, metavar="WHAT")
+
+    labels = add_command(
+        saqt, "labels", "Transfer KADID-10k's scores to distorted photographs; official tables."
+    )
+    labels.add_argument("matches", type=Path, help="similarity table of photographs and references")
+    labels.add_argument("dmos", type=Path, help="KADID-10k's dmos.csv")
+    labels.add_argument("out", type=Path, help="folder for the label tables")
+    labels.add_argument(
+        "--scale", choices=("0-9", "raw"), default="0-9", help="of the labels (default: 0-9)"
+    )
+    labels.add_argument(
+        "--references",
+        type=int,
+        default=1,
+        help="references averaged, weighted by similarity (default: 1, as in the paper)",
+    )
+    labels.add_argument(
+        "--columns", choices=("old", "new"), default="new", help="of the tables (default: new)"
+    )
+    labels.set_defaults(run=_labels)
+
+
+def _labels(args: argparse.Namespace) -> int:
+    from glpi_jax.saqt.labels import (
+        read_matches,
+        read_reference_scores,
+        transfer,
+        write_label_tables,
+    )
+
+    matches = read_matches(args.matches)
+    scores = read_reference_scores(args.dmos)
+    labels = transfer(matches, scores, scale=args.scale, references=args.references)
+    files = write_label_tables(matches, labels, args.out, columns=args.columns)
+    say(f"{args.out}: {labels.size:,} labels of {len(matches):,} photographs, {len(files)} tables")
+    return EXIT_OK

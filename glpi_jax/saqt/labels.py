@@ -1,0 +1,283 @@
+"""SAQT's label transfer: each distorted photograph takes the score of its matched KADID reference.
+
+Source: arXiv 2408.03885 (semantic-aligned quality transfer), and the authors' label
+files, whose columns and image names are kept. KADID-10k's "dmos" is higher for better images, and
+so are the transferred labels.
+"""
+
+import csv
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+
+from glpi_jax.errors import GlpiError
+from glpi_jax.files import write_text
+
+TYPES, LEVELS = 25, 5
+SOURCES_PER_FILE = 1000
+
+Scale = Literal["0-9", "raw"]
+Columns = Literal["old", "new"]
+
+_OLD_MATCHES = ("kadis", "kadid-10k", "sim_value")
+_NEW_MATCHES = ("source_image", "target_reference", "cosine_similarity", "rank")
+_OLD_LABELS = ("dist_img", "label")
+_NEW_LABELS = (
+    "distorted_image",
+    "quality_score",
+    "source_image",
+    "matched_reference",
+    "distortion_type",
+    "distortion_level",
+)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A photograph and its most similar KADID references, best first.
+
+    Attributes:
+        source: file name of the photograph.
+        references: file names of the references, such as I07.png.
+        similarities: their cosine similarities.
+    """
+
+    source: str
+    references: tuple[str, ...]
+    similarities: tuple[float, ...]
+
+
+def read_matches(path: str | os.PathLike[str]) -> list[Match]:
+    """Read a similarity table, with the official old or new columns, in the order of its sources.
+
+    Old: kadis, kadid-10k, sim_value, one row a source. New: source_image, target_reference,
+    cosine_similarity, rank among others; a source may have several rows, of ranks 1, 2, ….
+
+    Raises:
+        GlpiError: missing file or columns, a similarity that is not a number in [-1, 1], a source
+            listed twice, or ranks that do not count from 1.
+    """
+    table = Path(path)
+    header, rows = _read_csv(table)
+    if set(_OLD_MATCHES) <= set(header):
+        source, reference, similarity = _OLD_MATCHES
+        ranks: Iterator[int] | None = None
+    elif set(_NEW_MATCHES) <= set(header):
+        source, reference, similarity, _ = _NEW_MATCHES
+        ranks = (_rank(row["rank"], table, line) for line, row in rows)
+    else:
+        raise GlpiError(
+            f"{table}: not a similarity table: its columns must hold {', '.join(_OLD_MATCHES)} or"
+            f" {', '.join(_NEW_MATCHES)}"
+        )
+    found: dict[str, list[tuple[str, float]]] = {}
+    for line, row in rows:
+        name = row[source]
+        entries = found.setdefault(name, [])
+        rank = next(ranks) if ranks is not None else 1
+        if rank != len(entries) + 1:
+            raise GlpiError(f"{table} line {line}: {name!r} is listed twice, or its ranks skip one")
+        entries.append((row[reference], _similarity(row[similarity], table, line)))
+    if not found:
+        raise GlpiError(f"{table}: no matches under the header")
+    return [
+        Match(name, tuple(r for r, _ in entries), tuple(s for _, s in entries))
+        for name, entries in found.items()
+    ]
+
+
+def read_reference_scores(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Read KADID-10k's `dmos.csv` into {reference file name: (25 types, 5 levels) float64}.
+
+    Raises:
+        GlpiError: missing file or columns, a name that is not KADID-10k's, a score that is not a
+            number, or a reference without all 125 scores.
+    """
+    table = Path(path)
+    header, rows = _read_csv(table)
+    for column in ("dist_img", "ref_img", "dmos"):
+        if column not in header:
+            raise GlpiError(f"{table}: column {column!r} is missing; give KADID-10k's dmos.csv")
+    scores: dict[str, np.ndarray] = {}
+    for line, row in rows:
+        parts = PurePosixPath(row["dist_img"]).stem.split("_")
+        try:
+            kind, level = int(parts[1]), int(parts[2])
+            score = float(row["dmos"])
+        except (IndexError, ValueError):
+            kind, level, score = 0, 0, math.nan
+        if not (1 <= kind <= TYPES and 1 <= level <= LEVELS and math.isfinite(score)):
+            raise GlpiError(
+                f"{table} line {line}: {row['dist_img']!r} with {row['dmos']!r} is no KADID-10k"
+                " label (I01_01_01.png, number)"
+            )
+        grid = scores.setdefault(row["ref_img"], np.full((TYPES, LEVELS), np.nan))
+        grid[kind - 1, level - 1] = score
+    for reference, grid in scores.items():
+        missing = np.argwhere(np.isnan(grid))
+        if len(missing):
+            kind, level = missing[0] + 1
+            raise GlpiError(
+                f"{table}: {reference} lacks {len(missing)} of {TYPES * LEVELS} scores, the first"
+                f" for type {kind} level {level}"
+            )
+    return scores
+
+
+def transfer(
+    matches: Sequence[Match],
+    scores: dict[str, np.ndarray],
+    *,
+    scale: Scale,
+    references: int,
+) -> np.ndarray:
+    """Give every photograph its labels by type and level.
+
+    Args:
+        matches: from `read_matches`.
+        scores: from `read_reference_scores`.
+        scale: "0-9" is the official one, min-max over all of `scores` to [0, 9]; "raw" keeps
+            KADID-10k's 1 to 5.
+        references: how many of a match's references count; 1 is official. More are averaged with
+            their similarities as weights.
+
+    Returns:
+        (sources, 25, 5) float64.
+
+    Raises:
+        GlpiError: a reference without scores, fewer references than asked, or similarities that
+            cannot be weights (not positive).
+    """
+    if references < 1:
+        raise GlpiError(f"{references} references: must be at least 1")
+    lowest = min(float(grid.min()) for grid in scores.values())
+    highest = max(float(grid.max()) for grid in scores.values())
+    if scale == "0-9" and highest == lowest:
+        raise GlpiError("all KADID-10k scores are equal: they cannot be scaled to [0, 9]")
+    order = {reference: row for row, reference in enumerate(scores)}
+    table = np.stack(list(scores.values()))  # (references, 25, 5)
+    if scale == "0-9":
+        table = (table - lowest) / (highest - lowest) * 9
+    chosen = np.empty((len(matches), references), np.intp)
+    weights = np.empty((len(matches), references))
+    for row, match in enumerate(matches):
+        if len(match.references) < references:
+            raise GlpiError(
+                f"{match.source}: {len(match.references)} matched references, {references} asked"
+            )
+        for rank in range(references):
+            reference = match.references[rank]
+            if reference not in order:
+                raise GlpiError(f"{match.source}: no scores of its reference {reference!r}")
+            chosen[row, rank] = order[reference]
+            weights[row, rank] = match.similarities[rank]
+    if references == 1:
+        return table[chosen[:, 0]]
+    if not (weights > 0).all():
+        source = matches[int(np.argwhere(weights <= 0)[0, 0])].source
+        raise GlpiError(f"{source}: a similarity that is not positive cannot be a weight")
+    weights /= weights.sum(axis=1, keepdims=True)
+    labels = np.zeros((len(matches), TYPES, LEVELS))
+    for rank in range(references):
+        labels += weights[:, rank, None, None] * table[chosen[:, rank]]
+    return labels
+
+
+def image_name(source: str, row: int, distortion: int, level: int) -> str:
+    """Official name of a distorted photograph: {folder:03d}/{stem}_{type:02d}_{level:02d}.bmp.
+
+    The folder counts thousands of sources from 1; `row` counts sources from 0.
+    """
+    return f"{_prefix(source, row)}_{distortion:02d}_{level:02d}.bmp"
+
+
+def write_label_tables(
+    matches: Sequence[Match],
+    labels: np.ndarray,
+    folder: str | os.PathLike[str],
+    *,
+    columns: Columns,
+) -> list[Path]:
+    """Write the labels as the official tables, 1,000 sources a file: labels_001.csv, ….
+
+    Args:
+        matches: the sources.
+        labels: from `transfer`, (sources, 25, 5).
+        folder: made if missing; its files of these names are replaced, each in one step.
+        columns: "old" (dist_img, label) or "new" (distorted_image, quality_score, source_image,
+            matched_reference, distortion_type, distortion_level).
+
+    Returns:
+        the files, in order.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    variants = [f"{t:02d}_{n:02d}.bmp" for t in range(1, TYPES + 1) for n in range(1, LEVELS + 1)]
+    ends = [f"{t},{n}" for t in range(1, TYPES + 1) for n in range(1, LEVELS + 1)]
+    header = ",".join(_OLD_LABELS if columns == "old" else _NEW_LABELS)
+    files = []
+    for start in range(0, len(matches), SOURCES_PER_FILE):
+        lines = [header]
+        for row in range(start, min(start + SOURCES_PER_FILE, len(matches))):
+            match = matches[row]
+            prefix = _cell(_prefix(match.source, row) + "_")
+            values = labels[row].ravel().tolist()
+            if columns == "old":
+                lines += [f"{prefix}{v},{x!r}" for v, x in zip(variants, values, strict=True)]
+            else:
+                middle = f"{_cell(match.source)},{_cell(match.references[0])}"
+                lines += [
+                    f"{prefix}{v},{x!r},{middle},{end}"
+                    for v, x, end in zip(variants, values, ends, strict=True)
+                ]
+        path = target / f"labels_{start // SOURCES_PER_FILE + 1:03d}.csv"
+        write_text(path, "\n".join(lines) + "\n")
+        files.append(path)
+    return files
+
+
+def _prefix(source: str, row: int) -> str:
+    return f"{row // SOURCES_PER_FILE + 1:03d}/{PurePosixPath(source).stem}"
+
+
+def _cell(text: str) -> str:
+    if any(character in text for character in ',"\r\n'):
+        raise GlpiError(f"{text!r}: a comma, quote or line break in a file name; rename the file")
+    return text
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            header = list(reader.fieldnames or [])
+            rows = [(reader.line_num, row) for row in reader]
+    except FileNotFoundError:
+        raise GlpiError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise GlpiError(f"{path}: cannot be read as a CSV table ({error})") from error
+    for line, row in rows:
+        if None in row or None in row.values():
+            raise GlpiError(f"{path} line {line}: not as many values as columns")
+    return header, rows
+
+
+def _similarity(text: str, path: Path, line: int) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not -1.001 <= value <= 1.001:  # float32 dot products of unit vectors pass 1 by a little
+        raise GlpiError(f"{path} line {line}: similarity {text!r} is not a number in [-1, 1]")
+    return value
+
+
+def _rank(text: str, path: Path, line: int) -> int:
+    if not text.isdecimal():
+        raise GlpiError(f"{path} line {line}: rank {text!r} is not a whole number")
+    return int(text)

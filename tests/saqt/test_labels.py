@@ -1,0 +1,172 @@
+"""Label transfer: the official numbers, names and tables, and what a wrong table ends in."""
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glpi_jax.cli import main
+from glpi_jax.errors import GlpiError
+from glpi_jax.saqt.labels import (
+    Match,
+    image_name,
+    read_matches,
+    read_reference_scores,
+    transfer,
+    write_label_tables,
+)
+
+GOLDENS = Path(__file__).parents[1] / "goldens/saqt"
+MATCHES, DMOS = GOLDENS / "similarity_head1200.csv", GOLDENS / "dmos.csv"
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def scores() -> dict[str, np.ndarray]:
+    return read_reference_scores(DMOS)
+
+
+@pytest.mark.parametrize("columns", ["old", "new"])
+def test_golden_tables(tmp_path: Path, columns: str) -> None:
+    """Made by the official rules from the official similarity table."""
+    golden = json.loads((GOLDENS / "labels.json").read_text())
+    command = ["saqt", "labels", str(MATCHES), str(DMOS), str(tmp_path / "out")]
+    assert main([*command, "--columns", columns]) == 0
+    name, label = {"old": ("dist_img", "label"), "new": ("distorted_image", "quality_score")}[
+        columns
+    ]
+    labels: dict[str, float] = {}
+    for number, facts in golden["batches"].items():
+        rows = read(tmp_path / f"out/labels_{int(number):03d}.csv")
+        assert len(rows) == facts["rows"]
+        names = [row[name] for row in rows]
+        assert hashlib.sha256("\n".join(names).encode()).hexdigest() == facts["names_sha256"]
+        values = [float(row[label]) for row in rows]
+        assert sum(values) == pytest.approx(facts["label_sum"], rel=1e-12)
+        labels |= dict(zip(names, values, strict=True))
+    assert [labels[image] for image, _ in golden["samples"]] == [
+        value for _, value in golden["samples"]
+    ]
+
+
+def test_new_columns_say_where_a_label_comes_from(
+    tmp_path: Path, scores: dict[str, np.ndarray]
+) -> None:
+    matches = [Match("pier.at.dawn.jpg", ("I07.png",), (0.8,))]
+    labels = transfer(matches, scores, scale="raw", references=1)
+    (path,) = write_label_tables(matches, labels, tmp_path, columns="new")
+    row = read(path)[2 * 5 + 3]
+    assert row == {
+        "distorted_image": "001/pier.at.dawn_03_04.bmp",
+        "quality_score": repr(float(scores["I07.png"][2, 3])),
+        "source_image": "pier.at.dawn.jpg",
+        "matched_reference": "I07.png",
+        "distortion_type": "3",
+        "distortion_level": "4",
+    }
+
+
+def test_folders_count_thousands_of_sources() -> None:
+    assert image_name("a.png", 999, 1, 2) == "001/a_01_02.bmp"
+    assert image_name("a.png", 1000, 25, 5) == "002/a_25_05.bmp"
+
+
+def test_several_references_are_weighted_by_similarity(scores: dict[str, np.ndarray]) -> None:
+    match = Match("a.png", ("I01.png", "I02.png", "I03.png"), (0.9, 0.3, 0.1))
+    labels = transfer([match], scores, scale="raw", references=2)
+    expected = 0.75 * scores["I01.png"] + 0.25 * scores["I02.png"]
+    np.testing.assert_allclose(labels[0], expected, rtol=1e-14)
+    assert labels.shape == (1, 25, 5)
+
+
+def test_scaled_labels_span_zero_to_nine(scores: dict[str, np.ndarray]) -> None:
+    matches = [Match(f"{name}.jpg", (name,), (1.0,)) for name in scores]
+    labels = transfer(matches, scores, scale="0-9", references=1)
+    assert (labels.min(), labels.max()) == (0, 9)
+    raw = transfer(matches, scores, scale="raw", references=1)
+    assert np.corrcoef(labels.ravel(), raw.ravel())[0, 1] == pytest.approx(1)
+
+
+def test_ranked_tables_with_new_columns(tmp_path: Path) -> None:
+    path = tmp_path / "similarity.csv"
+    header = "source_image,source_path,target_reference,target_reference_path,semantic_distance"
+    path.write_text(
+        f"{header},cosine_similarity,rank\n"
+        "a.jpg,p/a.jpg,I02.png,k/I02.png,0.2,0.8,1\n"
+        "b.jpg,p/b.jpg,I01.png,k/I01.png,0.4,0.6,1\n"
+        "a.jpg,p/a.jpg,I05.png,k/I05.png,0.3,0.7,2\n"
+    )
+    assert read_matches(path) == [
+        Match("a.jpg", ("I02.png", "I05.png"), (0.8, 0.7)),
+        Match("b.jpg", ("I01.png",), (0.6,)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n", "not a similarity table: its columns must hold kadis"),
+        ("kadis,kadid-10k,sim_value\n", "no matches under the header"),
+        ("kadis,kadid-10k,sim_value\na.png,I01.png\n", "line 2: not as many values"),
+        ("kadis,kadid-10k,sim_value\na.png,I01.png,high\n", "line 2: similarity 'high'"),
+        ("kadis,kadid-10k,sim_value\na.png,I01.png,nan\n", "line 2: similarity 'nan'"),
+        (
+            "kadis,kadid-10k,sim_value\na.png,I01.png,.5\na.png,I02.png,.5\n",
+            "line 3: 'a.png' is listed twice",
+        ),
+    ],
+)
+def test_bad_similarity_tables(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "similarity.csv"
+    path.write_text(text)
+    with pytest.raises(GlpiError, match=message):
+        read_matches(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("I03_07_02.png", "I03_07_01.png", "I03.png lacks 1 of 125 .* for type 7 level 2"),
+        ("I03_07_02.png", "I03_26_02.png", "'I03_26_02.png' with .* is no KADID-10k label"),
+        ("dist_img,", "image,", "column 'dist_img' is missing"),
+    ],
+)
+def test_bad_dmos_tables(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "dmos.csv"
+    text = DMOS.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    with pytest.raises(GlpiError, match=message):
+        read_reference_scores(path)
+
+
+def test_bad_transfers(scores: dict[str, np.ndarray], tmp_path: Path) -> None:
+    def run(match: Match, references: int = 1) -> None:
+        transfer([match], scores, scale="0-9", references=references)
+
+    with pytest.raises(GlpiError, match=r"a\.png: no scores of its reference 'I99\.png'"):
+        run(Match("a.png", ("I99.png",), (0.5,)))
+    with pytest.raises(GlpiError, match=r"a\.png: 1 matched references, 2 asked"):
+        run(Match("a.png", ("I01.png",), (0.5,)), 2)
+    with pytest.raises(GlpiError, match="not positive"):
+        run(Match("a.png", ("I01.png", "I02.png"), (0.5, -0.1)), 2)
+    with pytest.raises(GlpiError, match="0 references"):
+        run(Match("a.png", ("I01.png",), (0.5,)), 0)
+    labels = np.zeros((1, 25, 5))
+    with pytest.raises(GlpiError, match="comma"):
+        write_label_tables([Match("a,b.png", ("I01.png",), (1,))], labels, tmp_path, columns="old")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_tables_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["saqt", "labels", str(tmp_path / "no.csv"), str(DMOS), str(tmp_path / "out")]
+    assert main(command) == 2
+    assert "no.csv: no such file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
