@@ -1,4 +1,4 @@
-"""Text and JSON files that are replaced in one step."""
+"""Files that are replaced in one step."""
 
 import json
 import os
@@ -15,15 +15,24 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file so that readers see the old content or the new, never a part.
+    """Replace a text file, UTF-8, as `write_bytes` does.
+
+    Raises:
+        GlpiError: the file cannot be written.
+    """
+    # surrogateescape: a file name in the text need not be valid UTF-8.
+    write_bytes(path, text.encode("utf-8", errors="surrogateescape"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file so that readers see the old content or the new, never a part.
 
     Raises:
         GlpiError: the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        # surrogateescape: a file name in the text need not be valid UTF-8.
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     except OSError as error:
         with suppress(OSError):

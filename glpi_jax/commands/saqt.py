@@ -1,9 +1,12 @@
 """`glpi saqt …`: the labelled training set made from plain photographs."""
 
 import argparse
+import io
 from pathlib import Path
 
 from glpi_jax.commands.common import EXIT_OK, Commands, add_command, say
+from glpi_jax.errors import GlpiError
+from glpi_jax.files import write_bytes
 
 
 def add(commands: Commands) -> None:
@@ -31,6 +34,15 @@ def add(commands: Commands) -> None:
     )
     labels.set_defaults(run=_labels)
 
+    preview = add_command(
+        saqt, "preview", "All 25 distortions at 5 levels of a photograph as one picture."
+    )
+    preview.add_argument("photograph", type=Path, help="an image file")
+    preview.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the picture")
+    preview.add_argument("--seed", type=int, default=0, help="of the random distortions")
+    preview.add_argument("--cell", type=int, default=240, help="side of a small picture in pixels")
+    preview.set_defaults(run=_preview)
+
 
 def _labels(args: argparse.Namespace) -> int:
     from glpi_jax.saqt.labels import (
@@ -45,4 +57,21 @@ def _labels(args: argparse.Namespace) -> int:
     labels = transfer(matches, scores, scale=args.scale, references=args.references)
     files = write_label_tables(matches, labels, args.out, columns=args.columns)
     say(f"{args.out}: {labels.size:,} labels of {len(matches):,} photographs, {len(files)} tables")
+    return EXIT_OK
+
+
+def _preview(args: argparse.Namespace) -> int:
+    from glpi_jax.data.images import read_image
+    from glpi_jax.saqt.preview import contact_sheet
+
+    if args.out.suffix.lower() != ".png":
+        raise GlpiError(f"--out {args.out}: must end in .png")
+    if args.cell < 32:
+        raise GlpiError(f"--cell {args.cell}: must be at least 32 pixels")
+    photograph = read_image(args.photograph, apply_orientation=True)
+    sheet = contact_sheet(photograph, name=args.photograph.name, seed=args.seed, cell=args.cell)
+    content = io.BytesIO()
+    sheet.save(content, "PNG")
+    write_bytes(args.out, content.getvalue())
+    print(args.out)
     return EXIT_OK
