@@ -35,12 +35,12 @@ Vector = NDArray[np.float64]
 # half) beyond each end, of these widths in units of the bulk. The best centre of each width is a
 # candidate, and the search goes on from the best candidates.
 _QUANTILES = (np.arange(15) + 0.5) / 15
-_WIDTHS = np.array([0.01, 0.04, 0.1, 0.3, 1.0, 3.0, 10.0])
+_WIDTHS = np.array([0.04, 0.1, 0.3, 1.0, 3.0, 10.0])
 _STARTS = 4
 # Where it searches: a narrower sigmoid (in bulks) is a step between two images, a wider one (in
 # ranges) is a line, and one centred further beyond the ends (in widths) an exponential. These
 # limits are near enough, while their coefficients would cancel to nothing in float64.
-_NARROWEST, _WIDEST, _FURTHEST = 0.005, 5.0, 8.0
+_NARROWEST, _WIDEST, _FURTHEST = 0.03, 5.0, 8.0
 _TOLERANCE = 1e-8
 # Ranges of the scores beyond this, or below its inverse, leave the coefficients no room in float64.
 _LARGEST = 1e100
