@@ -4,7 +4,7 @@
 
 Each type is timed at each level alone (`distort`), and at its five levels on one `Distorter` that
 all types share, the way a data set is rendered; the total is of the latter. Of several repeats the
-fastest counts. The photograph is scikit-image's `coffee` (in the `demo` extra).
+fastest counts. The photograph is scikit-image's `coffee`.
 
 With --batched, `distort_batch` is timed instead: milliseconds of wall time an image, in batches of
 B copies on JAX's default device, compilation and the transfer of the images left out.

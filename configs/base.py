@@ -47,7 +47,8 @@ def get_config() -> ConfigDict:
 
     config.split = ConfigDict()
     # "ratio": by reference, shuffled with the seed round · 12345; "published": the split `name`
-    # that came with the database; "file": the split file `name`.
+    # that came with the database; "file": the split file `name`; "lists": the folder `name` with
+    # a list of images for each part, such as LIQE's.
     config.split.kind = "ratio"
     config.split.name = ""
     config.split.round = 1

@@ -1,9 +1,13 @@
-"""`glpi data check` and `glpi data prepare` as their users see them."""
+"""`glpi data check` and `glpi data prepare` as their users see them, and `--skip-bad` of runs."""
+
+import argparse
 
 import miniatures
 import pytest
 
 from glpi_jax.cli import main
+from glpi_jax.commands.common import add_run_options, config_of
+from glpi_jax.config import shipped_config
 
 
 @pytest.fixture
@@ -54,3 +58,16 @@ def test_prepare_leaves_out_what_it_is_told_to(make_database, tmp_path, capsys):
     assert "scene0_1.png" in error
     assert "23 images of miniature, 1 left out" in error
     assert main(["data", "check", "prepared", str(tmp_path / "out")]) == 2  # it remembers
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_skip_bad_is_of_every_database_of_a_run(given):
+    parser = argparse.ArgumentParser()
+    parser.set_defaults(overrides=[])
+    add_run_options(parser)
+    spec = f"{shipped_config('cross')}:live-csiq,bid"
+    config = config_of(
+        parser.parse_args(["--config", spec, "--workdir", "w", *["--skip-bad"] * given])
+    )
+    sections = (config.data, config.targets.csiq, config.targets.bid)
+    assert [section.skip_bad for section in sections] == [given] * 3

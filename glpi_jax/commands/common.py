@@ -24,13 +24,22 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     """`--config` and `--workdir`, both required; unknown options are overrides of the config."""
     parser.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help=OVERRIDE_HELP)
     parser.add_argument("--workdir", required=True, type=Path, help="folder of the run")
+    parser.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out rows that cannot be used, and list them: skip_bad of every database",
+    )
 
 
 def config_of(args: argparse.Namespace) -> "ConfigDict":
-    """The config that the arguments name, with its overrides."""
+    """The config that the options of a run name, with its overrides."""
     from glpi_jax.config import load_config
 
-    return load_config(args.config, args.overrides)
+    config = load_config(args.config, args.overrides)
+    if args.skip_bad:
+        for section in (config.data, *config.targets.values()):
+            section.skip_bad = True
+    return config
 
 
 def say(message: str) -> None:

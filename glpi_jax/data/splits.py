@@ -27,8 +27,7 @@ _FORMAT = 1
 class Split:
     """Rows of one Database. No reference is in two parts; only `train` is never empty.
 
-    Made by `official_database_split`, `strict_split`, `whole_split`, `published_split` and
-    `read_split`, which check this.
+    Made by the functions here and by `split_lists.read_list_split`, which check this.
     """
 
     train: tuple[int, ...]
@@ -147,7 +146,7 @@ def published_split(database: Database, name: str) -> Split:
     rows = {part: tuple(row for row, own in enumerate(parts) if own == part) for part in _PARTS}
     if not rows["test"]:
         raise GlpiError(f"{database.name}: the published split {name!r} has no test part")
-    return _checked(database, Split(**rows))
+    return check_split(database, Split(**rows))
 
 
 def split_references(database: Database, rows: Sequence[int]) -> tuple[str, ...]:
@@ -205,7 +204,7 @@ def read_split(path: str | os.PathLike[str], database: Database) -> Split:
                 f" ({', '.join(unknown[:3])}); was the split made for another database?"
             )
         rows[part] = tuple(row_of[name] for name in names)
-    split = _checked(database, Split(**rows))
+    split = check_split(database, Split(**rows))
     if split_sha256(database, split) != content.get("sha256"):
         raise GlpiError(f"{path}: the names do not match the file's sha256; it was edited")
     return split
@@ -221,11 +220,15 @@ def _split_by_reference(
     def rows(references: Sequence[str]) -> tuple[int, ...]:
         return tuple(row for reference in references for row in rows_of[reference])
 
-    return _checked(database, Split(rows(train), rows(validation), rows(test)))
+    return check_split(database, Split(rows(train), rows(validation), rows(test)))
 
 
-def _checked(database: Database, split: Split) -> Split:
-    """Return the split if it keeps its promises: no row twice, no reference in two parts."""
+def check_split(database: Database, split: Split) -> Split:
+    """Return the split if it keeps its promises: no row twice, no reference in two parts.
+
+    Raises:
+        GlpiError: it does not, or nothing trains.
+    """
     part_of_reference: dict[str, str] = {}
     for part, rows in asdict(split).items():
         if len(set(rows)) != len(rows):

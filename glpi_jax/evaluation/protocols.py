@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from ml_collections import ConfigDict
 
 from glpi_jax.data.sources import Database, load_database
+from glpi_jax.data.split_lists import read_list_split
 from glpi_jax.data.splits import (
     Split,
     official_database_split,
@@ -112,8 +113,10 @@ def make_split(config: ConfigDict, database: Database) -> Split:
         split = published_split(database, config.split.name)
     elif kind == "file":
         split = read_split(config.split.name, database)
+    elif kind == "lists":
+        split = read_list_split(config.split.name, database)
     else:
-        raise GlpiError(f"config.split.kind = '{kind}': choose ratio, published or file")
+        raise GlpiError(f"config.split.kind = '{kind}': choose ratio, published, file or lists")
     if _strict(config) and not split.validation:
         raise GlpiError(
             f"config.split.name = '{config.split.name}' has no validation part, which the strict"

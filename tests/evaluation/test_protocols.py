@@ -127,6 +127,28 @@ def test_cross_dataset_runs_train_on_all_and_test_on_all(cross: ConfigDict) -> N
     assert not references(plan.train) & references(plan.selection[0])
 
 
+def test_lists_of_images_are_a_split(config: ConfigDict, tmp_path: Path) -> None:
+    source, _ = open_databases(config)
+    order = source.reference_order
+    listed = {"train": set(order[:3]), "val": set(order[3:4]), "test": set(order[4:])}
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    for part, contents in listed.items():
+        names = [
+            name for name, r in zip(source.images, source.references, strict=True) if r in contents
+        ]
+        (folder / f"mini_{part}.txt").write_text("".join(f"{name}\t1.0\t0.1\n" for name in names))
+    config.split.kind, config.split.name = "lists", str(folder)
+    plan = plan_of(config)
+    assert references(plan.train) == listed["train"]
+    assert [references(part) for part in plan.reported] == [listed["test"], listed["val"]]
+    (folder / "mini_val.txt").unlink()
+    with pytest.raises(GlpiError, match="has no validation part, which the strict protocol"):
+        plan_of(config)
+    config.protocol = "official"
+    assert references(plan_of(config).reported[0]) == listed["test"]
+
+
 def test_official_splits_need_every_label(config: ConfigDict) -> None:
     source, _ = open_databases(config)
     published = Facts(images=25, references=6, score_range=(0, 5))
@@ -148,9 +170,14 @@ def test_mean_over_targets_is_signed_and_undefined_if_one_is() -> None:
     [
         ("protocol", "lenient", "config.protocol = 'lenient': choose one of strict, official"),
         ("data.root", "", r"config\.data\.root is empty: .* --config\.data\.root=FOLDER"),
-        ("split.kind", "half", "config.split.kind = 'half': choose ratio, published or file"),
+        (
+            "split.kind",
+            "half",
+            "config.split.kind = 'half': choose ratio, published, file or lists",
+        ),
         ("split.kind", "published", "no published split ''"),
         ("split.kind", "file", "cannot be read|no such split file"),
+        ("split.kind", "lists", "list for the train part|no such folder"),
     ],
 )
 def test_bad_settings(config: ConfigDict, key: str, value: str, message: str) -> None:

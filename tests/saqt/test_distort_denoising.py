@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import skimage.data
 
-from glpi_jax.errors import GlpiError
 from glpi_jax.saqt import DISTORTIONS, TOTAL_VARIATION, Distorter, distort
 from glpi_jax.saqt.distortions import noise
 from glpi_jax.saqt.distortions.dispatch import stretch_to_uint8
@@ -100,16 +99,6 @@ def test_total_variation_denoises_each_channel_alone():
 
 def test_identity_names_the_library_and_its_version():
     assert f"scikit-image {skimage.__version__} denoise_tv_chambolle" in TOTAL_VARIATION.identity
-
-
-def test_missing_scikit_image_is_named(photograph, monkeypatch):
-    monkeypatch.setitem(sys.modules, "skimage", None)
-    with pytest.raises(GlpiError, match=r"needs scikit-image: pip install 'glpi_jax\[demo\]'"):
-        distort(photograph, 15, 1, rng=np.random.default_rng(0))
-    with pytest.raises(GlpiError, match="needs scikit-image"):
-        _ = TOTAL_VARIATION.identity
-    made = distort(photograph, 15, 1, rng=np.random.default_rng(0), denoiser=Nothing())
-    assert made.max() == 255
 
 
 def test_rendering_needs_no_jax():

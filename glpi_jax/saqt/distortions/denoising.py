@@ -9,7 +9,6 @@ from typing import Protocol
 
 import numpy as np
 
-from glpi_jax.errors import GlpiError
 from glpi_jax.saqt.distortions.color_spaces import FloatImage
 
 _WEIGHT = 0.9  # of total variation, in standard deviations of the noise
@@ -41,24 +40,14 @@ class TotalVariation:
 
     @property
     def identity(self) -> str:
-        """Name, parameters and scikit-image's version.
-
-        Raises:
-            GlpiError: scikit-image is missing.
-        """
-        _require_skimage()
+        """Name, parameters and scikit-image's version."""
         return (
             f"scikit-image {version('scikit-image')} denoise_tv_chambolle, weight {_WEIGHT} sigma, "
             f"{_ITERATIONS} iterations"
         )
 
     def __call__(self, noisy: FloatImage, variance: float) -> FloatImage:
-        """See `Denoiser`.
-
-        Raises:
-            GlpiError: scikit-image is missing.
-        """
-        _require_skimage()
+        """See `Denoiser`."""
         from skimage.restoration import denoise_tv_chambolle
 
         planes = np.ascontiguousarray(np.moveaxis(noisy, -1, 0))
@@ -70,16 +59,6 @@ class TotalVariation:
             channel_axis=0,
         )
         return np.moveaxis(smooth, 0, -1)
-
-
-def _require_skimage() -> None:
-    try:
-        import skimage  # noqa: F401
-    except ImportError as error:
-        raise GlpiError(
-            "denoise: its default denoiser needs scikit-image: pip install 'glpi_jax[demo]', or "
-            "give another denoiser (glpi_jax.saqt.dncnn)."
-        ) from error
 
 
 TOTAL_VARIATION: Denoiser = TotalVariation()

@@ -299,7 +299,6 @@ def distort(
 
     Raises:
         GlpiError: unknown type or level, an image of the wrong dtype, shape or size, a random type
-            with neither `rng` nor `draw`, a draw of a wrong name or shape, or a denoiser that lacks
-            its package (scikit-image by default).
+            with neither `rng` nor `draw`, or a draw of a wrong name or shape.
     """
     return Distorter(image, denoiser).distort(number_or_name, level, rng, draw)
