@@ -1,15 +1,24 @@
-"""Convolutional branch's backbone: torchvision's ResNet (V1, bottleneck) up to layer3.
+"""torchvision's ResNet (V1, bottleneck): GLPI's convolutional branch, and semantic vectors.
 
-Source: torchvision `resnet.py` (`resnet50`), stem and the first three stages.
+Source: torchvision `resnet.py` (`resnet50`, `resnet101`). GLPI takes the stem and the first three
+stages; SAQT's retrieval takes all four and pools them.
 """
+
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from glpi_jax.models.layers import BatchNorm, Conv1x1, Dtype
 
 EXPANSION = 4
+
+# Of the photographs that torchvision's weights were trained on; RGB from 0 to 1.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
 _conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -32,14 +41,31 @@ def _max_pool(x: jax.Array) -> jax.Array:
 
     On the CPU its gradient is five times faster than that of `nn.max_pool`. Only where values tie
     do the gradients differ (shared instead of given to the first); after a ReLU ties are zeros,
-    whose gradient the ReLU drops.
+    whose gradient the ReLU drops. Sides may be odd: (B, H, W, C) to (B, ⌈H/2⌉, ⌈W/2⌉, C).
     """
-    height, width = x.shape[1:3]  # even: crops are multiples of the patch
+    height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
     columns = [x[:, :, i : i + width : 2] for i in range(3)]
     x = jnp.maximum(jnp.maximum(columns[0], columns[1]), columns[2])
     rows = [x[:, i : i + height : 2] for i in range(3)]
     return jnp.maximum(jnp.maximum(rows[0], rows[1]), rows[2])
+
+
+def _valid(shape: tuple[int, ...], sizes: jax.Array) -> jax.Array:
+    """(B, H, W, 1) bool: which positions of a (B, H, W, C) array the sizes (B, 2) cover."""
+    rows = jnp.arange(shape[1])[None] < sizes[:, :1]
+    columns = jnp.arange(shape[2])[None] < sizes[:, 1:]
+    return (rows[:, :, None] & columns[:, None])[..., None]
+
+
+def _zero_beyond(x: jax.Array, sizes: jax.Array | None) -> jax.Array:
+    """Zeros outside of each image, as a convolution's own padding would have them there."""
+    return x if sizes is None else jnp.where(_valid(x.shape, sizes), x, 0)
+
+
+def _strided(sizes: jax.Array | None, stride: int) -> jax.Array | None:
+    """Sizes behind a convolution or pooling of this stride, padded as torch pads."""
+    return sizes if sizes is None else (sizes + stride - 1) // stride
 
 
 class Bottleneck(nn.Module):
@@ -51,11 +77,18 @@ class Bottleneck(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array, use_batch_statistics: bool) -> jax.Array:
-        """Map x (B, H, W, C) to (B, H/stride, W/stride, 4·width)."""
+    def __call__(
+        self, x: jax.Array, use_batch_statistics: bool, sizes: jax.Array | None = None
+    ) -> jax.Array:
+        """Map x (B, H, W, C) to (B, ⌈H/stride⌉, ⌈W/stride⌉, 4·width).
+
+        `sizes` is how much of x is image, (B, 2) int32 or None for all; what lies beyond it in the
+        result is arbitrary.
+        """
         features = EXPANSION * self.width
         y = Conv1x1(self.width, 1, self.dtype, _conv_init, name="conv1")(x)
         y = nn.relu(BatchNorm(name="bn1")(y, use_batch_statistics)).astype(self.dtype)
+        y = _zero_beyond(y, sizes)  # the only layer here that sees its neighbours comes next
         y = _conv(self.width, 3, self.stride, self.dtype, "conv2")(y)
         y = nn.relu(BatchNorm(name="bn2")(y, use_batch_statistics)).astype(self.dtype)
         y = Conv1x1(features, 1, self.dtype, _conv_init, name="conv3")(y)
@@ -67,11 +100,12 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet stem and stages layer1, layer2, layer3 (strides 4, 8 and 16).
+    """ResNet stem and stages layer1, layer2, … (strides 4, 8, 16, 32), without pooling and fc.
 
     Attributes:
         stem: channels after the stem.
-        widths: bottleneck width of each stage; a stage outputs 4 times as many channels.
+        widths: bottleneck width of each stage, three stages for GLPI, four for the whole network;
+            a stage outputs 4 times as many channels.
         blocks: blocks in each stage.
         inference_stages: parts (`stem`, `layer1`, …) whose BatchNorm keeps its running statistics
             also in training.
@@ -85,16 +119,34 @@ class ResNet(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, images: jax.Array, train: bool, sizes: jax.Array | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Run on normalised images (B, H, W, 3).
 
+        Args:
+            images: normalised; sides of any length.
+            train: BatchNorm on batch statistics.
+            sizes: (B, 2) int32, height and width of each image where the batch pads them below and
+                on the right, else None. The results are those of the images without padding.
+
         Returns:
-            layer3's output, and all stage outputs `layer1`, `layer2`, `layer3`, NHWC.
+            The last stage's output, and all stage outputs `layer1`, `layer2`, …, NHWC. With
+            `sizes`, only the first ⌈height/stride⌉ rows and ⌈width/stride⌉ columns mean anything.
+
+        Raises:
+            ValueError: `sizes` in training, where padding would count in the batch statistics.
         """
+        if sizes is not None and train:
+            raise ValueError("padded images have no batch statistics: train needs sizes=None")
+        images = _zero_beyond(images, sizes)
         statistics = train and "stem" not in self.inference_stages
         x = _conv(self.stem, 7, 2, self.dtype, "conv1")(images)
         x = nn.relu(BatchNorm(name="bn1")(x, statistics)).astype(self.dtype)
+        sizes = _strided(sizes, 2)
+        x = _zero_beyond(x, sizes)  # behind a ReLU zero never wins a maximum, like torch's -inf
         x = _max_pool(x)
+        sizes = _strided(sizes, 2)
 
         taps = {}
         for stage, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True), 1):
@@ -102,6 +154,38 @@ class ResNet(nn.Module):
             for i in range(blocks):
                 stride = 2 if stage > 1 and i == 0 else 1
                 name = f"layer{stage}_{i}"
-                x = Bottleneck(width, stride, i == 0, self.dtype, name=name)(x, statistics)
+                block = Bottleneck(width, stride, i == 0, self.dtype, name=name)
+                x = block(x, statistics, sizes)
+                sizes = _strided(sizes, stride)
             taps[f"layer{stage}"] = x
         return x, taps
+
+
+def semantic_vectors(
+    resnet: ResNet, variables: Any, images: jax.Array, sizes: jax.Array
+) -> jax.Array:
+    """Describe whole photographs: the last stage, averaged over the image, at unit length.
+
+    Computed at float32's full precision on every device, so that one table fits all of them.
+
+    Args:
+        resnet: whole network; 2048 values come from ResNet-50 and ResNet-101.
+        variables: its `params` and `batch_stats`.
+        images: (B, H, W, 3) uint8 RGB, padded below and on the right with anything.
+        sizes: (B, 2) int32, each image's height and width, at least 1.
+
+    Returns:
+        (B, 4·widths[-1]) float32, of L2 norm 1 (0 where every value is 0).
+    """
+    mean = np.array(IMAGENET_MEAN, np.float32)
+    std = np.array(IMAGENET_STD, np.float32)
+    scaled = images.astype(jnp.float32) / 255
+    normalised = (scaled - mean[None, None, None]) / std[None, None, None]
+    with jax.default_matmul_precision("highest"):
+        features, taps = resnet.apply(variables, normalised, False, sizes)
+    for _ in range(len(taps) + 1):  # one stride of 2 in each stage but the first, two in the stem
+        sizes = (sizes + 1) // 2
+    total = jnp.sum(_zero_beyond(features.astype(jnp.float32), sizes), (1, 2))
+    pooled = total / jnp.prod(sizes, 1)[:, None]
+    norm = jnp.linalg.norm(pooled, axis=1, keepdims=True)
+    return pooled / jnp.maximum(norm, 1e-12)
