@@ -11,6 +11,9 @@ def get_config() -> ConfigDict:
     """Build the tree."""
     config = ConfigDict()
     config.seed = 0  # of initialisation, dropout, order and crops
+    # What training starts from: another run's workdir (its selected weights), or an official
+    # checkpoint (.pth, .pt, .safetensors); "" initialises from the seed.
+    config.init_from = ""
     # "strict": a validation part, cut from the training references, selects the epoch, the test
     # part is touched once, and labels are turned so that higher is better.
     # "official": the test part selects the epoch, and labels are as published.
@@ -27,19 +30,24 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     config.data.database = "kadid10k"  # the kind of source, see the README
     config.data.root = ""  # folder of the database
-    config.data.labels = ""  # label file, for the kinds pyiqa and liqe
+    config.data.labels = ""  # label file, for the kinds pyiqa and liqe; saqt: or folder of tables
     config.data.skip_bad = False  # leave out rows that cannot be used, and list them
     config.data.label_scale = 1.0  # the training labels are label_scale · label + label_shift
     config.data.label_shift = 0.0
     config.data.resize = ()  # (height, width) before cropping; () leaves images as they are
     config.data.resize_method = "bilinear"  # or "bicubic"
     config.data.apply_orientation = False  # turn as EXIF says; the official loader does not
+    # The kind saqt distorts photographs as it reads them.
+    config.data.distortion_seed = 0  # of the random distortions
+    config.data.redraw_distortions = False  # anew in every epoch after the first
+    config.data.dncnn = ""  # weights of a DnCNN, which denoises for type 15; "": total variation
     config.data.horizontal_flip = 0.5  # probability
     config.data.vertical_flip = 0.5  # probability
     config.data.threads = 4  # that decode and crop, in each worker if there are workers
     config.data.workers = 0  # processes that prepare batches; 0 leaves it to threads alone
     config.data.prefetch = 8  # batches ready ahead of the step
-    config.data.cache_bytes = 0  # memory of each process for decoded images; 0 decodes always
+    # Memory of each process for decoded images, of the kind saqt for photographs; 0 decodes always.
+    config.data.cache_bytes = 0
 
     # Databases of a cross-dataset run by name, each with a section like `data` (configs/cross.py);
     # the run then trains on all of the source.
@@ -80,6 +88,8 @@ def get_config() -> ConfigDict:
 
     config.evaluation = ConfigDict()
     config.evaluation.every_epochs = 1
+    # Which epoch is kept: the "best" by the protocol's SROCC, or the "last".
+    config.evaluation.select = "best"
     config.evaluation.crops = 25  # a crop's scores are averaged to the image's
     config.evaluation.placement = "random"  # "random", seeded by file name, or "grid"
     config.evaluation.batch_size = 100  # crops at a time

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from glpi_jax import __version__
-from glpi_jax.commands import data, report, run, saqt, score
+from glpi_jax.commands import data, export, port, push, report, run, saqt, score
 from glpi_jax.commands.common import EXIT_INTERRUPTED, EXIT_PIPE_CLOSED, fail, say
 from glpi_jax.errors import GlpiError
 
@@ -55,6 +55,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"glpi_jax {__version__}")
     parser.set_defaults(resumes=False)  # whether the same command goes on after an interrupt
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for family in (run, report, score, data, saqt):
+    for family in (run, report, score, data, saqt, port, push, export):
         family.add(commands)
     return parser

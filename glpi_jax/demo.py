@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -48,10 +49,10 @@ def run_demo(config: ConfigDict, workdir: Path) -> None:
     _stage("3/4  results on scenes that training never saw")
     results = evaluate_run(config, workdir)
     print(results_markdown(results), flush=True)
-    _stage("4/4  scores of one unseen photograph at rising distortion")
+    _stage("4/4  scores of unseen photographs at rising distortion")
     database = load_database(config.data.database, folder)
     rows = read_split(workdir / SPLIT_FILE, database).test
-    print(_ladder_table(database, rows, workdir), flush=True)
+    print(_ladder_tables(database, rows, workdir), flush=True)
     minutes, seconds = divmod(round(time.monotonic() - begin), 60)
     print(
         f"\nDone in {minutes} min {seconds} s.\n"
@@ -63,23 +64,29 @@ def run_demo(config: ConfigDict, workdir: Path) -> None:
     )
 
 
-def _ladder_table(database: Database, rows: tuple[int, ...], workdir: Path) -> str:
-    """A table of scores: one untouched test tile and its distortions, level by level."""
-    tile = _tile_of(database.images[rows[0]])
-    pictures = {
-        (str(database.distortions[row]), database.levels[row]): database.path(row)
-        for row in rows
-        if _tile_of(database.images[row]) == tile and database.distortions[row] in LADDERS
-    }
-    untouched = database.root / "references" / f"{tile}.png"
-    scored = load(workdir).score([untouched, *pictures.values()])
-    scores = dict(zip((("", 0), *pictures), scored, strict=True))
-    lines = ["distortion       untouched   level 1   level 2   level 3   level 4   level 5"]
-    for name in LADDERS:
-        if (name, 1) in scores:
-            levels = [scores["", 0], *(scores[name, level] for level in range(1, 6))]
-            lines.append(f"{name:16}" + "".join(f"{_shown(s):>10}" for s in levels))
-    return f"{untouched}\n" + "\n".join(lines)
+def _ladder_tables(database: Database, rows: Sequence[int], workdir: Path) -> str:
+    """Scores level by level of a tile of each scene: the first of its tiles, untouched first."""
+    tiles: dict[str, str] = {}
+    for row in rows:
+        tiles.setdefault(database.references[row], _tile_of(database.images[row]))
+    pictures: dict[tuple[str, str, int], Path] = {}
+    for tile in tiles.values():
+        pictures[tile, "", 0] = database.root / "references" / f"{tile}.png"
+    for row in rows:
+        tile, name = _tile_of(database.images[row]), str(database.distortions[row])
+        if tile in tiles.values() and name in LADDERS:
+            pictures[tile, name, database.levels[row] or 0] = database.path(row)
+    results = load(workdir).score(list(pictures.values()))
+    scores = dict(zip(pictures, results, strict=True))
+    lines = []
+    for tile in tiles.values():
+        lines += ["", str(pictures[tile, "", 0])]
+        lines += ["distortion       untouched   level 1   level 2   level 3   level 4   level 5"]
+        for name in LADDERS:
+            if (tile, name, 1) in scores:
+                levels = [scores[tile, "", 0], *(scores[tile, name, n] for n in range(1, 6))]
+                lines.append(f"{name:16}" + "".join(f"{_shown(s):>10}" for s in levels))
+    return "\n".join(lines[1:])
 
 
 def _tile_of(image: str) -> str:

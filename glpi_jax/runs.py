@@ -31,9 +31,11 @@ from glpi_jax.evaluation.protocols import Part, make_plan, make_split, mean_sroc
 from glpi_jax.evaluation.report import REPORT_FILE, write_report
 from glpi_jax.files import write_json
 from glpi_jax.models.glpi import GLPI, build
+from glpi_jax.porting.carried import hand_on_carried
 from glpi_jax.progress import progress_bar
+from glpi_jax.starting_weights import StartingWeights, read_starting_weights
 from glpi_jax.training.checkpoint import BestCheckpoint
-from glpi_jax.training.loop import Validation, fit, resize_of
+from glpi_jax.training.loop import Validation, distorting_of, fit, resize_of
 from glpi_jax.training.sharding import check_batch_size, make_mesh
 from glpi_jax.training.state import abstract_variables
 
@@ -44,6 +46,7 @@ _RUN_KEYS = {
     "model": ("name", "dropout", "dtype", "batch_norm_inference_stages"),
     "evaluation": ("crops", "batch_size"),
 }
+_RUN_KEYS_OF_TRAINING = ("init_from", "denoiser")
 _RUN_DATABASE_KEYS = ("score_name", "higher_is_better", "label_note")
 # What is counted: a zero would divide by it, or leave nothing to do.
 _COUNTS = (
@@ -84,7 +87,10 @@ def train_run(config: ConfigDict, workdir: Path) -> bool:
     plan = make_plan(config, source, targets, split)
     for part in (plan.train, *plan.reported):
         _crops(config, part, model)  # complains now, not after the first epoch
-    _begin(config, source, split, workdir)
+    loaded: list[StartingWeights] = []
+    if config.init_from and not (workdir / RUN_FILE).is_file():
+        loaded.append(read_starting_weights(config.init_from, model, mesh))
+    _begin(config, source, split, workdir, loaded[0].origin if loaded else None)
     score_crops = compile_scorer(model, mesh)
 
     def validate(variables: Mapping[str, Any]) -> Validation:
@@ -99,6 +105,11 @@ def train_run(config: ConfigDict, workdir: Path) -> bool:
         value = mean_srocc([metrics[f"{part.name}/srocc"] for part in plan.selection])
         return Validation(metrics, value)
 
+    def starting_weights() -> Mapping[str, Any]:
+        weights = loaded.pop() if loaded else read_starting_weights(config.init_from, model, mesh)
+        _check_origin(weights, workdir)
+        return weights.variables
+
     trained = fit(
         config,
         model=model,
@@ -108,6 +119,7 @@ def train_run(config: ConfigDict, workdir: Path) -> bool:
         workdir=workdir,
         validate=validate,
         criterion=plan.criterion,
+        starting_weights=starting_weights if config.init_from else None,
     )
     if not trained and all((workdir / name).is_file() for name in (RESULTS_FILE, REPORT_FILE)):
         return False
@@ -128,7 +140,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         GlpiError: no trained model in the workdir, another config's workdir, or missing data.
     """
     saved = read_run(workdir)
-    same = ("seed", "protocol", "model", "data", "targets", "split")
+    same = ("seed", "init_from", "protocol", "model", "data", "targets", "split")
     _check_same(saved["config"], config, workdir, same)
     _check_counts(config)
     database, targets = open_databases(config)
@@ -151,6 +163,8 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "versions": _versions(),
         "device": f"{jax.devices()[0].device_kind} × {mesh.size}",
         "model": {"name": config.model.name, "parameters": parameters},
+        "init_from": saved["init_from"],
+        "denoiser": saved["denoiser"],
         "selection": selection,
         "split": {
             "sha256": split_sha256(database, split),
@@ -200,6 +214,8 @@ def read_run(workdir: Path) -> dict[str, Any]:
         for section, keys in _RUN_KEYS.items():
             for key in keys:
                 run["config"][section][key]
+        for key in _RUN_KEYS_OF_TRAINING:
+            run[key]
         for key in _RUN_DATABASE_KEYS:
             run["database"][key]
     except FileNotFoundError as error:
@@ -240,16 +256,30 @@ def _split(config: ConfigDict, source: Database, workdir: Path) -> Split:
     if not (workdir / RUN_FILE).is_file():
         return make_split(config, source)
     saved = read_run(workdir)
-    _check_same(saved["config"], config, workdir, tuple(saved["config"]))
+    _check_same(saved["config"], config, workdir, tuple(saved["config"].keys() | config.keys()))
     return read_split(workdir / SPLIT_FILE, source)
 
 
-def _begin(config: ConfigDict, source: Database, split: Split, workdir: Path) -> None:
-    """Write split and `run.json`, which ties a new workdir to its config."""
+def _begin(
+    config: ConfigDict,
+    source: Database,
+    split: Split,
+    workdir: Path,
+    origin: dict[str, Any] | None,
+) -> None:
+    """Write split and `run.json`, which ties a new workdir to its config.
+
+    Of `config.init_from` it keeps what was read there, and of a database of photographs what
+    removes the noise of distortion type 15.
+    """
     if (workdir / RUN_FILE).is_file():
         return
+    # Weights that cannot be read are told before there is a workdir.
+    denoiser = distorting_of(config).denoiser().identity if source.photographs else None
     workdir.mkdir(parents=True, exist_ok=True)
     write_split(workdir / SPLIT_FILE, source, split)
+    if config.init_from:
+        hand_on_carried(Path(config.init_from), workdir)
     run = {
         "format": FORMAT,
         "config": config_files.to_plain(config),
@@ -259,8 +289,20 @@ def _begin(config: ConfigDict, source: Database, split: Split, workdir: Path) ->
             "higher_is_better": source.higher_is_better,
             "label_note": source.label_note,
         },
+        "init_from": origin,
+        "denoiser": denoiser,
     }
     write_json(workdir / RUN_FILE, run)
+
+
+def _check_origin(weights: StartingWeights, workdir: Path) -> None:
+    """Refuse other weights than the run was begun with, if it was stopped before it saved them."""
+    noted = read_run(workdir)["init_from"]
+    if weights.origin != noted:
+        raise GlpiError(
+            f"{weights.origin['path']}: has changed since {workdir / RUN_FILE} noted its SHA-256,"
+            f" {noted['sha256']}; train in another workdir"
+        )
 
 
 def _check_same(
@@ -308,6 +350,7 @@ def _crops(config: ConfigDict, part: Part, model: GLPI) -> Iterator[tuple[int, n
         resize=resize_of(part.section, part.where),
         apply_orientation=part.section.apply_orientation,
         threads=config.data.threads,
+        distorting=distorting_of(config),
     )
 
 

@@ -4,18 +4,17 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from glpi_jax.data.images import ImageError, list_images, read_image
 from glpi_jax.data.transforms import grid_crops
 from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.predict import compile_scorer, predict
-from glpi_jax.models.glpi import GLPI
-from glpi_jax.runs import load_best, read_run
-from glpi_jax.training.sharding import make_mesh
+from glpi_jax.hub.sources import read_model
+from glpi_jax.hub.trained import TrainedModel
+from glpi_jax.training.sharding import make_mesh, replicated
 
 MIN_SIDE = 16  # pixels: one patch of the ViT; less shows nothing that could be judged
 
@@ -40,36 +39,30 @@ class ImageScore:
 
 
 class Scorer:
-    """A trained model, ready to score images.
+    """A trained model on all devices, ready to score images.
 
     Attributes:
-        score_name: "MOS" or "DMOS", the kind of label the model predicts.
-        higher_is_better: whether a higher score means a better image.
+        score_name: "MOS" or "DMOS", the kind of label the model predicts; "score" if unknown.
+        higher_is_better: whether a higher score means a better image, None if unknown.
+        score_range: lowest and highest label of the scale that it was trained on, if known.
         label_note: what the labels are, in plain words.
+        meaning: all of these in a line.
     """
 
-    def __init__(
-        self,
-        model: GLPI,
-        variables: dict[str, Any],
-        mesh: Mesh,
-        *,
-        crops: int,
-        batch_size: int,
-        score_name: str,
-        higher_is_better: bool,
-        label_note: str,
-    ):
-        """Wrap a model; `load` makes one from a workdir."""
-        self.score_name = score_name
-        self.higher_is_better = higher_is_better
-        self.label_note = label_note
-        self._crop = model.size.crop
-        self._crops = crops
-        self._variables = variables
-        self._mesh = mesh
-        self._batch_size = batch_size
-        self._score_crops = compile_scorer(model, mesh)
+    def __init__(self, trained: TrainedModel):
+        """Put a model on the devices; `load` makes a scorer of anything that holds a model."""
+        self.score_name = trained.score_name
+        self.higher_is_better = trained.higher_is_better
+        self.score_range = trained.score_range
+        self.label_note = trained.label_note
+        self.meaning = trained.meaning
+        self._crop = trained.model.size.crop
+        self._crops = trained.crops
+        self._mesh = make_mesh(-1)
+        # Batches that the devices share evenly.
+        self._batch_size = self._mesh.size * max(1, trained.batch_size // self._mesh.size)
+        self._variables = jax.device_put(trained.variables, replicated(self._mesh))
+        self._score_crops = compile_scorer(trained.model, self._mesh)
 
     def score(self, paths: Sequence[str | os.PathLike[str]]) -> list[ImageScore]:
         """Score image files; an unreadable one becomes an error and stops none of the others.
@@ -141,26 +134,16 @@ class Scorer:
         return None
 
 
-def load(workdir: str | os.PathLike[str]) -> Scorer:
-    """Load the selected model of a workdir on all devices.
+def load(source: str | os.PathLike[str] | None = None) -> Scorer:
+    """Load a trained model on all devices.
+
+    Args:
+        source: a workdir, whose selected weights are taken; a hub folder; `hf://owner/name` or
+            `hf://owner/name@revision` on the Hugging Face Hub; an official checkpoint, .pth, .pt
+            or .safetensors, which says nothing about the scale of its scores; None for the
+            demonstration weights that come with the package.
 
     Raises:
-        GlpiError: no workdir, nothing trained there, or a checkpoint of another model.
+        GlpiError: nothing of that kind is there, or it cannot be read.
     """
-    folder = Path(workdir)
-    run = read_run(folder)
-    evaluation, database = run["config"]["evaluation"], run["database"]
-    mesh = make_mesh(-1)
-    model, variables, _ = load_best(folder, mesh)
-    # Batches that the devices share evenly.
-    batch_size = mesh.size * max(1, evaluation["batch_size"] // mesh.size)
-    return Scorer(
-        model,
-        variables,
-        mesh,
-        crops=evaluation["crops"],
-        batch_size=batch_size,
-        score_name=database["score_name"],
-        higher_is_better=database["higher_is_better"],
-        label_note=database["label_note"],
-    )
+    return Scorer(read_model(source))

@@ -151,6 +151,7 @@ def plan_run(
         "--config.train.log_every_steps=1",
         "--config.train.checkpoint_every_steps=3",
         "--config.evaluation.every_epochs=1",
+        "--config.evaluation.select=best",
         "--config.evaluation.crops=2",
         "--config.evaluation.batch_size=4",
     )

@@ -238,7 +238,7 @@ def test_python_api_scores_like_the_command(trained, tmp_path, capsys):
         ["train", "--config", "a.py", "--workdir", "w", "--seed=1"],
         ["train", "--conf", "a.py", "--workdir", "w"],
         ["score"],
-        ["score", "w"],
+        ["score", "w.pth"],
         ["score", "w", "a.png", "--unknown"],
         ["score", "w", "a.png", "--config.seed=1"],
         ["score", "w", "a.png", "--json", "--csv", "x.csv"],
@@ -303,7 +303,7 @@ def test_an_interruption_ends_with_130(arguments, stage, resumes, plan_run, monk
         raise KeyboardInterrupt
 
     monkeypatch.setattr(*stage, interrupted)
-    rest = plan_run.config if resumes else ["w", "a.png"]
+    rest = plan_run.config if resumes else ["w.pth", "a.png"]
     assert main([*arguments, *rest]) == 130
     error = capsys.readouterr().err
     assert error.startswith("glpi: interrupted")
@@ -332,7 +332,8 @@ def test_the_module_is_the_command(tmp_path, shared_compilations):
     missing = glpi("score", "no-such-workdir", "a.png", env=shared_compilations, cwd=tmp_path)
     assert (missing.returncode, missing.stdout) == (2, "")
     assert missing.stderr == (
-        "glpi: error: no-such-workdir: no such workdir; `glpi train` makes one\n"
+        "glpi: error: no-such-workdir: no such image, folder or model; a model is a workdir of"
+        " `glpi train`, a hub folder, a checkpoint (.pth, .pt, .safetensors) or hf://owner/name\n"
     )
 
 

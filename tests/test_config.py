@@ -23,6 +23,7 @@ FORMS = {
     "base": [""],
     "cross": [":kadid10k-live,csiq", ":clive-bid"],
     "demo": ["", ":short"],
+    "saqt_pretrain": [""],
     "synthetic": [":live", ":csiq", ":tid2013", ":kadid10k", ":livemd"],
 }
 SHARED = {"databases"}  # imported by configs

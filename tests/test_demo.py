@@ -6,7 +6,7 @@ import pytest
 from glpi_jax import demo
 from glpi_jax.config import load_config, shipped_config
 from glpi_jax.data.sources import Database
-from glpi_jax.demo import _ladder_table, render
+from glpi_jax.demo import _ladder_tables, render
 from glpi_jax.errors import GlpiError
 from glpi_jax.scoring import ImageScore
 
@@ -20,7 +20,7 @@ def database_of(root, distortions, tiles=("cat_0", "cat_1")):
         images=tuple(f"images/{t}_{i:02d}_{level}.png" for i, (t, _, level) in enumerate(rows)),
         scores=np.arange(len(rows), dtype=np.float64),
         references=tuple(t.partition("_")[0] for t, _, _ in rows),
-        reference_order=("cat",),
+        reference_order=tuple(sorted({t.partition("_")[0] for t in tiles})),
         distortions=tuple(d for _, d, _ in rows),
         levels=tuple(level for _, _, level in rows),
         score_name="MOS",
@@ -43,9 +43,9 @@ def scored(monkeypatch):
     return asked
 
 
-def test_the_ladder_follows_one_tile_through_its_levels(tmp_path, scored):
+def test_the_ladder_follows_a_scenes_first_tile_through_its_levels(tmp_path, scored):
     database = database_of(tmp_path, ["white_noise", "pixelate", "jpeg"])
-    path, header, *lines = _ladder_table(database, tuple(range(len(database))), tmp_path).split(
+    path, header, *lines = _ladder_tables(database, tuple(range(len(database))), tmp_path).split(
         "\n"
     )
     assert path == str(tmp_path / "references/cat_0.png")
@@ -64,9 +64,19 @@ def test_the_ladder_follows_one_tile_through_its_levels(tmp_path, scored):
 
 def test_columns_stand_under_their_heads(tmp_path, scored):
     database = database_of(tmp_path, demo.LADDERS)
-    _, header, *lines = _ladder_table(database, tuple(range(len(database))), tmp_path).split("\n")
+    _, header, *lines = _ladder_tables(database, tuple(range(len(database))), tmp_path).split("\n")
     assert len(lines) == len(demo.LADDERS)
     assert {len(line) for line in lines} == {len(header)}
+
+
+def test_every_scene_has_its_ladder(tmp_path, scored):
+    database = database_of(tmp_path, ["jpeg"], tiles=("cat_0", "dog_0", "dog_1"))
+    dog, cat = range(5, 15), range(5)
+    text = _ladder_tables(database, (*dog, *cat), tmp_path)
+    tables = [table.split("\n") for table in text.split("\n\n")]
+    names = [str(tmp_path / f"references/{tile}.png") for tile in ("dog_0", "cat_0")]
+    assert [table[0] for table in tables] == names
+    assert [table[2].split()[1] for table in tables] == ["0.000", "1.000"]
 
 
 def test_a_picture_that_cannot_be_scored_ends_the_demo(tmp_path, monkeypatch):
@@ -77,7 +87,7 @@ def test_a_picture_that_cannot_be_scored_ends_the_demo(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "load", lambda workdir: Model())
     database = database_of(tmp_path, ["jpeg"])
     with pytest.raises(GlpiError, match=r"cat_0\.png: no such image file"):
-        _ladder_table(database, tuple(range(len(database))), tmp_path)
+        _ladder_tables(database, tuple(range(len(database))), tmp_path)
 
 
 def test_only_a_config_that_renders_can_render(tmp_path):

@@ -4,6 +4,7 @@ import argparse
 import io
 from pathlib import Path
 
+from glpi_jax.commands import saqt_render, saqt_retrieve
 from glpi_jax.commands.common import EXIT_OK, Commands, add_command, say
 from glpi_jax.errors import GlpiError
 from glpi_jax.files import write_bytes
@@ -42,6 +43,9 @@ def add(commands: Commands) -> None:
     preview.add_argument("--seed", type=int, default=0, help="of the random distortions")
     preview.add_argument("--cell", type=int, default=240, help="side of a small picture in pixels")
     preview.set_defaults(run=_preview)
+
+    saqt_retrieve.add(saqt)
+    saqt_render.add(saqt)
 
 
 def _labels(args: argparse.Namespace) -> int:

@@ -10,13 +10,10 @@ import csv
 import hashlib
 import importlib.util
 import json
-import multiprocessing
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,16 +26,9 @@ from glpi_jax.data.images import read_image
 from glpi_jax.data.sources import load_database
 from glpi_jax.errors import GlpiError
 from glpi_jax.files import write_json
+from glpi_jax.processes import run_unordered
 from glpi_jax.progress import progress_bar
 from glpi_jax.saqt import MEAN_DMOS, Distorter, find_distortion, seed_for
-
-DEMO_TYPES = (1, 2, 3, 4, 8, 9, 10, 11, 13, 16, 19, 24)
-"""KADID types of the demonstration, at least one from each of KADID's seven groups.
-
-Left out are types whose label depends most on what the picture shows (5, 7, 17, 18, 25), the local
-ones (20, 23), which a crop may miss, 12 and 14, which look like 11, 15, whose denoiser is another
-than KADID-10k's, and 6, 21 and 22, to keep the set small.
-"""
 
 LEVELS = (1, 2, 3, 4, 5)
 
@@ -123,7 +113,7 @@ def render_demo_database(
 
     Args:
         folder: where the database goes; must not exist, be empty, or hold the same database.
-        types: KADID type numbers, `DEMO_TYPES` for the usual demonstration.
+        types: KADID type numbers.
         seed: of the random distortions.
         processes: how many render side by side; with more than one, a script that calls this needs
             the `if __name__ == "__main__":` guard.
@@ -291,65 +281,45 @@ def _render(
     progress: bool,
 ) -> None:
     (folder / "images").mkdir()
-    tasks = [(folder, tile, number, seed) for tile, number in _pairs(tiles, types)]
+    numbers = {tile: _types_of(scene, types) for tile, scene in tiles.items()}
+    tasks = [(folder, tile, numbers[tile], seed) for tile in tiles]
     with progress_bar(
-        len(tasks) * len(LEVELS), unit="image", description="render demo", enabled=progress
+        sum(map(len, numbers.values())) * len(LEVELS),
+        unit="image",
+        description="render demo",
+        enabled=progress,
     ) as bar:
-        for count in _run(tasks, processes):
+        for count in run_unordered(_render_tile, tasks, processes, what="rendering"):
             bar.advance(count)
 
 
-def _pairs(tiles: dict[str, str], types: Sequence[int]) -> list[tuple[str, int]]:
-    """Which tile gets which type: all of them, but no colour type for a grey photograph."""
-    return [
-        (tile, number)
-        for tile, scene in tiles.items()
-        for number in types
-        if not (SCENES[scene].grey and number in _COLOUR_TYPES)
-    ]
+def _types_of(scene: str, types: Sequence[int]) -> list[int]:
+    """Which types a scene's tiles get: all, but none that works on colour if the scene is grey."""
+    return [n for n in types if not (SCENES[scene].grey and n in _COLOUR_TYPES)]
 
 
-def _run(tasks: Sequence[tuple[Path, str, int, int]], processes: int) -> Iterator[int]:
-    """Yield the number of images of each task as it finishes."""
-    if processes == 1:
-        for task in tasks:
-            yield _render_levels(*task)
-        return
-    # Spawned, not forked: a process that has started JAX or Grain must not be forked.
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=spawn)
-    try:
-        futures = [pool.submit(_render_levels, *task) for task in tasks]
-        for future in as_completed(futures):
-            yield future.result()
-    except BrokenProcessPool:
-        raise GlpiError(
-            "a rendering process of the demo database died; use processes=1, or put the call"
-            ' under if __name__ == "__main__":'
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _render_levels(folder: Path, tile: str, number: int, seed: int) -> int:
-    """Render one tile under one type at every level; return how many images that makes."""
+def _render_tile(folder: Path, tile: str, numbers: Sequence[int], seed: int) -> int:
+    """Render one tile under types at every level; return how many images that makes."""
     image = read_image(folder / "references" / f"{tile}.png", apply_orientation=False)
-    rngs = [seed_for(tile, number, level, seed) for level in LEVELS]
-    made = Distorter(image).distort_levels(number, rngs)
-    for level, pixels in zip(LEVELS, made, strict=True):
-        _save(pixels, folder / _image_name(tile, number, level))
-    return len(LEVELS)
+    distorter = Distorter(image)
+    for number in numbers:
+        rngs = [seed_for(tile, number, level, seed) for level in LEVELS]
+        made = distorter.distort_levels(number, rngs)
+        for level, pixels in zip(LEVELS, made, strict=True):
+            _save(pixels, folder / _image_name(tile, number, level))
+    return len(numbers) * len(LEVELS)
 
 
 def _write_labels(folder: Path, tiles: dict[str, str], types: Sequence[int]) -> None:
     with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["image", "score", "reference", "distortion", "level"])
-        for tile, number in _pairs(tiles, types):
-            name = find_distortion(number).name
-            for level, score in zip(LEVELS, MEAN_DMOS[number], strict=True):
-                image = _image_name(tile, number, level)
-                writer.writerow([image, score, tiles[tile], name, level])
+        for tile, scene in tiles.items():
+            for number in _types_of(scene, types):
+                name = find_distortion(number).name
+                for level, score in zip(LEVELS, MEAN_DMOS[number], strict=True):
+                    image = _image_name(tile, number, level)
+                    writer.writerow([image, score, scene, name, level])
     description = {
         "name": "demo",
         "score_name": "DMOS",

@@ -1,7 +1,7 @@
 """Batches for training (Grain) and crops for evaluation, from a Database's rows.
 
 The training order and every crop depend on the seed and the step alone: not on threads, worker
-processes or hosts, nor on whether images are files or records.
+processes or hosts, nor on whether images are files or records, or distorted as they are read.
 """
 
 import math
@@ -16,7 +16,8 @@ import grain
 import numpy as np
 from absl import flags
 
-from glpi_jax.data.images import decode_image
+from glpi_jax.data.images import ImageError, decode_image
+from glpi_jax.data.on_the_fly import Distorting, ImageMaker
 from glpi_jax.data.sources import Database
 from glpi_jax.data.transforms import (
     Resize,
@@ -37,7 +38,10 @@ class ImageLoader:
 
     What fits first stays: every epoch visits every image once, so dropping old images for new ones
     would only lose hits. Safe to share between threads; in a worker process it begins empty, with
-    the same budget. The arrays are read-only.
+    the same budget. What is kept is read-only.
+
+    Of a database of photographs these are kept, the last one whatever the budget, and each row's
+    image is distorted from its own.
     """
 
     def __init__(
@@ -47,10 +51,16 @@ class ImageLoader:
         resize: Resize | None,
         apply_orientation: bool,
         cache_bytes: int,
+        distorting: Distorting | None = None,
     ):
         """See `training_dataset` for the arguments."""
         if cache_bytes < 0:
             raise GlpiError(f"cache_bytes {cache_bytes}: must be 0 (no cache) or more")
+        self._make: ImageMaker | None = None
+        if database.photographs is not None:
+            if distorting is None:
+                raise GlpiError(f"{database.name}: nothing says how its photographs are distorted")
+            self._make = ImageMaker(database.photographs, distorting)
         self._database = database
         self._resize = resize
         self._apply_orientation = apply_orientation
@@ -61,18 +71,34 @@ class ImageLoader:
         self._lock = threading.Lock()
         self._free_bytes = self._cache_bytes
         self._cache: dict[int, np.ndarray] = {}
+        self._last: tuple[int, np.ndarray] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lock": None, "_cache": None}
+        return {**self.__dict__, "_lock": None, "_cache": None, "_last": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._empty_cache()
 
-    def __call__(self, row: int) -> np.ndarray:
-        """The (height, width, 3) uint8 image of a row."""
+    def __call__(self, row: int, epoch: int = 0) -> np.ndarray:
+        """The (height, width, 3) uint8 image of a row; the epoch may change its distortion."""
+        photographs = self._database.photographs
+        if photographs is None or self._make is None:
+            return self._kept(row, row, self._resize)
+        variant = photographs.variant(row)
+        photograph = self._kept(variant.photograph, row, None)
+        try:
+            image = self._make(photograph, variant, epoch)
+        except GlpiError as error:
+            raise ImageError(f"{self._database.path(row)}: {error}") from error
+        return _resized(image, self._resize)
+
+    def _kept(self, file: int, row: int, size: Resize | None) -> np.ndarray:
+        """The image file of a row, from the cache if it is there; files are numbered."""
         with self._lock:
-            cached = self._cache.get(row)
+            cached = self._cache.get(file)
+            if cached is None and self._last is not None and self._last[0] == file:
+                cached = self._last[1]
         if cached is not None:
             return cached
         image = decode_image(
@@ -80,19 +106,35 @@ class ImageLoader:
             str(self._database.path(row)),
             apply_orientation=self._apply_orientation,
         )
-        if self._resize is not None:
-            height, width, method = self._resize
-            image = resize_image(image, height, width, method=method)
+        image = _resized(image, size)
         image.flags.writeable = False
         with self._lock:
-            if row not in self._cache and image.nbytes <= self._free_bytes:
-                self._cache[row] = image
+            if file not in self._cache and image.nbytes <= self._free_bytes:
+                self._cache[file] = image
                 self._free_bytes -= image.nbytes
+            if self._make is not None:  # rows of one photograph follow each other in evaluation
+                self._last = (file, image)
         return image
 
 
+def _resized(image: np.ndarray, size: Resize | None) -> np.ndarray:
+    if size is None:
+        return image
+    return resize_image(image, size.height, size.width, method=size.method)
+
+
+class _Epochs(grain.transforms.MapWithIndex):
+    """A row → the row and its epoch, counted from 0."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+
+    def map_with_index(self, index: int, element: int) -> tuple[int, int]:
+        return element, index // self._rows
+
+
 class _RandomView(grain.transforms.RandomMap):
-    """A row → its image, randomly flipped and cropped, with its score."""
+    """A row and its epoch → the row's image, randomly flipped and cropped, with its score."""
 
     def __init__(
         self,
@@ -109,16 +151,19 @@ class _RandomView(grain.transforms.RandomMap):
         self._horizontal_flip = horizontal_flip
         self._vertical_flip = vertical_flip
 
-    def random_map(self, element: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def random_map(
+        self, element: tuple[int, int], rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        row, epoch = element
         flipped = random_flips(
-            self._loader(element),
+            self._loader(row, epoch),
             horizontal=self._horizontal_flip,
             vertical=self._vertical_flip,
             rng=rng,
         )
         view = random_crop(flipped, self._crop, rng)
         # A copy in any case: a view would keep the whole image until the batch is complete.
-        return {"image": view.copy(), "score": self._scores[element]}
+        return {"image": view.copy(), "score": self._scores[row]}
 
 
 def training_dataset(
@@ -135,10 +180,12 @@ def training_dataset(
     apply_orientation: bool,
     process_index: int,
     process_count: int,
+    distorting: Distorting | None = None,
 ) -> grain.MapDataset:
     """An endless dataset of this process's part of every training batch.
 
-    Each epoch visits every row once, in a new order, with new flips and crops. Batches run on over
+    Each epoch visits every row once, in a new order, with new flips and crops, and if `distorting`
+    says so with new draws of the random distortions. Batches run on over
     the end of an epoch, so `rows` may be fewer than a batch. Item k belongs to step k: with b =
     batch_size // process_count it is {"image": (b, crop, crop, 3) uint8, "score": (b,) float32},
     and over all processes the items k are the batch that one process would get.
@@ -152,12 +199,14 @@ def training_dataset(
         horizontal_flip: probability of a left–right mirror.
         vertical_flip: probability of an upside-down mirror.
         cache_bytes: budget of each process for decoded images kept in memory; 0 decodes every time.
-            Besides those, no more whole images exist at a time than there are threads.
+            Besides those, no more whole images exist at a time than there are threads. Of a
+            database of photographs it is these that are kept, undistorted.
         resize: bring every image to this size before cropping, or None.
         apply_orientation: turn photographs as their EXIF orientation says (the official code
             does not).
         process_index: this process, 0 to process_count − 1.
         process_count: number of processes that share a batch.
+        distorting: how the images of a database of photographs are made; None for the others.
 
     Raises:
         GlpiError: a number out of range, no rows, or a batch that the processes cannot share.
@@ -179,7 +228,11 @@ def training_dataset(
         if not 0 <= probability <= 1:
             raise GlpiError(f"{key} flip probability {probability}: must lie in [0, 1]")
     loader = ImageLoader(
-        database, resize=resize, apply_orientation=apply_orientation, cache_bytes=cache_bytes
+        database,
+        resize=resize,
+        apply_orientation=apply_orientation,
+        cache_bytes=cache_bytes,
+        distorting=distorting,
     )
     view = _RandomView(
         database,
@@ -189,9 +242,11 @@ def training_dataset(
         vertical_flip=vertical_flip,
     )
     # The slice for a process comes after the random map: a crop's generator then depends on the
-    # image's place in the global order, not on how many processes there are.
+    # image's place in the global order, not on how many processes there are. Before the seed, what
+    # is done changes no draw: Grain counts the steps since then.
     return (
-        grain.MapDataset.source([int(row) for row in rows])
+        grain.MapDataset.source(rows)
+        .map_with_index(_Epochs(len(rows)))
         .seed(seed)
         .shuffle()
         .random_map(view)
@@ -302,10 +357,12 @@ def evaluation_crops(
     resize: Resize | None,
     apply_orientation: bool,
     threads: int,
+    distorting: Distorting | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (row, crops) in the order of `rows`, each image decoded once, a few images ahead.
 
-    At most threads + 2 images' crops are held at a time.
+    A database of photographs is distorted as in the first epoch. At most threads + 2 images' crops
+    are held at a time.
 
     Args:
         database: where images come from.
@@ -318,6 +375,7 @@ def evaluation_crops(
         resize: bring every image to this size before cropping, or None.
         apply_orientation: turn photographs as their EXIF orientation says.
         threads: number of images decoded at a time, at least 1.
+        distorting: how the images of a database of photographs are made; None for the others.
 
     Yields:
         row and its (count, crop, crop, 3) uint8 crops.
@@ -333,7 +391,11 @@ def evaluation_crops(
             " negative"
         )
     loader = ImageLoader(
-        database, resize=resize, apply_orientation=apply_orientation, cache_bytes=0
+        database,
+        resize=resize,
+        apply_orientation=apply_orientation,
+        cache_bytes=0,
+        distorting=distorting,
     )
 
     def crops_of(row: int) -> np.ndarray:

@@ -35,11 +35,16 @@ def prepare_database(database: Database, out: str | os.PathLike[str], *, progres
 
     Raises:
         GlpiError: tensorflow-datasets is not installed, `out` exists, the database is prepared
-            already, an image cannot be read, or `out` cannot be written.
+            already or one of photographs, an image cannot be read, or `out` cannot be written.
     """
     folder = Path(out)
     if database.records is not None:
         raise GlpiError(f"{database.root}: is prepared already; a copy of the folder does as well")
+    if database.photographs is not None:
+        raise GlpiError(
+            f"{database.root}: a {database.name} database holds photographs, not images that could"
+            " be copied; render them first (glpi saqt render)"
+        )
     if os.path.lexists(folder):
         raise GlpiError(f"{folder}: exists already; name a folder that is still to be made")
     try:

@@ -9,11 +9,11 @@ import json
 import os
 import random
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from glpi_jax.data.sources import Database
+from glpi_jax.data.sources import Database, PhotographRows
 from glpi_jax.errors import GlpiError
 from glpi_jax.files import write_json
 
@@ -27,12 +27,13 @@ _FORMAT = 1
 class Split:
     """Rows of one Database. No reference is in two parts; only `train` is never empty.
 
+    Of a database of photographs the parts are `PhotographRows`: photographs with all their rows.
     Made by the functions here and by `split_lists.read_list_split`, which check this.
     """
 
-    train: tuple[int, ...]
-    validation: tuple[int, ...]
-    test: tuple[int, ...]
+    train: Sequence[int]
+    validation: Sequence[int]
+    test: Sequence[int]
 
 
 def official_seed(round_number: int) -> int:
@@ -151,18 +152,25 @@ def published_split(database: Database, name: str) -> Split:
 
 def split_references(database: Database, rows: Sequence[int]) -> tuple[str, ...]:
     """The distinct references of some rows, sorted."""
-    return tuple(sorted({database.references[row] for row in rows}))
+    references = _item_references(database)
+    return tuple(sorted({references[item] for item in _items(rows)}))
 
 
 def split_sha256(database: Database, split: Split) -> str:
-    """A hexadecimal digest of which image is in which part, whatever the order of rows."""
+    """A hexadecimal digest of which image is in which part, whatever the order of rows.
+
+    Of a database of photographs, which photograph.
+    """
     parts = {part: sorted(names) for part, names in _names_by_part(database, split).items()}
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def write_split(path: str | os.PathLike[str], database: Database, split: Split) -> None:
-    """Write a split as JSON, by file name; an existing file is replaced in one step."""
+    """Write a split as JSON, by file name; an existing file is replaced in one step.
+
+    Photographs stand for all their images.
+    """
     content = {
         "format": _FORMAT,
         "database": database.name,
@@ -191,19 +199,19 @@ def read_split(path: str | os.PathLike[str], database: Database) -> Split:
         raise GlpiError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise GlpiError(f"{path}: not a split file of format {_FORMAT}")
-    row_of = {name: row for row, name in enumerate(database.images)}
-    rows: dict[str, tuple[int, ...]] = {}
+    item_of = {name: item for item, name in enumerate(_item_names(database))}
+    rows: dict[str, Sequence[int]] = {}
     for part in _PARTS:
         names = content.get(part)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise GlpiError(f"{path}: {part!r} must be a list of image names")
-        unknown = [name for name in names if name not in row_of]
+        unknown = [name for name in names if name not in item_of]
         if unknown:
             raise GlpiError(
                 f"{path}: {len(unknown)} images of {part!r} are not in {database.name}"
                 f" ({', '.join(unknown[:3])}); was the split made for another database?"
             )
-        rows[part] = tuple(row_of[name] for name in names)
+        rows[part] = _rows(database, [item_of[name] for name in names])
     split = check_split(database, Split(**rows))
     if split_sha256(database, split) != content.get("sha256"):
         raise GlpiError(f"{path}: the names do not match the file's sha256; it was edited")
@@ -213,12 +221,12 @@ def read_split(path: str | os.PathLike[str], database: Database) -> Split:
 def _split_by_reference(
     database: Database, *, train: Sequence[str], validation: Sequence[str], test: Sequence[str]
 ) -> Split:
-    rows_of: dict[str, list[int]] = {}
-    for row, reference in enumerate(database.references):
-        rows_of.setdefault(reference, []).append(row)
+    items_of: dict[str, list[int]] = {}
+    for item, reference in enumerate(_item_references(database)):
+        items_of.setdefault(reference, []).append(item)
 
-    def rows(references: Sequence[str]) -> tuple[int, ...]:
-        return tuple(row for reference in references for row in rows_of[reference])
+    def rows(references: Sequence[str]) -> Sequence[int]:
+        return _rows(database, [item for reference in references for item in items_of[reference]])
 
     return check_split(database, Split(rows(train), rows(validation), rows(test)))
 
@@ -227,24 +235,51 @@ def check_split(database: Database, split: Split) -> Split:
     """Return the split if it keeps its promises: no row twice, no reference in two parts.
 
     Raises:
-        GlpiError: it does not, or nothing trains.
+        GlpiError: it does not, nothing trains, or a database of photographs is not split by them.
     """
+    references = _item_references(database)
     part_of_reference: dict[str, str] = {}
-    for part, rows in asdict(split).items():
-        if len(set(rows)) != len(rows):
+    for part in _PARTS:
+        rows = getattr(split, part)
+        if database.photographs is not None and not isinstance(rows, PhotographRows):
+            raise GlpiError(
+                f"{database.name}: a database of photographs is split by photograph; take"
+                " --config.split.kind=ratio or file"
+            )
+        items = _items(rows)
+        if len(set(items)) != len(items):
             raise GlpiError(f"{database.name}: the {part} part lists an image twice")
-        if not rows and part == "train":
+        if not items and part == "train":
             raise GlpiError(f"{database.name}: the {part} part is empty")
-        for row in rows:
-            reference = database.references[row]
-            other = part_of_reference.setdefault(reference, part)
+        for item in items:
+            other = part_of_reference.setdefault(references[item], part)
             if other != part:
                 raise GlpiError(
-                    f"{database.name}: reference {reference!r} is in both the {other} and the"
-                    f" {part} part; make the split again"
+                    f"{database.name}: reference {references[item]!r} is in both the {other} and"
+                    f" the {part} part; make the split again"
                 )
     return split
 
 
 def _names_by_part(database: Database, split: Split) -> dict[str, list[str]]:
-    return {part: [database.images[row] for row in rows] for part, rows in asdict(split).items()}
+    names = _item_names(database)
+    return {part: [names[item] for item in _items(getattr(split, part))] for part in _PARTS}
+
+
+# What is split, and named in files, are items: rows, or photographs with all their rows.
+
+
+def _item_names(database: Database) -> Sequence[str]:
+    return database.images if database.photographs is None else database.photographs.files
+
+
+def _item_references(database: Database) -> Sequence[str]:
+    return database.references if database.photographs is None else database.photographs.files
+
+
+def _items(rows: Sequence[int]) -> Sequence[int]:
+    return rows.photographs if isinstance(rows, PhotographRows) else rows
+
+
+def _rows(database: Database, items: Sequence[int]) -> Sequence[int]:
+    return tuple(items) if database.photographs is None else PhotographRows(items)

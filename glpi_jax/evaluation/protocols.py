@@ -26,6 +26,8 @@ from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.metrics import oriented
 
 PROTOCOLS = ("strict", "official")
+SELECTIONS = ("best", "last")
+LAST_EPOCH = "its place, the last epoch of the run"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Part:
 
     name: str
     database: Database
-    rows: tuple[int, ...]
+    rows: Sequence[int]
     section: ConfigDict
     where: str  # the section's own name, for messages
 
@@ -46,7 +48,7 @@ class Plan:
     Attributes:
         train: what is trained on, with the labels that the loss sees.
         selection: the parts whose mean SROCC selects the epoch.
-        criterion: that in words.
+        criterion: what selects it, in words.
         reported: the parts in the results, in order.
     """
 
@@ -134,7 +136,15 @@ def make_plan(
         config: the whole tree.
         source, targets: from `open_databases`.
         split: of the source.
+
+    Raises:
+        GlpiError: an unknown way to select the epoch.
     """
+    select = config.evaluation.select
+    if select not in SELECTIONS:
+        raise GlpiError(
+            f"config.evaluation.select = '{select}': choose one of {', '.join(SELECTIONS)}"
+        )
     labelled = replace(
         source, scores=config.data.label_scale * source.scores + config.data.label_shift
     )
@@ -154,9 +164,11 @@ def make_plan(
         test = (Part("test", source, split.test, config.data, "config.data"),)
     if not _strict(config):
         criterion = "mean SROCC on the test databases" if targets else "SROCC on the test part"
-        return Plan(train, test, f"{criterion} (official protocol)", test)
+        criterion = LAST_EPOCH if select == "last" else f"{criterion} (official protocol)"
+        return Plan(train, test, criterion, test)
+    criterion = LAST_EPOCH if select == "last" else "SROCC on the validation part"
     validation = Part("validation", source, split.validation, config.data, "config.data")
-    return Plan(train, (validation,), "SROCC on the validation part", (*test, validation))
+    return Plan(train, (validation,), criterion, (*test, validation))
 
 
 def mean_srocc(values: Sequence[float | None]) -> float | None:

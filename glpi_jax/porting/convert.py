@@ -1,8 +1,8 @@
-"""From an official PyTorch checkpoint to a Flax model and its variables, strictly."""
+"""Between official state dicts and Flax variables, strictly, in NumPy."""
 
 import dataclasses
-import zipfile
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,27 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from glpi_jax.errors import GlpiError
 from glpi_jax.models.glpi import GLPI, SIZES, Size
 from glpi_jax.porting import torch_names
+from glpi_jax.porting.torch_files import CheckpointError, read_state, unwrap
+
+__all__ = ["CheckpointError", "load_torch", "read_state"]
 
 OFFICIAL_DROPOUT = 0.5
+IMAGENET_CLASSES = 1000
+
+Shape = tuple[int, ...]
 
 
-class CheckpointError(GlpiError):
-    """A checkpoint that is not what it should be; the message lists every difference."""
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A Flax variable and its official counterpart."""
+
+    collection: str
+    path: tuple[str, ...]
+    torch_name: str
+    torch_shape: Shape
+    layout: str
 
 
 def load_torch(source: str | Path | Mapping[str, Any]) -> tuple[GLPI, dict[str, Any]]:
@@ -36,88 +48,61 @@ def load_torch(source: str | Path | Mapping[str, Any]) -> tuple[GLPI, dict[str, 
         (ViT blocks behind the last tap, final norm, classifier) are checked and left out.
 
     Raises:
-        CheckpointError: unreadable file, no known size, or names missing, unexpected, misshapen or
-            not numeric: all of them in one message.
+        CheckpointError: unreadable file, no known size, or names missing, unexpected, misshapen,
+            of another dtype or not finite: all of them in one message.
     """
     if isinstance(source, Mapping):
-        label, state = "state dict", _unwrap(source)
+        model, arrays = read_weights(source, "state dict")
     else:
-        label, state = str(source), _unwrap(read_state(Path(source)))
+        model, arrays = read_weights(read_state(Path(source)), str(source))
+    return model, to_variables(arrays, flax_entries(model))
 
+
+def read_weights(source: Mapping[str, Any], label: str) -> tuple[GLPI, dict[str, np.ndarray]]:
+    """Check an official state dict, whatever its container and prefixes.
+
+    Args:
+        source: see `load_torch`.
+        label: what an error calls it.
+
+    Returns:
+        The model, with the official dropout, and all entries by current name in official order,
+        float32 (half precision widened) or int64 (`num_batches_tracked`).
+
+    Raises:
+        CheckpointError: as `load_torch`.
+    """
+    arrays, problems = current_arrays(source)
+    model = GLPI(_infer_size(arrays, label), OFFICIAL_DROPOUT)
+    shapes = official_shapes(model, _classes(arrays))
+    check(arrays, shapes, label, problems)
+    return model, {name: arrays[name] for name in shapes}
+
+
+def current_arrays(source: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays of a file's mapping by current name, and what is wrong with its entries."""
     arrays: dict[str, np.ndarray] = {}
     problems: list[str] = []
-    for original, value in state.items():
+    for original, value in unwrap(source).items():
         name = torch_names.current_name(str(original))
         if name in arrays:
             problems.append(f"twice under old and new names: {name}")
         try:
-            arrays[name] = _to_numpy(value)
-        except (TypeError, ValueError):
+            arrays[name] = to_numpy(value)
+        except (TypeError, ValueError, RuntimeError):
             problems.append(f"not an array: {name}")
-    if problems:
-        raise CheckpointError(f"{label}: {'; '.join(problems)}")
-
-    size = _infer_size(arrays, label)
-    model = GLPI(size, OFFICIAL_DROPOUT)
-    targets = flax_entries(model)
-    shapes = _carried_shapes(size) | {entry.torch_name: entry.torch_shape for entry in targets}
-    _check(arrays, shapes, label)
-
-    flat = {
-        (entry.collection, *entry.path): _to_flax_layout(arrays[entry.torch_name], entry.layout)
-        for entry in targets
-    }
-    return model, traverse_util.unflatten_dict(flat)
+    return arrays, problems
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """Read the top-level mapping of a .pth, .pt or .safetensors file without running its code."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        try:
-            return dict(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
-    if path.suffix not in (".pth", ".pt"):
-        raise CheckpointError(f"{path}: expected a .pth, .pt or .safetensors file")
-    try:
-        import torch
-    except ImportError as error:
-        raise CheckpointError(
-            f"{path}: reading .pth files needs PyTorch: pip install 'glpi_jax[torch]', "
-            "or convert the file to .safetensors"
-        ) from error
-    import pickle
-
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not a readable PyTorch checkpoint ({reason})") from error
-    if not isinstance(loaded, Mapping):
-        raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, expected a state dict")
-    return dict(loaded)
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A Flax variable and its official counterpart."""
-
-    collection: str
-    path: tuple[str, ...]
-    torch_name: str
-    torch_shape: tuple[int, ...]
-    layout: str
-
-
-def flax_entries(model: GLPI) -> list[Entry]:
+def flax_entries(model: GLPI) -> Sequence[Entry]:
     """Every variable of a model with its official name, shape and layout."""
-    crop = model.size.crop
-    image = jax.ShapeDtypeStruct((1, crop, crop, 3), np.float32)
+    return _entries(model.size)
+
+
+@functools.lru_cache(maxsize=8)
+def _entries(size: Size) -> Sequence[Entry]:
+    model = GLPI(size, OFFICIAL_DROPOUT)
+    image = jax.ShapeDtypeStruct((1, size.crop, size.crop, 3), np.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), image)
     entries = []
     for (collection, *path), leaf in traverse_util.flatten_dict(variables).items():
@@ -128,27 +113,143 @@ def flax_entries(model: GLPI) -> list[Entry]:
         elif layout == torch_names.CONV:
             shape = (shape[3], shape[2], shape[0], shape[1])
         entries.append(Entry(collection, tuple(path), name, shape, layout))
-    return entries
+    return tuple(entries)
 
 
-def _unwrap(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    for key in ("state_dict", "model"):
-        if isinstance(state.get(key), Mapping):
-            return state[key]
-    return state
+def official_shapes(model: GLPI, classes: int = IMAGENET_CLASSES) -> dict[str, Shape]:
+    """Every official name of a model and its shape, in the order of the official file."""
+    shapes = {entry.torch_name: entry.torch_shape for entry in flax_entries(model)}
+    shapes |= _carried_shapes(model.size, classes)
+    return {name: shapes[name] for name in torch_names.in_official_order(shapes)}
 
 
-def _to_numpy(value: Any) -> np.ndarray:
+def carried_names(model: GLPI) -> list[str]:
+    """Official names of what no Flax variable holds, in official order."""
+    held = {entry.torch_name for entry in flax_entries(model)}
+    return [name for name in official_shapes(model) if name not in held]
+
+
+def is_count(name: str) -> bool:
+    """Whether an official entry counts a BatchNorm's batches: int64, no parameter."""
+    return name.endswith(".num_batches_tracked")
+
+
+def to_variables(arrays: Mapping[str, np.ndarray], entries: Sequence[Entry]) -> dict[str, Any]:
+    """Flax variables, NumPy float32, from checked official arrays."""
+    flat = {
+        (entry.collection, *entry.path): to_flax_layout(arrays[entry.torch_name], entry.layout)
+        for entry in entries
+    }
+    return traverse_util.unflatten_dict(flat)
+
+
+def to_official(
+    variables: Mapping[str, Any], carried: Mapping[str, np.ndarray], model: GLPI, label: str
+) -> dict[str, np.ndarray]:
+    """The official state dict, in official order.
+
+    Args:
+        variables: `params` and `batch_stats` of the model, float32.
+        carried: every entry of `carried_names`, by official name.
+        model: the network.
+        label: where the variables come from, for an error.
+
+    Raises:
+        CheckpointError: entries missing, unexpected, misshapen, of another dtype or not finite.
+    """
+    flat = traverse_util.flatten_dict(variables)
+    arrays = {
+        entry.torch_name: to_official_layout(
+            np.asarray(flat[entry.collection, *entry.path]), entry.layout
+        )
+        for entry in flax_entries(model)
+    }
+    arrays |= carried
+    shapes = official_shapes(model, _classes(arrays))
+    check(arrays, shapes, label)
+    return {name: arrays[name] for name in shapes}
+
+
+def to_flax_layout(array: np.ndarray, layout: str) -> np.ndarray:
+    """Change axes from torch's order to Flax's."""
+    if layout == torch_names.LINEAR:
+        array = array.T
+    elif layout == torch_names.CONV:
+        array = array.transpose(2, 3, 1, 0)
+    return np.ascontiguousarray(array)
+
+
+def to_official_layout(array: np.ndarray, layout: str) -> np.ndarray:
+    """Undo `to_flax_layout`."""
+    if layout == torch_names.LINEAR:
+        array = array.T
+    elif layout == torch_names.CONV:
+        array = array.transpose(3, 2, 0, 1)
+    return np.ascontiguousarray(array)
+
+
+def to_numpy(value: Any) -> np.ndarray:
+    """An array of a tensor or an array; half precision becomes float32, which holds all of it.
+
+    Raises:
+        TypeError: it is neither.
+    """
     if hasattr(value, "detach"):  # a torch tensor
         value = value.detach().cpu()
-        value = value.float().numpy() if value.is_floating_point() else value.numpy()
+        # NumPy has no bfloat16.
+        value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+    if not isinstance(value, np.ndarray | np.generic | int | float):
+        raise TypeError(type(value))
     array = np.asarray(value)
-    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
-        raise TypeError(array.dtype)
-    return array
+    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
 
 
-def _infer_size(arrays: dict[str, np.ndarray], label: str) -> Size:
+def check(
+    arrays: Mapping[str, np.ndarray],
+    shapes: Mapping[str, tuple[int | None, ...]],
+    label: str,
+    problems: Sequence[str] = (),
+) -> None:
+    """Raise one error with every entry that is missing, unexpected, misshapen, … .
+
+    Args:
+        arrays: by torch name.
+        shapes: what they should be, None fits any length; `is_count` entries int64, all others
+            float32.
+        label: what the error calls them.
+        problems: found before, for the same error.
+    """
+    misshapen, other_dtype, not_finite = [], [], []
+    for name in sorted(shapes.keys() & arrays.keys()):
+        array, dtype = arrays[name], np.dtype(np.int64 if is_count(name) else np.float32)
+        if not _fits(array.shape, shapes[name]):
+            misshapen.append(f"{name} {array.shape} instead of {shapes[name]}")
+        if array.dtype != dtype:
+            other_dtype.append(f"{name} {array.dtype} instead of {dtype}")
+        elif not np.isfinite(array).all():
+            not_finite.append(name)
+    found = [
+        f"{len(names)} {what}: {', '.join(names)}"
+        for what, names in (
+            ("missing", sorted(shapes.keys() - arrays.keys())),
+            ("unexpected", sorted(arrays.keys() - shapes.keys())),
+            ("misshapen", misshapen),
+            ("of another dtype", other_dtype),
+            ("not finite", not_finite),
+        )
+        if names
+    ]
+    if found or problems:
+        raise CheckpointError(f"{label} does not fit the model: {'; '.join([*problems, *found])}")
+
+
+def _fits(shape: Shape, wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        w is None or s == w for s, w in zip(shape, wanted, strict=True)
+    )
+
+
+def _infer_size(arrays: Mapping[str, np.ndarray], label: str) -> Size:
     """The known size whose ViT width and ResNet match; the crop follows from `pos_embed`."""
     position = arrays.get("vgfe.backbone.pos_embed")
     stem = arrays.get("clfe.backbone.conv1.weight")
@@ -158,9 +259,9 @@ def _infer_size(arrays: dict[str, np.ndarray], label: str) -> Size:
             "clfe.backbone.conv1.weight is missing or misshapen"
         )
     _, positions, dim = position.shape
-    side = round((positions - 1) ** 0.5)
+    side = round(max(positions - 1, 0) ** 0.5)
     for size in SIZES.values():
-        if size.dim == dim and size.stem == stem.shape[0] and side**2 == positions - 1:
+        if size.dim == dim and size.stem == stem.shape[0] and side**2 == positions - 1 > 0:
             return dataclasses.replace(size, crop=side * size.patch)
     known = ", ".join(f"{name} (width {size.dim})" for name, size in SIZES.items())
     raise CheckpointError(
@@ -169,8 +270,14 @@ def _infer_size(arrays: dict[str, np.ndarray], label: str) -> Size:
     )
 
 
-def _carried_shapes(size: Size) -> dict[str, tuple[int | None, ...]]:
-    """Shapes of official entries that never reach the score; None fits any length."""
+def _classes(arrays: Mapping[str, np.ndarray]) -> int:
+    """Classes of the ViT's classifier, ImageNet's unless the file has another one."""
+    head = arrays.get("vgfe.backbone.head.weight")
+    return IMAGENET_CLASSES if head is None or head.ndim != 2 else head.shape[0]
+
+
+def _carried_shapes(size: Size, classes: int) -> dict[str, Shape]:
+    """Shapes of official entries that never reach the score."""
     dim, hidden = size.dim, size.mlp_hidden
     block = {
         "norm1.weight": (dim,),
@@ -186,14 +293,14 @@ def _carried_shapes(size: Size) -> dict[str, tuple[int | None, ...]]:
         "mlp.fc2.weight": (dim, hidden),
         "mlp.fc2.bias": (dim,),
     }
-    shapes: dict[str, tuple[int | None, ...]] = {
+    shapes: dict[str, Shape] = {
         f"vgfe.backbone.blocks.{i}.{name}": shape
         for i in range(max(size.taps) + 1, size.depth)
         for name, shape in block.items()
     }
     shapes["vgfe.backbone.norm.weight"] = shapes["vgfe.backbone.norm.bias"] = (dim,)
-    shapes["vgfe.backbone.head.weight"] = (None, dim)
-    shapes["vgfe.backbone.head.bias"] = (None,)
+    shapes["vgfe.backbone.head.weight"] = (classes, dim)
+    shapes["vgfe.backbone.head.bias"] = (classes,)
     norms = ["clfe.backbone.bn1"]
     for stage, blocks in enumerate(size.blocks, 1):
         for i in range(blocks):
@@ -204,40 +311,4 @@ def _carried_shapes(size: Size) -> dict[str, tuple[int | None, ...]]:
     return shapes | {f"{norm}.num_batches_tracked": () for norm in norms}
 
 
-def _check(
-    arrays: dict[str, np.ndarray], shapes: Mapping[str, tuple[int | None, ...]], label: str
-) -> None:
-    """Raise one error with every missing, unexpected, misshapen and non-finite entry."""
-    missing = sorted(shapes.keys() - arrays.keys())
-    unexpected = sorted(arrays.keys() - shapes.keys())
-    misshapen, non_finite = [], []
-    for name in sorted(shapes.keys() & arrays.keys()):
-        shape, wanted = arrays[name].shape, shapes[name]
-        fits = len(shape) == len(wanted) and all(
-            w is None or s == w for s, w in zip(shape, wanted, strict=True)
-        )
-        if not fits:
-            misshapen.append(f"{name} {shape} instead of {wanted}")
-        elif not np.isfinite(arrays[name].astype(np.float32)).all():
-            non_finite.append(name)
-    problems = [
-        f"{len(names)} {what}: {', '.join(names)}"
-        for what, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("misshapen", misshapen),
-            ("not finite", non_finite),
-        )
-        if names
-    ]
-    if problems:
-        raise CheckpointError(f"{label} does not fit the model: {'; '.join(problems)}")
-
-
-def _to_flax_layout(array: np.ndarray, layout: str) -> np.ndarray:
-    array = np.asarray(array, np.float32)
-    if layout == torch_names.LINEAR:
-        array = array.T
-    elif layout == torch_names.CONV:
-        array = array.transpose(2, 3, 1, 0)
-    return np.ascontiguousarray(array)
+_check, _to_flax_layout, _to_numpy = check, to_flax_layout, to_numpy

@@ -1,16 +1,24 @@
 """Names of the official PyTorch state dict and where each entry lives in the Flax variables.
 
-One table serves both directions. A `{}` stands for a number and is the same number on both sides.
-Sources: the authors' modules, timm's `vit_*` and torchvision's ResNet names.
+One table serves both directions, in the order of the official file. A `{}` stands for a number and
+is the same number on both sides. Sources: the authors' modules, timm's `vit_*` and torchvision's
+ResNet names.
 """
 
 import dataclasses
+import functools
+import itertools
 import re
+from collections.abc import Iterable
 
 # How an array changes its axes between torch and Flax.
 SAME = "same"  # vectors, cls_token, pos_embed
 LINEAR = "linear"  # (out, in) <-> (in, out)
 CONV = "conv"  # (out, in, kh, kw) <-> (kh, kw, in, out)
+
+# The collection of entries that no Flax variable holds: they never reach the score. So do the ViT
+# blocks behind the last tap, whose rule is that of the other blocks.
+CARRIED = "carried"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +31,11 @@ class Rule:
     layout: str
 
 
-def _weight_and_bias(torch: str, flax: str, layout: str) -> list[Rule]:
+def _weight_and_bias(torch: str, flax: str, layout: str, collection: str = "params") -> list[Rule]:
     weight = "scale" if layout == SAME else "kernel"
     return [
-        Rule(f"{torch}.weight", "params", f"{flax}/{weight}", layout),
-        Rule(f"{torch}.bias", "params", f"{flax}/bias", SAME),
+        Rule(f"{torch}.weight", collection, f"{flax}/{weight}", layout),
+        Rule(f"{torch}.bias", collection, f"{flax}/bias", SAME),
     ]
 
 
@@ -36,6 +44,7 @@ def _batch_norm(torch: str, flax: str) -> list[Rule]:
         *_weight_and_bias(torch, flax, SAME),
         Rule(f"{torch}.running_mean", "batch_stats", f"{flax}/mean", SAME),
         Rule(f"{torch}.running_var", "batch_stats", f"{flax}/var", SAME),
+        Rule(f"{torch}.num_batches_tracked", CARRIED, f"{flax}/count", SAME),
     ]
 
 
@@ -51,6 +60,8 @@ def _vit(torch: str, flax: str) -> list[Rule]:
         *_weight_and_bias(f"{block_torch}.norm2", f"{block_flax}/norm2", SAME),
         *_weight_and_bias(f"{block_torch}.mlp.fc1", f"{block_flax}/mlp/fc1", LINEAR),
         *_weight_and_bias(f"{block_torch}.mlp.fc2", f"{block_flax}/mlp/fc2", LINEAR),
+        *_weight_and_bias(f"{torch}.norm", f"{flax}/norm", SAME, collection=CARRIED),
+        *_weight_and_bias(f"{torch}.head", f"{flax}/head", LINEAR, collection=CARRIED),
     ]
 
 
@@ -102,12 +113,6 @@ LEGACY_PREFIXES: tuple[tuple[str, str], ...] = (
 )
 
 
-def _match(template: str, name: str) -> tuple[str, ...] | None:
-    pattern = re.escape(template).replace(r"\{\}", r"(\d+)")
-    found = re.fullmatch(pattern, name)
-    return found.groups() if found else None
-
-
 def to_torch_name(collection: str, path: str) -> tuple[str, str]:
     """Torch name and layout of a Flax entry, e.g. ("params", "vgfe/blocks_3/norm1/scale").
 
@@ -122,6 +127,34 @@ def to_torch_name(collection: str, path: str) -> tuple[str, str]:
     raise KeyError(f"no porting rule covers {collection}/{path}")
 
 
+def to_flax_name(name: str) -> tuple[str, str, str]:
+    """Collection, path and layout of an official entry, the other way round.
+
+    Whether a model holds the entry depends on its size: the collection of a block behind the last
+    tap is `params` too.
+
+    Raises:
+        KeyError: no rule covers the name.
+    """
+    index, numbers = _rule_of(name)
+    rule = RULES[index]
+    return rule.collection, rule.flax.format(*numbers), rule.layout
+
+
+def in_official_order(names: Iterable[str]) -> list[str]:
+    """Sort official names as the official state dict has them.
+
+    Raises:
+        KeyError: no rule covers a name.
+    """
+
+    def position(name: str) -> tuple[int, tuple[int, ...], int]:
+        index, numbers = _rule_of(name)
+        return _GROUPS[index], tuple(map(int, numbers)), index
+
+    return sorted(names, key=position)
+
+
 def current_name(name: str) -> str:
     """The present name of an official entry, legacy prefixes and `module.` (DDP) taken off."""
     name = name.removeprefix("module.")
@@ -129,3 +162,32 @@ def current_name(name: str) -> str:
         if name.startswith(old):
             return new + name.removeprefix(old)
     return name
+
+
+@functools.cache
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.escape(template).replace(r"\{\}", r"(\d+)"))
+
+
+def _match(template: str, name: str) -> tuple[str, ...] | None:
+    found = _pattern(template).fullmatch(name)
+    return found.groups() if found else None
+
+
+def _rule_of(name: str) -> tuple[int, tuple[str, ...]]:
+    """Place in the table of the rule for an official name, and the numbers in the name."""
+    for index, rule in enumerate(RULES):
+        numbers = _match(rule.torch, name)
+        if numbers is not None:
+            return index, numbers
+    raise KeyError(f"no porting rule covers {name}")
+
+
+def _groups() -> list[int]:
+    """For each rule the number of its group: a module that is repeated stays together."""
+    stems = [rule.torch[: rule.torch.rfind("{}") + 1] for rule in RULES]
+    runs = itertools.groupby(stems)
+    return [number for number, (_, run) in enumerate(runs) for _ in run]
+
+
+_GROUPS = _groups()

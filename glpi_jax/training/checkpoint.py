@@ -12,11 +12,10 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from flax import traverse_util
 
 from glpi_jax.errors import GlpiError
 from glpi_jax.files import write_json
-from glpi_jax.training.state import TrainState
+from glpi_jax.training.state import TrainState, tree_differences
 
 RESUME_FOLDER = "checkpoints"
 BEST_FOLDER = "best"
@@ -153,8 +152,14 @@ class BestCheckpoint:
         if jax.process_index() == 0:
             _seal(self._folder / str(selection["step"]))
 
-    def restore(self, target: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def restore(
+        self, target: dict[str, Any], *, model_of: str = "run.json"
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Restore the weights into a target of shapes, dtypes and shardings, with their selection.
+
+        Args:
+            target: of the model that is expected.
+            model_of: what says which one that is, for the message.
 
         Raises:
             GlpiError: the weights are damaged, or of another model; every difference is listed.
@@ -163,11 +168,11 @@ class BestCheckpoint:
         try:
             _check_seal(self._folder / str(step))
             saved = self._manager.item_metadata(step).variables
-            problems = _differences(saved, target)
+            problems = tree_differences(saved, target)
             if problems:
                 raise GlpiError(
                     f"{self._folder / str(step)}: the checkpoint is of another model than "
-                    f"run.json says: {'; '.join(problems)}"
+                    f"{model_of} says: {'; '.join(problems)}"
                 )
             restored = self._manager.restore(
                 step,
@@ -210,37 +215,6 @@ def _check_seal(folder: Path) -> None:
     for name, crc in seal.items():
         if zlib.crc32((folder / name).read_bytes()) != crc:
             raise ValueError(f"{name} is damaged")
-
-
-def _differences(saved: Any, target: dict[str, Any]) -> list[str]:
-    """Missing, unexpected and misshapen entries of saved metadata against a target."""
-    saved_shapes = {k: tuple(v.shape) for k, v in _flat(saved).items()}
-    wanted_shapes = {k: tuple(v.shape) for k, v in _flat(target).items()}
-    missing = sorted(wanted_shapes.keys() - saved_shapes.keys())
-    unexpected = sorted(saved_shapes.keys() - wanted_shapes.keys())
-    misshapen = [
-        f"{name} {saved_shapes[name]} instead of {shape}"
-        for name, shape in sorted(wanted_shapes.items())
-        if name in saved_shapes and saved_shapes[name] != shape
-    ]
-    return [
-        f"{len(names)} {what}: {_shortened(names)}"
-        for what, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("misshapen", misshapen),
-        )
-        if names
-    ]
-
-
-def _flat(tree: Any) -> dict[str, Any]:
-    return traverse_util.flatten_dict(getattr(tree, "tree", tree), sep="/")
-
-
-def _shortened(names: list[str], show: int = 5) -> str:
-    rest = f", … ({len(names) - show} more)" if len(names) > show else ""
-    return ", ".join(names[:show]) + rest
 
 
 def _first_line(error: BaseException) -> str:

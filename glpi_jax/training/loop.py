@@ -13,6 +13,7 @@ from flax import traverse_util
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from glpi_jax.data.on_the_fly import Distorting
 from glpi_jax.data.pipeline import BatchIterator, to_iterator, training_dataset
 from glpi_jax.data.sources import Database
 from glpi_jax.data.transforms import Resize
@@ -66,6 +67,21 @@ def resize_of(section: ConfigDict, where: str) -> Resize | None:
     return Resize(*size, section.resize_method)
 
 
+def distorting_of(config: ConfigDict) -> Distorting:
+    """How a config has the images of a database of photographs made.
+
+    Raises:
+        GlpiError: a negative seed.
+    """
+    if config.data.distortion_seed < 0:
+        raise GlpiError(f"config.data.distortion_seed = {config.data.distortion_seed}: is negative")
+    return Distorting(
+        seed=config.data.distortion_seed,
+        redraw=config.data.redraw_distortions,
+        dncnn=config.data.dncnn,
+    )
+
+
 def fit(
     config: ConfigDict,
     *,
@@ -76,11 +92,13 @@ def fit(
     workdir: Path,
     validate: Validate,
     criterion: str,
+    starting_weights: Callable[[], Mapping[str, Any]] | None = None,
 ) -> bool:
     """Train to the last step of the config, from the newest checkpoint in the workdir if any.
 
-    Every `evaluation.every_epochs` epochs, and at the end, `validate` is called, and the weights
-    with the highest value so far are kept as the run's best.
+    Every `evaluation.every_epochs` epochs, and at the end, `validate` is called. The weights with
+    the highest value so far are kept as the run's best, or the last ones alone, as
+    `evaluation.select` says.
 
     Args:
         config: the whole tree.
@@ -88,7 +106,9 @@ def fit(
         database, rows: the labelled images, and which of them train.
         workdir: receives checkpoints, `metrics.csv` and TensorBoard files.
         validate: variables → `Validation`; its value is an SROCC, None where undefined.
-        criterion: what that value is, in words.
+        criterion: what selects the weights, in words.
+        starting_weights: gives the variables to start from, called if there is no checkpoint yet;
+            None initialises them from the seed. They are saved at once as the checkpoint of step 0.
 
     Returns:
         False if the run was finished already and nothing was done.
@@ -106,7 +126,18 @@ def fit(
         if checkpoints.latest_step == total_steps:
             return False
         batches = _batches(config, model, database, rows)
-        _fit(config, model, mesh, batches, workdir, validate, criterion, checkpoints, epoch_steps)
+        _fit(
+            config,
+            model,
+            mesh,
+            batches,
+            workdir,
+            validate,
+            criterion,
+            checkpoints,
+            epoch_steps,
+            starting_weights,
+        )
     finally:
         checkpoints.close()
     return True
@@ -122,12 +153,22 @@ def _fit(
     criterion: str,
     checkpoints: ResumeCheckpoints,
     epoch_steps: int,
+    starting_weights: Callable[[], Mapping[str, Any]] | None,
 ) -> None:
     batch_size, total_steps = config.train.batch_size, config.train.epochs * epoch_steps
     schedule, multipliers, optimizer = _recipe(config, model, mesh)
     train_step = compile_train_step(model, optimizer, multipliers, mesh)
     if checkpoints.latest_step is None:
-        state = create_state(model, optimizer, multipliers, seed=config.seed, mesh=mesh)
+        state = create_state(
+            model,
+            optimizer,
+            multipliers,
+            seed=config.seed,
+            mesh=mesh,
+            variables=starting_weights() if starting_weights else None,
+        )
+        if starting_weights:  # from here on the run stands alone
+            checkpoints.save(state, batches.get_state())
     else:
         target = abstract_state(model, optimizer, multipliers, mesh=mesh)
         state, data_state = checkpoints.restore(target)
@@ -169,7 +210,10 @@ def _fit(
                     validation = validate(state.variables)
                     metrics.write(step, epoch, validation.metrics)
                     progress.note(srocc=validation.value)
-                    _keep_if_best(best, state, epoch, criterion, validation.value)
+                    if config.evaluation.select == "best":
+                        _keep_if_best(best, state, epoch, criterion, validation.value)
+                    elif step == total_steps:
+                        _keep(best, state, epoch, criterion, validation.value)
                 if checkpoint_due:
                     metrics.flush()
                     checkpoints.save(state, batches.get_state())
@@ -217,6 +261,7 @@ def _batches(
         cache_bytes=config.data.cache_bytes,
         resize=resize_of(config.data, "config.data"),
         apply_orientation=config.data.apply_orientation,
+        distorting=distorting_of(config),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
@@ -284,6 +329,12 @@ def _keep_if_best(
         improved = value is not None and (highest is None or value > highest)
         if not improved:
             return
+    _keep(best, state, epoch, criterion, value)
+
+
+def _keep(
+    best: BestCheckpoint, state: TrainState, epoch: int, criterion: str, value: float | None
+) -> None:
     best.save(
         state.variables,
         {

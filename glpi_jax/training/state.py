@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
+from flax import struct, traverse_util
 from jax.sharding import Mesh
 
 from glpi_jax.models.glpi import GLPI
@@ -88,6 +88,37 @@ def on_mesh(tree: Any, mesh: Mesh) -> Any:
     """Give a tree of shapes the sharding that the state has on the mesh."""
     sharding = replicated(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+def tree_differences(saved: Any, target: Any) -> list[str]:
+    """Missing, unexpected and misshapen entries of a tree of arrays, or of Orbax's, in words."""
+    saved_shapes = {k: tuple(v.shape) for k, v in _flat(saved).items()}
+    wanted_shapes = {k: tuple(v.shape) for k, v in _flat(target).items()}
+    missing = sorted(wanted_shapes.keys() - saved_shapes.keys())
+    unexpected = sorted(saved_shapes.keys() - wanted_shapes.keys())
+    misshapen = [
+        f"{name} {saved_shapes[name]} instead of {shape}"
+        for name, shape in sorted(wanted_shapes.items())
+        if name in saved_shapes and saved_shapes[name] != shape
+    ]
+    return [
+        f"{len(names)} {what}: {_shortened(names)}"
+        for what, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("misshapen", misshapen),
+        )
+        if names
+    ]
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    return traverse_util.flatten_dict(getattr(tree, "tree", tree), sep="/")
+
+
+def _shortened(names: list[str], show: int = 5) -> str:
+    rest = f", … ({len(names) - show} more)" if len(names) > show else ""
+    return ", ".join(names[:show]) + rest
 
 
 def _create(

@@ -127,6 +127,16 @@ def test_cross_dataset_runs_train_on_all_and_test_on_all(cross: ConfigDict) -> N
     assert not references(plan.train) & references(plan.selection[0])
 
 
+@pytest.mark.parametrize("protocol", ["strict", "official"])
+def test_the_last_epoch_is_selected_by_nothing_else(config: ConfigDict, protocol: str) -> None:
+    config.protocol, config.evaluation.select = protocol, "last"
+    plan = plan_of(config)
+    assert plan.criterion == "its place, the last epoch of the run"
+    assert [part.name for part in plan.selection] == (
+        ["validation"] if protocol == "strict" else ["test"]
+    )
+
+
 def test_lists_of_images_are_a_split(config: ConfigDict, tmp_path: Path) -> None:
     source, _ = open_databases(config)
     order = source.reference_order
@@ -169,6 +179,11 @@ def test_mean_over_targets_is_signed_and_undefined_if_one_is() -> None:
     ("key", "value", "message"),
     [
         ("protocol", "lenient", "config.protocol = 'lenient': choose one of strict, official"),
+        (
+            "evaluation.select",
+            "first",
+            "config.evaluation.select = 'first': choose one of best, last",
+        ),
         ("data.root", "", r"config\.data\.root is empty: .* --config\.data\.root=FOLDER"),
         (
             "split.kind",

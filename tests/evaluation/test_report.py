@@ -60,7 +60,7 @@ def test_the_page_says_what_was_measured_on_what(results, text_of):
         "The label is MOS (higher is better). Labels are means by type & level, <not> opinions.",
         "test held out; used once, after the selection demo 12 5",
         "validation not trained on; it selected the checkpoint demo 6 5",
-        "step 10 (epoch 1), selected by SROCC on the validation part: 0.5000",
+        "step 10 (epoch 1), selected by SROCC on the validation part; its SROCC was 0.5000",
         "The parts share no reference.", "ab" * 32, "train: 1 reference chelsea",
         "doi:10.1145/3815779", "jax 0.10.2", '"seed": 3',
     ]:  # fmt: skip

@@ -158,6 +158,17 @@ def test_the_best_changes_only_if_srocc_rises(fit_with, tmp_path, sroccs, kept):
     }
 
 
+def test_the_last_is_kept_if_that_is_what_is_asked_for(fit_with, tmp_path):
+    sroccs = [0.1, 0.3, 0.2]
+    fit_with(
+        "--config.train.epochs=3",
+        "--config.evaluation.select=last",
+        srocc=lambda step: sroccs[step // EPOCH - 1],
+    )
+    assert (selection(tmp_path)["epoch"], selection(tmp_path)["value"]) == (3, 0.2)
+    assert list(values(tmp_path, "validation/srocc").values()) == sroccs
+
+
 def test_metrics_are_means_over_the_steps_since_the_last_row(fit_with, tmp_path):
     fit_with(
         "--config.train.log_every_steps=3",

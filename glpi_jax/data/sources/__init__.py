@@ -2,12 +2,14 @@
 
 `load_database` reads the kinds in `READERS`: `synthetic.py` and `authentic.py` hold the published
 databases, `generic.py` one's own and other projects' label files, `prepared.py` what
-`glpi_jax.data.prepare` wrote. `check_database` opens every image besides.
+`glpi_jax.data.prepare` wrote, `saqt.py` photographs that are distorted as they are read (with its
+columns in `photographs.py`). `check_database` opens every image besides.
 """
 
 from glpi_jax.data.sources.check import CheckReport, check_database
 from glpi_jax.data.sources.database import OFFICIAL, Database, Facts, Part, ScoreName
 from glpi_jax.data.sources.generic import read_csv_database
+from glpi_jax.data.sources.photographs import PhotographRows, Photographs
 from glpi_jax.data.sources.readers import READERS, load_database
 from glpi_jax.data.sources.synthetic import read_kadid10k
 
@@ -18,6 +20,8 @@ __all__ = [
     "Database",
     "Facts",
     "Part",
+    "PhotographRows",
+    "Photographs",
     "ScoreName",
     "check_database",
     "load_database",

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from PIL import Image
 
 from glpi_jax.data.images import ImageError, decode_image
 from glpi_jax.data.sources.database import Database
+from glpi_jax.data.sources.photographs import VARIANTS
 from glpi_jax.data.sources.readers import READERS, open_source
 from glpi_jax.errors import GlpiError
 from glpi_jax.progress import progress_bar
@@ -69,10 +70,12 @@ def check_database(
     database = READERS[kind].read(source)
     sizes: Counter[tuple[int, int]] = Counter()
     unreadable = []
+    # Of a photograph's rows, which are all made from it, one will do.
+    rows = range(0, len(database), 1 if database.photographs is None else VARIANTS)
     with progress_bar(
-        len(database), unit="image", description=f"check {database.name}", enabled=progress
+        len(rows), unit="image", description=f"check {database.name}", enabled=progress
     ) as bar:
-        for result in _decode_all(database, threads):
+        for result in _decode_all(database, rows, threads):
             if isinstance(result, ImageError):
                 unreadable.append(str(result))
             else:
@@ -107,11 +110,13 @@ def check_database(
     )
 
 
-def _decode_all(database: Database, threads: int) -> Iterator[tuple[int, int] | ImageError]:
-    """Yield (width, height) or the error of every image, in order."""
+def _decode_all(
+    database: Database, rows: Sequence[int], threads: int
+) -> Iterator[tuple[int, int] | ImageError]:
+    """Yield (width, height) or the error of these rows' images, in order."""
     pool = ThreadPoolExecutor(threads)
     try:
-        yield from pool.map(partial(_decode, database), range(len(database)))
+        yield from pool.map(partial(_decode, database), rows)
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -1,6 +1,6 @@
 """A labelled image database as one table: image, score, reference, distortion, level."""
 
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from glpi_jax.data.images import read_encoded
+from glpi_jax.data.sources.photographs import Photographs
 from glpi_jax.errors import GlpiError
 
 ScoreName = Literal["MOS", "DMOS"]
@@ -58,6 +59,8 @@ class Database:
             were asked to be skipped.
         records: reads the encoded image of a row of a prepared database; None where every image is
             a file.
+        photographs: what the images are distorted from when they are read; None where every image
+            exists. The columns of such a database are computed.
 
     Raises:
         GlpiError: columns of different lengths, no image, a repeated image, a score that is not
@@ -66,12 +69,12 @@ class Database:
 
     name: str
     root: Path
-    images: tuple[str, ...]
+    images: Sequence[str]
     scores: np.ndarray
-    references: tuple[str, ...]
+    references: Sequence[str]
     reference_order: tuple[str, ...]
-    distortions: tuple[str | None, ...]
-    levels: tuple[int | None, ...]
+    distortions: Sequence[str | None]
+    levels: Sequence[int | None]
     score_name: ScoreName
     higher_is_better: bool
     label_note: str
@@ -80,6 +83,7 @@ class Database:
     published_splits: Mapping[str, tuple[Part | None, ...]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     records: Callable[[int], bytes] | None = None
+    photographs: Photographs | None = None
 
     def __post_init__(self) -> None:
         columns: list[Sized] = [self.scores, self.references, self.distortions, self.levels]
@@ -89,22 +93,30 @@ class Database:
             raise GlpiError(f"{self.name}: the columns have different lengths")
         if not self.images:
             raise GlpiError(f"{self.name}: the database has no image")
-        if len(set(self.images)) != len(self.images):
-            raise GlpiError(f"{self.name}: an image is listed twice")
         if self.scores.dtype != np.float64 or not np.isfinite(self.scores).all():
             raise GlpiError(f"{self.name}: scores must be finite float64 numbers")
-        if sorted(self.reference_order) != sorted(set(self.references)):
+        references: Sequence[str] = self.references
+        if self.photographs is not None:  # has seen to its names itself; columns are long
+            references = self.photographs.files
+        elif len(set(self.images)) != len(self.images):
+            raise GlpiError(f"{self.name}: an image is listed twice")
+        if sorted(self.reference_order) != sorted(set(references)):
             raise GlpiError(f"{self.name}: reference_order must list every reference once")
 
     def __len__(self) -> int:
         return len(self.images)
 
     def path(self, row: int) -> Path:
-        """Where the image of a row lies on disk; in a prepared database a name for messages."""
+        """Where the image of a row, or the photograph that it is made from, lies on disk.
+
+        In a prepared database a name for messages.
+        """
+        if self.photographs is not None:
+            return self.root / self.photographs.reference(row)
         return self.root / self.images[row]
 
     def encoded(self, row: int) -> bytes:
-        """The content of a row's image file.
+        """The content of a row's image file, or of its photograph's.
 
         Raises:
             ImageError: it cannot be read.

@@ -126,7 +126,7 @@ class RecordReader:
         """
         name = self._images[row]
         try:
-            features = _features(self._source[row])
+            features = example_features(self._source[row])
             held, image = features["name"].decode(), features["image"]
         except Exception as error:  # array_record raises several kinds on damaged files
             cause = " ".join(str(error).split())
@@ -155,7 +155,7 @@ class _Whole:
         return self.take
 
 
-def _features(example: bytes) -> dict[str, bytes]:
+def example_features(example: bytes) -> dict[str, bytes]:
     """The features of a serialised tf.train.Example that are a single byte string."""
     found = {}
     [(_, features)] = _fields(memoryview(example))

@@ -17,6 +17,7 @@ from glpi_jax.data.sources.database import Database
 from glpi_jax.data.sources.files import FileIndex
 from glpi_jax.data.sources.generic import read_csv_database, read_liqe, read_pyiqa
 from glpi_jax.data.sources.prepared import PREPARED_FILE, read_prepared
+from glpi_jax.data.sources.saqt import read_saqt
 from glpi_jax.data.sources.synthetic import (
     read_csiq,
     read_kadid10k,
@@ -35,11 +36,13 @@ class Reader:
         read: the reader itself.
         layout: what the folder holds, for messages and lists.
         takes_labels: whether the label file is given by its path; otherwise its name is known.
+        labels_in_folder: whether a folder of label files may be given instead.
     """
 
     read: Callable[[Source], Database]
     layout: str
     takes_labels: bool = False
+    labels_in_folder: bool = False
 
 
 READERS: dict[str, Reader] = {
@@ -70,6 +73,12 @@ READERS: dict[str, Reader] = {
     ),
     "pyiqa": Reader(read_pyiqa, "the images named in the meta table", takes_labels=True),
     "liqe": Reader(read_liqe, "the images named in the list", takes_labels=True),
+    "saqt": Reader(
+        read_saqt,
+        "the photographs, which are distorted as they are read",
+        takes_labels=True,
+        labels_in_folder=True,
+    ),
     "prepared": Reader(
         read_prepared,
         f"{PREPARED_FILE} and *.array_record files, as `glpi data prepare` wrote them",
@@ -88,9 +97,10 @@ def load_database(
 
     Args:
         kind: a key of `READERS`.
-        root: the database's folder, as distributed; for pyiqa and liqe, the folder that the names
-            in the label file are relative to.
-        labels: the label file of pyiqa and liqe; no other kind takes one.
+        root: the database's folder, as distributed; for pyiqa, liqe and saqt, the folder that the
+            names in the label file are relative to.
+        labels: the label file of pyiqa and liqe, the label table of saqt or a folder of them; no
+            other kind takes any.
         skip_bad: leave out rows that cannot be used (no image, labelled twice, a score that is no
             finite number, …) and list them in `Database.left_out`.
 
@@ -121,7 +131,9 @@ def open_source(
         raise GlpiError(
             f"{labels}: a {kind} database takes no label file, it has its own: {reader.layout}"
         )
-    if labels is not None and not Path(labels).is_file():
+    if labels is not None and not (
+        Path(labels).is_file() or (reader.labels_in_folder and Path(labels).is_dir())
+    ):
         raise GlpiError(f"{labels}: the label file is missing")
     return Source(
         kind=kind,

@@ -180,7 +180,7 @@ def _selection_text(results: Results) -> str:
         return "The weights were given, not selected in a training."
     return (
         f"The checkpoint is that of step {selection['step']} (epoch {selection['epoch']}), selected"
-        f" by {selection['criterion']}: {number(selection['value'])}."
+        f" by {selection['criterion']}; its SROCC was {number(selection['value'])}."
     )
 
 

@@ -1,6 +1,6 @@
 """The 25 KADID types and how one is applied to an 8-bit image."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from glpi_jax.saqt.distortions import (
     sharpness,
     spatial,
 )
-from glpi_jax.saqt.distortions.bands import row_bands
+from glpi_jax.saqt.distortions.bands import look_up, row_bands
 from glpi_jax.saqt.distortions.color_spaces import FloatImage
 from glpi_jax.saqt.distortions.denoising import TOTAL_VARIATION, Denoiser
 from glpi_jax.saqt.distortions.unit_image import UnitImage
@@ -155,7 +155,7 @@ def stretch_to_uint8(values: FloatImage | NDArray[np.uint8]) -> NDArray[np.uint8
     """
     if values.dtype == np.uint8:
         table = np.floor(255 * _unit_table(values) + 0.5).clip(0, 255).astype(np.uint8)
-        return table[values]
+        return look_up(table, values.astype(np.uint8, copy=False))
     low, high = values.min(), values.max()
     lost = bool(np.isnan(low))
     if lost:
@@ -200,7 +200,7 @@ class Distorter:
         """
         _check_image(image)
         self._denoiser = denoiser
-        self._image = UnitImage(_unit_table(image).astype(np.float32).take(image))
+        self._image = UnitImage(look_up(_unit_table(image).astype(np.float32), image))
 
     def distort(
         self,
@@ -211,10 +211,7 @@ class Distorter:
     ) -> NDArray[np.uint8]:
         """The image under one type and level; arguments, result and errors as `distort`'s."""
         distortion = find_distortion(number_or_name)
-        if level not in (1, 2, 3, 4, 5):
-            raise GlpiError(
-                f"{distortion.name}: level {level!r} does not exist; levels are 1 to 5."
-            )
+        parameter = _parameter(distortion, level)
         self._check_size(distortion)
         draws: dict[str, Any] = dict(draw or {})
         unknown = sorted(set(draws) - set(distortion.draw_names))
@@ -227,7 +224,7 @@ class Distorter:
             draws["rng"] = rng
         if distortion.function is noise.denoise:
             draws["denoiser"] = self._denoiser
-        made = distortion.function(self._image, distortion.levels[int(level) - 1], **draws)
+        made = distortion.function(self._image, parameter, **draws)
         return stretch_to_uint8(made)
 
     def distort_levels(
@@ -248,11 +245,34 @@ class Distorter:
                 f"{distortion.name}: distort_levels takes {len(distortion.levels)} generators, "
                 f"one a level, not {len(rngs)}."
             )
-        if distortion.together is not None:
+        made = self.each_level(distortion.number, dict(enumerate(rngs, 1)))
+        return [image for _, image in made]
+
+    def each_level(
+        self, number_or_name: int | str, rngs: Mapping[int, np.random.Generator | None]
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield levels and the image under one type at these levels, as `distort` makes them.
+
+        What this type alone derives from the image is dropped in the end: of a large photograph it
+        takes a lot of memory.
+
+        Args:
+            number_or_name: as for `distort`.
+            rngs: level → a source of draws, of which only random types make use.
+
+        Raises:
+            GlpiError: as for `distort`.
+        """
+        distortion = find_distortion(number_or_name)
+        if distortion.together is None:
+            for level, rng in rngs.items():
+                yield level, self.distort(distortion.number, level, rng)
+        else:
+            parameters = [_parameter(distortion, level) for level in rngs]
             self._check_size(distortion)
-            made = distortion.together(self._image, distortion.levels)
-            return [stretch_to_uint8(pixels) for pixels in made]
-        return [self.distort(distortion.number, level, rng) for level, rng in enumerate(rngs, 1)]
+            for level, made in zip(rngs, distortion.together(self._image, parameters), strict=True):
+                yield level, stretch_to_uint8(made)
+        self._image.forget()
 
     def _check_size(self, distortion: Distortion) -> None:
         height, width, _ = self._image.shape
@@ -261,6 +281,12 @@ class Distorter:
                 f"{distortion.name}: the image is {width}x{height} pixels; "
                 f"it needs at least {distortion.min_side} a side."
             )
+
+
+def _parameter(distortion: Distortion, level: int) -> float:
+    if level not in (1, 2, 3, 4, 5):
+        raise GlpiError(f"{distortion.name}: level {level!r} does not exist; levels are 1 to 5.")
+    return distortion.levels[int(level) - 1]
 
 
 def _check_image(image: NDArray[np.uint8]) -> None:

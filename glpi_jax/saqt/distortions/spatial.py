@@ -1,17 +1,21 @@
 """KADID group spatial: jitter, patch, pixelate, quantization, colour block (19 to 23)."""
 
 import math
+from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glpi_jax.errors import GlpiError
+from glpi_jax.saqt.distortions.bands import by_bands
 from glpi_jax.saqt.distortions.color_spaces import FloatImage
 from glpi_jax.saqt.distortions.cubic_convolution import sample_displaced
 from glpi_jax.saqt.distortions.draws import drawn
 from glpi_jax.saqt.distortions.thresholds import histogram_256, otsu_thresholds
 from glpi_jax.saqt.distortions.unit_image import UnitImage
 
+_NORMAL = partial(np.random.Generator.standard_normal, dtype=np.float32)
 _JITTER_ROUNDS = 5
 _PATCH_SIDE = 16
 _BLOCK_SIDE = 32
@@ -38,17 +42,14 @@ def jitter(
     The result is unclipped, possibly NaN. `normal` (5, H, W, 2), row shifts then column shifts in
     units of `amount`, replaces the draw.
     """
-    shape = (_JITTER_ROUNDS, *image.shape[:2], 2)
-    fields = drawn(
-        "jitter",
-        "normal",
-        normal,
-        rng,
-        lambda g: g.standard_normal(shape, dtype=np.float32),
-        shape,
-    )
+    shape = (*image.shape[:2], 2)
+    rounds: Iterable[ArrayLike | None] = [None] * _JITTER_ROUNDS
+    if normal is not None:
+        rounds = drawn("jitter", "normal", normal, None, _NORMAL, (_JITTER_ROUNDS, *shape))
     planes = np.moveaxis(image.rgb, -1, 0)
-    for field in fields:
+    for given in rounds:
+        # Drawn round by round, the same numbers as at once: all of them are 40 bytes a pixel.
+        field = drawn("jitter", "normal", given, rng, partial(_NORMAL, size=shape), shape)
         row_shift, column_shift = amount * np.moveaxis(field, -1, 0).astype(np.float64)
         pad_rows = math.ceil(np.abs(column_shift).max())
         pad_columns = math.ceil(np.abs(row_shift).max())
@@ -142,7 +143,7 @@ def quantization(
     # Both in float32: image values often lie exactly on a threshold.
     levels = (levels / 255).astype(np.float32)
     outputs = np.concatenate([[0], levels[1:], [1]]).astype(np.float32)
-    return outputs[np.searchsorted(levels, image.rgb, side="left")]
+    return by_bands(lambda rgb: outputs[np.searchsorted(levels, rgb, side="left")], image.rgb)
 
 
 def block_rectangles(uniforms: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:

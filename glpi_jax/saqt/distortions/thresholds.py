@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from glpi_jax.saqt.distortions.bands import row_bands
 from glpi_jax.saqt.distortions.color_spaces import FloatImage
 
 _BINS = 256
@@ -120,12 +121,13 @@ def histogram_256(image: FloatImage) -> NDArray[np.float64]:
     The float32 value is scaled in float64: which way a half rounds decides the whole search.
     """
     low, high = image.min(), image.max()
-    if high == low:
-        stretched = np.zeros(image.shape, dtype=np.float32)
-    else:
-        stretched = (image - low) / (high - low)
-    levels = np.floor(stretched.astype(np.float64) * 255 + 0.5).astype(np.uint8)
-    return np.bincount(levels.ravel(), minlength=_BINS).astype(np.float64)
+    counts = np.zeros(_BINS)
+    for band in row_bands(*image.shape[:2]):
+        values = image[band]
+        stretched = np.zeros_like(values) if high == low else (values - low) / (high - low)
+        levels = np.floor(stretched.astype(np.float64) * 255 + 0.5).astype(np.uint8)
+        counts += np.bincount(levels.ravel(), minlength=_BINS)
+    return counts
 
 
 def otsu_thresholds(histogram: NDArray[np.float64], count: int) -> Vector:

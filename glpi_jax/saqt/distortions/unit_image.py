@@ -39,11 +39,15 @@ class UnitImage:
         return _read_only((self.rgb * 255.0 + 0.5).clip(0, 255).astype(np.uint8))
 
     def once(self, derive: Callable[["UnitImage"], T]) -> T:
-        """`derive(self)`, computed at the first call and kept for the next."""
+        """`derive(self)`, computed at the first call and kept for the next, until `forget`."""
         if derive not in self._derived:
             self._derived[derive] = derive(self)
         value: T = self._derived[derive]
         return value
+
+    def forget(self) -> None:
+        """Drop what `once` has kept: each derivation serves the levels of a single type."""
+        self._derived.clear()
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

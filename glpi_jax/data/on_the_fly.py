@@ -1,0 +1,105 @@
+"""Distorted images made when they are needed, the same pixels that a rendered set would hold.
+
+Free of JAX and Grain, so that processes which only distort start quickly; DnCNN alone brings JAX.
+"""
+
+import multiprocessing
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from glpi_jax.data.sources.photographs import Photographs, Variant
+from glpi_jax.saqt import TOTAL_VARIATION, Denoiser, Distorter, seed_for
+
+
+@dataclass(frozen=True)
+class Distorting:
+    """How the images of a database of photographs are made.
+
+    Attributes:
+        seed: of the random distortions.
+        redraw: draw them anew in every epoch after the first; otherwise they stay.
+        dncnn: file of DnCNN weights that denoise for type 15; "" takes total variation.
+    """
+
+    seed: int
+    redraw: bool
+    dncnn: str
+
+    def seed_of(self, epoch: int) -> int:
+        """The seed of an epoch's draws, counted from 0: in the first one `seed` itself."""
+        if epoch == 0 or not self.redraw:
+            return self.seed
+        low, high = np.random.SeedSequence([self.seed, epoch]).generate_state(2).tolist()
+        return int(low) + (int(high) << 32)
+
+    def denoiser(self) -> Denoiser:
+        """What removes the noise of type 15.
+
+        Raises:
+            GlpiError: the file does not hold the weights of a DnCNN.
+        """
+        if not self.dncnn:
+            return TOTAL_VARIATION
+        if multiprocessing.parent_process() is not None:
+            import jax
+
+            # The accelerator belongs to the process that trains.
+            jax.config.update("jax_platforms", "cpu")
+        from glpi_jax.saqt.dncnn import load_dncnn
+
+        return load_dncnn(self.dncnn)
+
+
+class ImageMaker:
+    """Makes rows' images from their photographs; threads may share it, processes pickle it.
+
+    Weights of a denoiser do not travel: each process reads them when it needs them.
+    """
+
+    def __init__(self, photographs: Photographs, distorting: Distorting) -> None:
+        """Nothing is read yet."""
+        self._photographs = photographs
+        self._distorting = distorting
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._denoiser: Denoiser | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lock": None, "_denoiser": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
+
+    def __call__(self, image: np.ndarray, variant: Variant, epoch: int) -> np.ndarray:
+        """Distort a photograph.
+
+        The draws follow from the photograph's file name, type, level, seed and epoch alone.
+
+        Args:
+            image: the photograph, (height, width, 3) uint8.
+            variant: of the row.
+            epoch: counted from 0.
+
+        Returns:
+            (height, width, 3) uint8.
+
+        Raises:
+            GlpiError: the photograph is too small for the type, or bad weights of a denoiser.
+        """
+        photograph, kind, level = variant
+        rng = seed_for(
+            self._photographs.file_name(photograph), kind, level, self._distorting.seed_of(epoch)
+        )
+        return Distorter(image, self._get_denoiser()).distort(kind, level, rng)
+
+    def _get_denoiser(self) -> Denoiser:
+        with self._lock:
+            if self._denoiser is None:
+                self._denoiser = self._distorting.denoiser()
+            return self._denoiser

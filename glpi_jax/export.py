@@ -1,0 +1,144 @@
+"""A trained model as one file that scores crops with JAX alone: StableHLO by `jax.export`.
+
+There is no ONNX: jax2onnx converts this model (scores equal to 2.4e-7), but its versions that know
+the present JAX need an orbax-checkpoint older than this package does.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import export as jax_export
+
+from glpi_jax import __version__
+from glpi_jax.errors import GlpiError
+from glpi_jax.files import write_bytes, write_json
+from glpi_jax.hub.sources import read_model
+from glpi_jax.hub.trained import TrainedModel
+from glpi_jax.training.step import normalise
+
+SUFFIX = ".stablehlo"
+PLATFORMS = ("cpu", "cuda", "tpu")
+FORMAT = 1
+
+
+def export_model(
+    source: str | os.PathLike[str], path: str | os.PathLike[str], *, force: bool = False
+) -> dict[str, Any]:
+    """Write a model, weights and normalisation included, as a serialised StableHLO program.
+
+    `jax.export.deserialize(bytearray(content)).call(crops)` runs it on a CPU, GPU or TPU, without
+    this package: crops (b, crop, crop, 3) uint8 in, their scores (b,) float32 out, for any b ≥ 1.
+    The score of an image is the mean over its crops. Beside the file goes FILE.json with what has
+    to be known about it; a program without it was not written to the end.
+
+    Args:
+        source: see `read_model`.
+        path: a file that ends in .stablehlo.
+        force: replace an existing file.
+
+    Returns:
+        The content of FILE.json.
+
+    Raises:
+        GlpiError: the source cannot be read, or the file cannot be written.
+    """
+    path = Path(path)
+    _check_output(path, force=force)
+    trained = read_model(source)
+    exported = export_scorer(trained)
+    program = bytes(exported.serialize())
+    description = _describe(trained, exported, program, path.name)
+    sidecar = path.with_name(f"{path.name}.json")
+    with suppress(FileNotFoundError):
+        sidecar.unlink()
+    write_bytes(path, program)
+    write_json(sidecar, description)
+    return description
+
+
+def export_scorer(trained: TrainedModel) -> jax_export.Exported:
+    """Lower a model for all of `PLATFORMS`: (b, crop, crop, 3) uint8 → (b,) float32.
+
+    The same model, JAX version and matmul precision give the same bytes.
+    """
+
+    def score(crops: jax.Array) -> jax.Array:
+        return trained.model.apply(trained.variables, normalise(crops))[0]
+
+    crop = trained.model.size.crop
+    (batch,) = jax_export.symbolic_shape("batch")
+    crops = jax.ShapeDtypeStruct((batch, crop, crop, 3), jnp.uint8)
+    with _without_source_lines():
+        return jax_export.export(jax.jit(score), platforms=PLATFORMS)(crops)
+
+
+@contextmanager
+def _without_source_lines() -> Iterator[None]:
+    """Lower without the paths and lines of the code, which would be part of the program."""
+    name = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
+
+
+def _check_output(path: Path, *, force: bool) -> None:
+    if path.suffix == ".onnx":
+        raise GlpiError(
+            f"{path}: ONNX cannot be written: jax2onnx needs an orbax-checkpoint older than this"
+            f" package does; name a {SUFFIX} file"
+        )
+    if path.suffix != SUFFIX:
+        raise GlpiError(f"{path}: must end in {SUFFIX}")
+    if path.is_dir():
+        raise GlpiError(f"{path}: this is a folder; name a file")
+    if path.exists() and not force:
+        raise GlpiError(f"{path}: exists already; --force replaces it")
+    if not path.parent.is_dir():
+        raise GlpiError(f"{path}: there is no folder {path.parent}")
+
+
+def _describe(
+    trained: TrainedModel, exported: jax_export.Exported, program: bytes, name: str
+) -> dict[str, Any]:
+    crop = trained.model.size.crop
+    return {
+        "format": FORMAT,
+        "file": name,
+        "bytes": len(program),
+        "sha256": hashlib.sha256(program).hexdigest(),
+        "platforms": list(exported.platforms),
+        "calling_convention_version": exported.calling_convention_version,
+        "input": {
+            "shape": ["batch", crop, crop, 3],
+            "dtype": "uint8",
+            "pixels": "RGB, 0 to 255; the program normalises them: (x/255 - 0.5)/0.5",
+        },
+        "output": {"shape": ["batch"], "dtype": "float32"},
+        "scoring": {"crop": crop, "crops": trained.crops, "placement": "grid", "reduction": "mean"},
+        "labels": {
+            "score_name": trained.score_name,
+            "higher_is_better": trained.higher_is_better,
+            "score_range": trained.score_range,
+            "label_note": trained.label_note,
+        },
+        "model": {
+            "name": trained.name,
+            "dtype": jnp.dtype(trained.model.dtype).name,
+            "size": dataclasses.asdict(trained.model.size),
+        },
+        "versions": {
+            "glpi_jax": __version__,
+            **{name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")},
+        },
+    }

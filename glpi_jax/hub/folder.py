@@ -1,0 +1,310 @@
+"""The hub folder: `config.json`, `model.safetensors` and `README.md`, complete in themselves.
+
+The weights have the names and the layout of the official PyTorch state dict, so that whoever uses
+the authors' code can read them too, with `load_state_dict(..., strict=False)`: entries that never
+reach the score are left out. `glpi_jax.porting.torch_names` is the table of names.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from glpi_jax import __version__
+from glpi_jax.config import flatten
+from glpi_jax.errors import GlpiError
+from glpi_jax.files import write_bytes
+from glpi_jax.hub.trained import TrainedModel
+from glpi_jax.models.glpi import GLPI, Size
+from glpi_jax.porting.convert import check, flax_entries, to_official_layout, to_variables
+
+CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+LIBRARY = "glpi_jax"
+FORMAT = 1
+
+_Check = Callable[[Any], bool]
+
+
+def is_hub_folder(folder: Path) -> bool:
+    """Whether a folder is meant to be one: it has the weights, or a config of this library."""
+    if (folder / WEIGHTS_FILE).is_file():
+        return True
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("library_name") == LIBRARY
+
+
+def check_destination(folder: Path, *, force: bool) -> None:
+    """Raise a GlpiError unless a hub folder can be written at a path.
+
+    Args:
+        folder: missing, empty or, with `force`, a hub folder.
+        force: whether the three files of a hub folder may be replaced.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise GlpiError(f"{folder}: this is a file; name a folder")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not is_hub_folder(folder):
+        raise GlpiError(f"{folder}: holds other things; name a new folder")
+    if not force:
+        raise GlpiError(f"{folder}: holds a model already; --force replaces it")
+
+
+def write_folder(trained: TrainedModel, folder: Path, *, card: str, force: bool) -> None:
+    """Write a hub folder, whole or not at all; the same model and card give the same bytes.
+
+    Of an existing one the three files are replaced and others, `.git` for one, stay. Reading it
+    tells if that was interrupted.
+
+    Raises:
+        GlpiError: see `check_destination`; weights that do not fit the model or are not finite; or
+            the folder cannot be written.
+    """
+    check_destination(folder, force=force)
+    weights = _encode_weights(trained)
+    config = {**_config_of(trained), "weights_sha256": hashlib.sha256(weights).hexdigest()}
+    files = {
+        WEIGHTS_FILE: weights,
+        CARD_FILE: card.encode(),
+        CONFIG_FILE: (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode(),
+    }
+    if is_hub_folder(folder):
+        for name, content in files.items():
+            write_bytes(folder / name, content)
+        return
+    target = folder.resolve()  # "." has no name
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        for name, content in files.items():
+            write_bytes(temporary / name, content)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise GlpiError(f"{folder}: cannot be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_folder(folder: Path) -> TrainedModel:
+    """Read a hub folder, strictly.
+
+    Raises:
+        GlpiError: a file is missing or unreadable; keys of the config that are missing, unknown or
+            have an impossible value: all of them in one message; then weights that are missing,
+            unexpected, misshapen, of another dtype, not finite, or not those that the config
+            belongs to: again all in one.
+    """
+    values = _read_config(folder)
+    model = _model_of(values)
+    path = folder / WEIGHTS_FILE
+    arrays, digest = _decode_weights(path)
+    problems = []
+    if digest != values["weights_sha256"]:
+        problems.append(
+            f"its SHA-256 is not the weights_sha256 of {CONFIG_FILE}: damaged, or of another model"
+        )
+    entries = flax_entries(model)
+    check(arrays, {entry.torch_name: entry.torch_shape for entry in entries}, str(path), problems)
+    low_high = values["labels.score_range"]
+    card = folder / CARD_FILE
+    return TrainedModel(
+        name=values["model.name"],
+        model=model,
+        variables=to_variables(arrays, entries),
+        crops=values["scoring.crops"],
+        batch_size=values["scoring.batch_size"],
+        score_name=values["labels.score_name"],
+        higher_is_better=values["labels.higher_is_better"],
+        score_range=None if low_high is None else (float(low_high[0]), float(low_high[1])),
+        label_note=values["labels.label_note"],
+        card=card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None,
+    )
+
+
+def _config_of(trained: TrainedModel) -> dict[str, Any]:
+    """Everything that is needed to build the network and to score with it."""
+    model = trained.model
+    return {
+        "library_name": LIBRARY,
+        "format": FORMAT,
+        "package_version": __version__,
+        "model": {
+            "name": trained.name,
+            "dropout": model.dropout,
+            "dtype": jnp.dtype(model.dtype).name,
+            "batch_norm_inference_stages": list(model.batch_norm_inference_stages),
+            "size": dataclasses.asdict(model.size),
+        },
+        "scoring": {
+            "crops": trained.crops,
+            "placement": "grid",
+            "batch_size": trained.batch_size,
+        },
+        "labels": {
+            "score_name": trained.score_name,
+            "higher_is_better": trained.higher_is_better,
+            "score_range": trained.score_range,
+            "label_note": trained.label_note,
+        },
+    }
+
+
+def _encode_weights(trained: TrainedModel) -> bytes:
+    from safetensors.numpy import save
+
+    flat = traverse_util.flatten_dict(trained.variables)
+    entries = flax_entries(trained.model)
+    arrays = {
+        entry.torch_name: to_official_layout(
+            np.asarray(flat[entry.collection, *entry.path]), entry.layout
+        )
+        for entry in entries
+    }
+    shapes = {entry.torch_name: entry.torch_shape for entry in entries}
+    check(arrays, shapes, "the trained model")
+    # One key: safetensors writes several in any order. "pt": names and layout are PyTorch's.
+    return bytes(save(arrays, metadata={"format": "pt"}))
+
+
+def _decode_weights(path: Path) -> tuple[dict[str, np.ndarray], str]:
+    """The file's arrays, and its SHA-256."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        content = path.read_bytes()
+        return load(content), hashlib.sha256(content).hexdigest()
+    except OSError as error:
+        raise GlpiError(f"{path}: cannot be read ({error.strerror})") from error
+    # The last two: a dtype that NumPy does not have.
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise GlpiError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def _model_of(values: Mapping[str, Any]) -> GLPI:
+    numbers = {field.name: values[f"model.size.{field.name}"] for field in dataclasses.fields(Size)}
+    for key in ("taps", "widths", "blocks"):
+        numbers[key] = tuple(numbers[key])
+    return GLPI(
+        Size(**numbers),
+        float(values["model.dropout"]),
+        tuple(values["model.batch_norm_inference_stages"]),
+        jnp.dtype(values["model.dtype"]),
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """The values of the config by the keys of `_KEYS`."""
+    path = folder / CONFIG_FILE
+    try:
+        config = json.loads(path.read_bytes())
+    except OSError as error:
+        raise GlpiError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise GlpiError(f"{path}: not JSON ({error})") from error
+    if not isinstance(config, dict) or config.get("library_name") != LIBRARY:
+        raise GlpiError(f'{path}: not the config of a GLPI model (no "library_name": "{LIBRARY}")')
+    if config.get("format") != FORMAT:
+        raise GlpiError(f"{path}: format {config.get('format')}, this version reads {FORMAT}")
+    values = flatten(config)
+    problems = [f"no {key}" for key in sorted(_KEYS.keys() - values.keys())]
+    problems += [f"unknown {key}" for key in sorted(values.keys() - _KEYS.keys())]
+    problems += [
+        f"{key} = {json.dumps(values[key])} must be {what}"
+        for key, (what, holds) in _KEYS.items()
+        if key in values and not holds(values[key])
+    ]
+    if not problems:
+        problems = _contradictions(values)
+    if problems:
+        raise GlpiError(f"{path}: {'; '.join(problems)}")
+    return values
+
+
+def _contradictions(values: Mapping[str, Any]) -> list[str]:
+    """What the numbers of a size, each possible by itself, cannot be together."""
+    problems = []
+    for number, divisor in (("crop", "patch"), ("dim", "heads")):
+        if values[f"model.size.{number}"] % values[f"model.size.{divisor}"]:
+            problems.append(f"model.size.{number} must be a multiple of model.size.{divisor}")
+    if values["model.size.taps"][-1] >= values["model.size.depth"]:
+        problems.append("model.size.taps must be blocks below model.size.depth")
+    return problems
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return _is_integer(value) and value >= 1
+
+
+def _list_of(holds: _Check, length: int | None = None) -> _Check:
+    return lambda value: (
+        isinstance(value, list) and length in (None, len(value)) and all(map(holds, value))
+    )
+
+
+def _rises(values: list[float]) -> bool:
+    return all(low < high for low, high in itertools.pairwise(values))
+
+
+_COUNT = ("a whole number from 1", _is_count)
+_TEXT = ("text", _is_text)
+_THREE_COUNTS = ("three whole numbers from 1", _list_of(_is_count, 3))
+# Every key of the config: what its value must be.
+_KEYS: dict[str, tuple[str, _Check]] = {
+    "library_name": _TEXT,
+    "format": _COUNT,
+    "package_version": _TEXT,
+    "weights_sha256": _TEXT,
+    "model.name": _TEXT,
+    "model.dropout": ("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1),
+    "model.dtype": ("float32 or bfloat16", lambda v: v in ("float32", "bfloat16")),
+    "model.batch_norm_inference_stages": ("a list of text", _list_of(_is_text)),
+    "model.size.crop": _COUNT,
+    "model.size.patch": ("16", lambda v: _is_integer(v) and v == 16),
+    "model.size.dim": _COUNT,
+    "model.size.depth": _COUNT,
+    "model.size.heads": _COUNT,
+    "model.size.mlp_hidden": _COUNT,
+    "model.size.taps": (
+        "four rising whole numbers from 0",
+        lambda v: _list_of(_is_integer, 4)(v) and _rises([-1, *v]),
+    ),
+    "model.size.stem": _COUNT,
+    "model.size.widths": _THREE_COUNTS,
+    "model.size.blocks": _THREE_COUNTS,
+    "scoring.crops": _COUNT,
+    "scoring.placement": ("grid", lambda v: v == "grid"),
+    "scoring.batch_size": _COUNT,
+    "labels.score_name": _TEXT,
+    "labels.higher_is_better": ("true, false or null", lambda v: v is None or isinstance(v, bool)),
+    "labels.score_range": (
+        "two rising numbers or null",
+        lambda v: v is None or (_list_of(_is_number, 2)(v) and _rises(v)),
+    ),
+    "labels.label_note": _TEXT,
+}

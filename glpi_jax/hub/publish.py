@@ -1,0 +1,79 @@
+"""Publishing a trained model: as a hub folder, here or on the Hugging Face Hub."""
+
+import dataclasses
+import os
+import tempfile
+from pathlib import Path
+
+from glpi_jax.evaluation.report.workdirs import RESULTS_FILE, read_results
+from glpi_jax.hub.card import REPOSITORY, Card, card_text
+from glpi_jax.hub.folder import check_destination, write_folder
+from glpi_jax.hub.remote import check_upload, parse_address, upload
+from glpi_jax.hub.sources import read_model
+
+
+def save_folder(
+    source: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    card: Card | None = None,
+    *,
+    force: bool = False,
+) -> None:
+    """Write a model as a hub folder, whole or not at all.
+
+    Args:
+        source: see `read_model`; usually a workdir.
+        folder: new or empty.
+        card: what the model card says besides what the source knows. If None, a hub folder keeps
+            its card.
+        force: replace the model of a hub folder that exists.
+
+    Raises:
+        GlpiError: the source cannot be read, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    check_destination(folder, force=force)
+    _write(source, folder, card, force=force)
+
+
+def push(
+    source: str | os.PathLike[str], address: str, card: Card | None = None, *, private: bool = False
+) -> str:
+    """Upload a model to the Hugging Face Hub, as a hub folder.
+
+    Args:
+        source, card: see `save_folder`.
+        address: hf://owner/name; the repository is made if it is missing. The token is that of
+            `HF_TOKEN` or of `hf auth login`.
+        private: whether a repository that is made is private.
+
+    Returns:
+        The commit's page.
+
+    Raises:
+        GlpiError: the source cannot be read, or see `remote.upload`.
+    """
+    check_upload(address)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch, "model")
+        _write(source, folder, card, repository=parse_address(address).repository)
+        return upload(folder, address, private=private)
+
+
+def _write(
+    source: str | os.PathLike[str],
+    folder: Path,
+    card: Card | None,
+    *,
+    repository: str = REPOSITORY,
+    force: bool = False,
+) -> None:
+    trained = read_model(source)
+    if card is not None and card.score_range is not None:
+        trained = dataclasses.replace(trained, score_range=card.score_range)
+    text = trained.card if card is None else None
+    if text is None:
+        has_results = (Path(source) / RESULTS_FILE).is_file()
+        results = read_results(Path(source)) if has_results else None
+        text = card_text(trained, card or Card(), results)
+    write_folder(trained, folder, card=text.replace(REPOSITORY, repository), force=force)

@@ -1,0 +1,118 @@
+"""Reading a trained model, wherever it is."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from glpi_jax.errors import GlpiError
+from glpi_jax.evaluation.report.workdirs import BENCHMARK_FILE
+from glpi_jax.hub.folder import WEIGHTS_FILE, is_hub_folder, read_folder
+from glpi_jax.hub.remote import SCHEME, download
+from glpi_jax.hub.trained import TrainedModel
+from glpi_jax.models.glpi import SIZES, Size
+from glpi_jax.porting.convert import load_torch
+from glpi_jax.porting.torch_files import SUFFIXES
+from glpi_jax.runs import RUN_FILE, load_best, read_run
+from glpi_jax.training.sharding import make_mesh
+
+# The demonstration weights that come with the package, a hub folder.
+SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "demo"
+SOURCES = (
+    "a workdir of `glpi train`, a hub folder, a checkpoint (.pth, .pt, .safetensors) or "
+    "hf://owner/name"
+)
+OFFICIAL_CROPS = 25
+_OFFICIAL_BATCH = 100
+
+
+def read_model(source: str | os.PathLike[str] | None = None) -> TrainedModel:
+    """Read a trained model.
+
+    Args:
+        source: a workdir, whose selected weights are taken; a hub folder; `hf://owner/name` or
+            `hf://owner/name@revision`; an official checkpoint, .pth, .pt or .safetensors, which
+            says nothing about the scale of its scores; None for the demonstration weights that
+            come with the package.
+
+    Raises:
+        GlpiError: nothing of that kind is there, or it cannot be read.
+    """
+    if source is None:
+        if not is_hub_folder(SHIPPED):
+            raise GlpiError(
+                f"this installation has no demonstration weights ({SHIPPED}); name {SOURCES}"
+            )
+        return read_folder(SHIPPED)
+    if os.fspath(source).startswith(SCHEME):
+        return read_folder(download(os.fspath(source)))
+    path = Path(source)
+    if (path / RUN_FILE).is_file():
+        return _read_workdir(path)
+    if is_hub_folder(path):
+        return read_folder(path)
+    if path.name == WEIGHTS_FILE and is_hub_folder(path.parent):
+        raise GlpiError(f"{path}: the weights of a hub folder; name the folder, {path.parent}")
+    if path.is_file() and path.suffix in SUFFIXES:
+        return _read_checkpoint(path)
+    if (path / BENCHMARK_FILE).is_file():
+        raise GlpiError(f"{path}: a benchmark has a model for each round; name {path}/round_…")
+    if not path.exists():
+        raise GlpiError(f"{path}: no such file or folder; a model is {SOURCES}")
+    raise GlpiError(f"{path}: not a model, which is {SOURCES}")
+
+
+def looks_like_a_model(source: str) -> bool:
+    """Whether `read_model` would take a text for a model, be it damaged, rather than refuse it."""
+    if source.startswith(SCHEME):
+        return True
+    path = Path(source)
+    if path.is_dir():
+        named = (path / name for name in (RUN_FILE, BENCHMARK_FILE))
+        return is_hub_folder(path) or any(file.is_file() for file in named)
+    return path.suffix in SUFFIXES
+
+
+def _read_workdir(workdir: Path) -> TrainedModel:
+    run = read_run(workdir)
+    config, database = run["config"], run["database"]
+    model, variables, _ = load_best(workdir, make_mesh(-1))
+    return TrainedModel(
+        name=config["model"]["name"],
+        model=model,
+        variables=jax.tree.map(np.asarray, variables),
+        crops=config["evaluation"]["crops"],
+        batch_size=config["evaluation"]["batch_size"],
+        score_name=database["score_name"],
+        higher_is_better=database["higher_is_better"],
+        score_range=None,
+        label_note=database["label_note"],
+    )
+
+
+def _read_checkpoint(path: Path) -> TrainedModel:
+    model, variables = load_torch(path)
+    return TrainedModel(
+        name=_name_of(model.size),
+        model=model,
+        variables=variables,
+        crops=OFFICIAL_CROPS,
+        batch_size=_OFFICIAL_BATCH,
+        score_name="score",
+        higher_is_better=None,
+        score_range=None,
+        label_note=(
+            "the checkpoint does not say which labels it was trained on, so that neither the scale "
+            "nor the direction of its scores is known"
+        ),
+    )
+
+
+def _name_of(size: Size) -> str:
+    """Name of a size, whatever its crop."""
+    for name, known in SIZES.items():
+        if dataclasses.replace(known, crop=size.crop) == size:
+            return name
+    raise AssertionError(f"load_torch gives sizes that have a name, not {size}")

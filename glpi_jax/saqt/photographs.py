@@ -1,0 +1,145 @@
+"""Which photographs are rendered, in which order, and whether they can be."""
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from glpi_jax.data.images import list_images, read_image
+from glpi_jax.data.sources import Database, load_database
+from glpi_jax.data.sources.files import FileIndex
+from glpi_jax.errors import GlpiError
+from glpi_jax.saqt.labels import SOURCES_PER_FILE, read_matches
+from glpi_jax.saqt.render_photograph import why_unusable
+from glpi_jax.saqt.rendered import LeftOut, Photograph
+
+_HEADERS_AT_A_TIME = 16  # reading one is waiting for the disk
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The photographs to render.
+
+    Attributes:
+        photographs: in order.
+        left_out: why others cannot be used, one line each.
+        labelled: the label tables as a database of kind "saqt", if they decided.
+    """
+
+    photographs: tuple[Photograph, ...]
+    left_out: tuple[str, ...] = ()
+    labelled: Database | None = None
+
+
+def select_all(root: Path) -> Selection:
+    """All image files of a folder and its subfolders, sorted by name.
+
+    Raises:
+        GlpiError: no image, two that would give images of the same names, or a bad name.
+    """
+    return _selection(enumerate(sorted(list_images([root]), key=lambda path: (path.name, path))))
+
+
+def select_matched(root: Path, table: Path, *, skip_bad: bool) -> Selection:
+    """Those of a similarity table, in its order, below a folder.
+
+    Raises:
+        GlpiError: as `read_matches`; photographs that are not there, unless they are skipped; two
+            that would give images of the same names, or a bad name.
+    """
+    files = _index(root)
+    found, missing = [], []
+    for row, match in enumerate(read_matches(table)):
+        name = files.find(str(PurePosixPath(match.source)))
+        if name is None:
+            missing.append(f"{table}: the photograph {match.source!r} is not in {root}")
+        else:
+            found.append((row, root / name))
+    if missing and not (skip_bad and found):
+        more = f" (and {len(missing) - 1} more)" if missing[1:] else ""
+        raise GlpiError(
+            f"{missing[0]}{more}; mend the folder or the table, or leave them out with --skip-bad"
+        )
+    return _selection(found, missing)
+
+
+def select_labelled(root: Path, labels: Path, *, skip_bad: bool) -> Selection:
+    """Those of label tables, in their order, and the tables themselves.
+
+    Raises:
+        GlpiError: as for `load_database` of kind "saqt"; image names that do not begin with a
+            folder's number; a bad name.
+    """
+    database = load_database("saqt", root, labels, skip_bad=skip_bad)
+    assert database.photographs is not None
+    files, prefixes = database.photographs.files, database.photographs.prefixes
+    for prefix in prefixes:
+        folder, _, rest = prefix.partition("/")
+        if not (folder.isdecimal() and folder.isascii() and rest and "/" not in rest):
+            raise GlpiError(f"{labels}: {prefix!r} is no image name of the form 001/photograph")
+    photographs = [
+        Photograph(prefix, root / file) for prefix, file in zip(prefixes, files, strict=True)
+    ]
+    _check_names(photographs)
+    return Selection(tuple(photographs), database.left_out, database)
+
+
+def _index(root: Path) -> FileIndex:
+    if not root.is_dir():
+        raise GlpiError(f"{root}: no such folder; give the folder of the photographs")
+    return FileIndex(root)
+
+
+def _selection(found: Iterable[tuple[int, Path]], left_out: Sequence[str] = ()) -> Selection:
+    photographs = [
+        Photograph(f"{row // SOURCES_PER_FILE + 1:03d}/{path.stem}", path) for row, path in found
+    ]
+    by_stem: dict[str, Path] = {}
+    for photograph in photographs:
+        other = by_stem.setdefault(photograph.path.stem, photograph.path)
+        if other is not photograph.path:
+            raise GlpiError(
+                f"{other} and {photograph.path} would give images of the same names; rename one"
+            )
+    _check_names(photographs)
+    return Selection(tuple(photographs), tuple(left_out))
+
+
+def _check_names(photographs: Sequence[Photograph]) -> None:
+    for photograph in photographs:
+        try:
+            f"{photograph.prefix} {photograph.path.name}".encode()
+        except UnicodeEncodeError:
+            raise GlpiError(
+                f"{photograph.path}: the file name is not valid UTF-8; rename the file"
+            ) from None
+
+
+def check_headers(
+    photographs: Sequence[Photograph], types: Sequence[int], format_name: str
+) -> list[LeftOut]:
+    """Those that cannot be rendered as far as their headers tell; nothing is decoded."""
+
+    def check(photograph: Photograph) -> LeftOut | None:
+        path = photograph.path
+        try:
+            try:
+                with Image.open(path) as image:
+                    width, height = image.size
+            except Exception:  # Pillow raises nearly anything; the reader says what it means
+                height, width, _ = read_image(path, apply_orientation=False).shape
+        except GlpiError as error:
+            return LeftOut(photograph.prefix, str(error))
+        reason = why_unusable(path, width, height, types, format_name)
+        return LeftOut(photograph.prefix, reason) if reason else None
+
+    with ThreadPoolExecutor(_HEADERS_AT_A_TIME) as executor:
+        return [found for found in executor.map(check, photographs) if found is not None]
+
+
+def count_cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

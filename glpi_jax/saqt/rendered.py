@@ -1,0 +1,309 @@
+"""What a folder of rendered photographs holds, read and written: image names, manifest, records.
+
+    manifest.json          settings, photographs and versions that made the images
+    manifest/001.jsonl     a line for each finished photograph of folder 001, with hashes
+    001/lake_03_04.png     photograph lake under type 3 at level 4
+    001.array_record       the images of folder 001 in one file, instead of the folder itself
+
+A line is written when all images of its photograph have their names, so that it vouches for them.
+A process that is killed leaves at most hidden temporary files, and a last line that is cut short.
+"""
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from glpi_jax.errors import GlpiError
+from glpi_jax.files import write_text
+
+MANIFEST, RECORDS, LOCK = "manifest.json", "manifest", "lock"
+LABELS = "labels.json"  # in RECORDS: hashes of the label files beside the images
+FORMAT = 1
+
+_TOP_LEVEL = 0  # place in the lock file; a folder's is its number
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph to be distorted.
+
+    Attributes:
+        prefix: how the names of its images begin, {folder:03d}/{stem}; unique.
+        path: the file. Random distortions are seeded by its name without folders.
+    """
+
+    prefix: str
+    path: Path
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder that its images go to."""
+        return self.prefix.partition("/")[0]
+
+
+def image_name(prefix: str, number: int, level: int, suffix: str) -> str:
+    """Name of a distorted photograph, in the official form {prefix}_{type:02d}_{level:02d}."""
+    return f"{prefix}_{number:02d}_{level:02d}{suffix}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished photograph.
+
+    Attributes:
+        prefix: see `Photograph`.
+        source: name of its file.
+        source_bytes: size of that file.
+        source_sha256: hash of that file.
+        width: of the photograph and its images, in pixels.
+        height: of the photograph and its images, in pixels.
+        images: "TT_LL" (type and level) → bytes and SHA-256 of the image file, in order.
+    """
+
+    prefix: str
+    source: str
+    source_bytes: int
+    source_sha256: str
+    width: int
+    height: int
+    images: Mapping[str, tuple[int, str]]
+
+    def files(self, suffix: str) -> dict[str, tuple[int, str]]:
+        """Image name → bytes and SHA-256."""
+        return {f"{self.prefix}_{key}{suffix}": facts for key, facts in self.images.items()}
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A photograph that could not be used, and why."""
+
+    prefix: str
+    left_out: str
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The ArrayRecord file that holds the images of a folder instead of the folder itself."""
+
+    packed: str
+    records: int
+    bytes: int
+
+
+Line = Record | LeftOut | Packed
+
+
+@dataclass
+class FolderRecords:
+    """The lines of one folder's file.
+
+    Attributes:
+        records: finished photographs by prefix.
+        left_out: those that were left out.
+        packed: what the images were packed into, if they were.
+    """
+
+    records: dict[str, Record] = field(default_factory=dict)
+    left_out: list[LeftOut] = field(default_factory=list)
+    packed: Packed | None = None
+
+    def lines(self) -> list[Line]:
+        """All of it, in an order that does not depend on how it came about."""
+        records = sorted(self.records.values(), key=lambda record: record.prefix)
+        left_out = sorted(self.left_out, key=lambda photograph: photograph.prefix)
+        return [*records, *left_out, *([self.packed] if self.packed else [])]
+
+
+def records_path(out: Path, folder: str) -> Path:
+    """Where the lines of a folder are."""
+    return out / RECORDS / f"{folder}.jsonl"
+
+
+def read_records(path: Path) -> FolderRecords:
+    """Read a folder's lines; a last one that was cut short is no line.
+
+    Raises:
+        GlpiError: a damaged file.
+    """
+    found = FolderRecords()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return found
+    except (OSError, UnicodeDecodeError) as error:
+        raise _damaged(path, error) from error
+    for line in text.split("\n")[:-1]:
+        try:
+            values = json.loads(line)
+            if "packed" in values:
+                found.packed = Packed(**values)
+            elif "left_out" in values:
+                found.left_out.append(LeftOut(**values))
+            else:
+                images = {key: (size, sha) for key, (size, sha) in values.pop("images").items()}
+                found.records[values["prefix"]] = Record(**values, images=images)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _damaged(path, error) from error
+    return found
+
+
+def write_records(path: Path, lines: Sequence[Line]) -> None:
+    """Replace a folder's lines in one step."""
+    write_text(path, "".join(map(_text, lines)))
+
+
+def append_record(path: Path, record: Record) -> None:
+    """Add a line.
+
+    Raises:
+        GlpiError: it cannot be written; nothing of it is.
+    """
+    content = _text(record).encode()
+    try:
+        with path.open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                if file.write(content) != len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(before)
+                raise
+    except OSError as error:
+        raise GlpiError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _text(line: Line) -> str:
+    return json.dumps(asdict(line), separators=(",", ":")) + "\n"
+
+
+def _damaged(path: Path, error: Exception) -> GlpiError:
+    return GlpiError(f"{path}: damaged ({error}); delete it: its photographs are rendered again")
+
+
+def read_manifest(out: Path) -> dict[str, Any]:
+    """The manifest of a rendered folder.
+
+    Raises:
+        GlpiError: none is there, or a damaged one, or one of another version's form.
+    """
+    path = out / MANIFEST
+    if not path.is_file():
+        raise GlpiError(f"{path}: no such file; {out} was not made by glpi saqt render")
+    manifest = read_json_object(path)
+    if manifest.get("format") != FORMAT:
+        raise GlpiError(f"{path}: not a manifest of this version's form (format {FORMAT})")
+    return manifest
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """What a JSON file holds, nothing where there is none.
+
+    Raises:
+        GlpiError: not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise GlpiError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(value, dict):
+        raise GlpiError(f"{path}: must hold one JSON object")
+    return value
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file is what `files.write_bytes` leaves when its process is killed."""
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def remove_temporaries(folder: Path, beginning: str = "") -> None:
+    """Delete what killed processes left in a folder, of files whose names begin so."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if is_temporary(entry.name) and entry.name.startswith(f".{beginning}"):
+                os.unlink(entry.path)
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Name → size of the entries of a folder; empty if there is none."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.stat().st_size for entry in entries}
+    except FileNotFoundError:
+        return {}
+
+
+class Locks:
+    """Keeps two runs from writing one folder; a lock ends with the process that holds it.
+
+    Attributes:
+        supported: False where the file system knows no locks, and nothing is kept apart.
+    """
+
+    def __init__(self, out: Path) -> None:
+        """Open the lock file, made with its folder if missing."""
+        (out / RECORDS).mkdir(parents=True, exist_ok=True)
+        self._out = out
+        self._file = os.open(out / RECORDS / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        self.supported = True
+
+    @contextmanager
+    def top_level(self) -> Iterator[None]:
+        """Wait for the files beside the folders."""
+        self._lock(_TOP_LEVEL, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            if self.supported:
+                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _TOP_LEVEL)
+
+    def folder(self, folder: str) -> None:
+        """Take a folder until the end.
+
+        Raises:
+            GlpiError: another process has it.
+        """
+        try:
+            self._lock(int(folder), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise GlpiError(
+                f"{self._out}: another process is rendering folder {folder} at this moment; wait"
+                " for it, or give each its own --shard"
+            ) from None
+
+    def close(self) -> None:
+        """Give all of them back."""
+        os.close(self._file)
+
+    def _lock(self, place: int, how: int) -> None:
+        try:
+            fcntl.lockf(self._file, how, 1, place)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            self.supported = False
+
+
+def by_folder(photographs: Sequence[Photograph]) -> dict[str, list[Photograph]]:
+    """The photographs of each folder, in order."""
+    folders: dict[str, list[Photograph]] = {}
+    for photograph in photographs:
+        folders.setdefault(photograph.folder, []).append(photograph)
+    return folders
+
+
+def packed_name(folder: str) -> str:
+    """Name of the file that a folder is packed into."""
+    return f"{folder}.array_record"
+
+
+def suffix_of(manifest: Mapping[str, Any]) -> str:
+    """Suffix of the images."""
+    return f".{manifest['settings']['image_format']['name']}"
