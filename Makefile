@@ -1,5 +1,5 @@
 # make demo        train and test a small model on distorted photographs, and write its report
-# make test        the tests                      (PYTEST_FLAGS="-k metrics" for some of them)
+# make test        the tests, two at a time       (PYTEST_FLAGS="-k metrics" for some of them)
 # make test-torch  the tests that compare with PyTorch; installs it into .venv
 # make lint        ruff, mypy and shellcheck
 # make clean       remove .venv, caches and runs/demo
@@ -12,6 +12,7 @@ PYTHON ?=
 DEMO_DIR := runs/demo
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
+PYTEST_WORKERS ?= 2
 TORCH := torch==2.13.0
 
 .PHONY: demo test test-torch lint clean
@@ -23,7 +24,7 @@ demo: $(VENV)/.demo-installed
 	$(VENV)/bin/glpi demo --workdir $(DEMO_DIR) $(DEMO_FLAGS)
 
 test: $(VENV)/.test-installed
-	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
+	$(VENV)/bin/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_FLAGS)
 
 test-torch: $(VENV)/.torch-installed
 	$(VENV)/bin/python -m pytest -m torch $(PYTEST_FLAGS)

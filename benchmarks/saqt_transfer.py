@@ -18,7 +18,8 @@ The labels of both sets are means by type and level over other pictures, as in t
 can show what distortions look like on more scenes, but nothing here measures the matching of
 photographs with references, and all of it is far smaller than the method's own experiments.
 
-About ten minutes on one core. A run that was killed goes on where it stopped in the same folder.
+About twelve minutes on one core; another number of cores rounds otherwise and gives other figures.
+A run that was killed goes on where it stopped in the same folder.
 """
 
 import argparse

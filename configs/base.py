@@ -26,6 +26,11 @@ def get_config() -> ConfigDict:
     # Parts of the ResNet (stem, layer1, layer2, layer3) whose BatchNorm keeps its running
     # statistics while training. Empty in the official recipe, also for the frozen parts.
     config.model.batch_norm_inference_stages = ()
+    # Published backbones to start from, each a file, "download" (the official one, into a cache)
+    # or "" (random); not together with `init_from`. Paper: both downloaded.
+    config.model.pretrained = ConfigDict()
+    config.model.pretrained.vit = ""  # timm's ViT (.safetensors, .pth), or an augreg .npz
+    config.model.pretrained.resnet = ""  # torchvision's ResNet-50 (.pth, .safetensors)
 
     config.data = ConfigDict()
     config.data.database = "kadid10k"  # the kind of source, see the README

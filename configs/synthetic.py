@@ -7,6 +7,13 @@
 Forms: live, csiq, tid2013, kadid10k, livemd. The recipe is the official one (configs/base.py): 300
 epochs on batches of 32, ten rounds. `--config.protocol=official` reproduces the paper's selection
 on the test part; the default is strict.
+
+The paper starts from backbones that were trained on ImageNet, and freezes their first layers. Give
+them, or with `--config.init_from` a whole checkpoint:
+
+    --config.model.pretrained.vit=download --config.model.pretrained.resnet=download
+
+Each may be a file instead of the word. Without either, the backbones are random.
 """
 
 from ml_collections import ConfigDict

@@ -16,6 +16,7 @@ from glpi_jax.evaluation.metrics import median_and_spread
 from glpi_jax.evaluation.report import BENCHMARK_FILE, HEADINGS, write_benchmark_report
 from glpi_jax.files import write_json
 from glpi_jax.runs import RESULTS_FILE, train_run
+from glpi_jax.training.processes import is_first, wait_for_all
 
 FORMAT = 1
 
@@ -51,8 +52,10 @@ def run_benchmark(config: ConfigDict, workdir: Path, *, rounds: int) -> dict[str
         train_run(round_of(config, number), folder)
         results.append(json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8")))
     benchmark = _summary(config, results)
-    write_json(workdir / BENCHMARK_FILE, benchmark)
-    write_benchmark_report(workdir)
+    if is_first():
+        write_json(workdir / BENCHMARK_FILE, benchmark)
+        write_benchmark_report(workdir)
+    wait_for_all("benchmark")
     return benchmark
 
 

@@ -3,20 +3,31 @@
 import argparse
 import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from glpi_jax import __version__
 from glpi_jax.commands import data, export, port, push, report, run, saqt, score
-from glpi_jax.commands.common import EXIT_INTERRUPTED, EXIT_PIPE_CLOSED, fail, say
-from glpi_jax.errors import GlpiError
+from glpi_jax.commands.common import (
+    EXIT_AGAIN,
+    EXIT_INTERRUPTED,
+    EXIT_PIPE_CLOSED,
+    fail,
+    say,
+)
+from glpi_jax.errors import GlpiError, Terminated
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit code: 0, 2 for bad input, 130 when interrupted, 141 when nobody reads the output.
+        The exit code: 0, 2 for bad input, 75 when SIGTERM ended a command that would go on if it
+        were given again, 130 when interrupted, 141 when nobody reads the output.
     """
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
@@ -29,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A file name need not be valid UTF-8: its bytes are printed as they are.
         sys.stdout.reconfigure(errors="surrogateescape")
     try:
-        code = args.run(args)
+        with _sigterm_raises(enabled=args.resumes):
+            code = args.run(args)
         sys.stdout.flush()  # not at exit, where a closed pipe would be too late to handle
         return code
     except GlpiError as error:
@@ -44,6 +56,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         again = "; the same command goes on where it stopped" if args.resumes else ""
         say(f"interrupted{again}")
         return EXIT_INTERRUPTED
+    except Terminated:
+        say("terminated; the same command goes on where it stopped")
+        return EXIT_AGAIN
+
+
+@contextmanager
+def _sigterm_raises(*, enabled: bool) -> Iterator[None]:
+    """Turn SIGTERM into `Terminated`, where signals arrive; the training loop holds it back."""
+    if not enabled or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,5 +1,12 @@
-"""The one exception family that the command line turns into a single line and exit code 2."""
+"""The exceptions that the command line turns into a single line and an exit code."""
 
 
 class GlpiError(Exception):
     """Bad input, named: the message states the file or key and what to do about it."""
+
+
+class Terminated(BaseException):
+    """SIGTERM, as of a preempted machine: the same command would go on where this one ends.
+
+    Like KeyboardInterrupt it is no error that something could handle and go on.
+    """

@@ -6,9 +6,11 @@ A workdir holds `run.json` (config and database facts), `split.json`, `checkpoin
 
 import importlib.metadata
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +33,22 @@ from glpi_jax.evaluation.protocols import Part, make_plan, make_split, mean_sroc
 from glpi_jax.evaluation.report import REPORT_FILE, write_report
 from glpi_jax.files import write_json
 from glpi_jax.models.glpi import GLPI, build
-from glpi_jax.porting.carried import hand_on_carried
+from glpi_jax.porting.carried import hand_on_carried, write_carried
 from glpi_jax.progress import progress_bar
-from glpi_jax.starting_weights import StartingWeights, read_starting_weights
+from glpi_jax.starting_weights import (
+    StartingWeights,
+    load_starting_weights,
+    names_starting_weights,
+)
 from glpi_jax.training.checkpoint import BestCheckpoint
 from glpi_jax.training.loop import Validation, distorting_of, fit, resize_of
+from glpi_jax.training.processes import (
+    gather_parts,
+    is_first,
+    largest_part,
+    own_part,
+    wait_for_all,
+)
 from glpi_jax.training.sharding import check_batch_size, make_mesh
 from glpi_jax.training.state import abstract_variables
 
@@ -46,7 +59,7 @@ _RUN_KEYS = {
     "model": ("name", "dropout", "dtype", "batch_norm_inference_stages"),
     "evaluation": ("crops", "batch_size"),
 }
-_RUN_KEYS_OF_TRAINING = ("init_from", "denoiser")
+_RUN_KEYS_OF_TRAINING = ("init_from", "pretrained", "denoiser")
 _RUN_DATABASE_KEYS = ("score_name", "higher_is_better", "label_note")
 # What is counted: a zero would divide by it, or leave nothing to do.
 _COUNTS = (
@@ -88,9 +101,12 @@ def train_run(config: ConfigDict, workdir: Path) -> bool:
     for part in (plan.train, *plan.reported):
         _crops(config, part, model)  # complains now, not after the first epoch
     loaded: list[StartingWeights] = []
-    if config.init_from and not (workdir / RUN_FILE).is_file():
-        loaded.append(read_starting_weights(config.init_from, model, mesh))
-    _begin(config, source, split, workdir, loaded[0].origin if loaded else None)
+    starts_from_weights = names_starting_weights(config)
+    if not starts_from_weights:
+        _tell_frozen(config, workdir)
+    if starts_from_weights and not (workdir / RUN_FILE).is_file():
+        loaded.append(load_starting_weights(config, model, mesh))
+    _begin(config, source, split, workdir, loaded[0] if loaded else None)
     score_crops = compile_scorer(model, mesh)
 
     def validate(variables: Mapping[str, Any]) -> Validation:
@@ -106,7 +122,7 @@ def train_run(config: ConfigDict, workdir: Path) -> bool:
         return Validation(metrics, value)
 
     def starting_weights() -> Mapping[str, Any]:
-        weights = loaded.pop() if loaded else read_starting_weights(config.init_from, model, mesh)
+        weights = loaded.pop() if loaded else load_starting_weights(config, model, mesh)
         _check_origin(weights, workdir)
         return weights.variables
 
@@ -119,7 +135,7 @@ def train_run(config: ConfigDict, workdir: Path) -> bool:
         workdir=workdir,
         validate=validate,
         criterion=plan.criterion,
-        starting_weights=starting_weights if config.init_from else None,
+        starting_weights=starting_weights if starts_from_weights else None,
     )
     if not trained and all((workdir / name).is_file() for name in (RESULTS_FILE, REPORT_FILE)):
         return False
@@ -164,6 +180,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "device": f"{jax.devices()[0].device_kind} × {mesh.size}",
         "model": {"name": config.model.name, "parameters": parameters},
         "init_from": saved["init_from"],
+        "pretrained": saved["pretrained"],
         "denoiser": saved["denoiser"],
         "selection": selection,
         "split": {
@@ -179,8 +196,10 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "higher_is_better": database.higher_is_better,
         "parts": parts,
     }
-    write_json(workdir / RESULTS_FILE, results)
-    write_report(workdir)
+    if is_first():
+        write_json(workdir / RESULTS_FILE, results)
+        write_report(workdir)
+    wait_for_all("report")
     return results
 
 
@@ -246,9 +265,20 @@ def _check_counts(config: ConfigDict) -> None:
 
 def _tell_left_out(database: Database) -> None:
     """Say on stderr which rows `skip_bad` left out."""
-    if database.left_out:
+    if database.left_out and is_first():
         print(f"{database.name}: left out {len(database.left_out)} labels:", file=sys.stderr)
         print("\n".join(f"  {reason}" for reason in database.left_out), file=sys.stderr)
+
+
+def _tell_frozen(config: ConfigDict, workdir: Path) -> None:
+    """Say on stderr, as a run begins, that layers stay as the seed has drawn them."""
+    frozen = any(multiplier is None for _, multiplier in config.optimizer.rules)
+    if frozen and is_first() and not (workdir / RUN_FILE).is_file():
+        print(
+            "warning: config.optimizer.rules freezes layers that were never trained; give"
+            " config.model.pretrained or config.init_from, or rules without None",
+            file=sys.stderr,
+        )
 
 
 def _split(config: ConfigDict, source: Database, workdir: Path) -> Split:
@@ -265,21 +295,35 @@ def _begin(
     source: Database,
     split: Split,
     workdir: Path,
-    origin: dict[str, Any] | None,
+    weights: StartingWeights | None,
 ) -> None:
     """Write split and `run.json`, which ties a new workdir to its config.
 
-    Of `config.init_from` it keeps what was read there, and of a database of photographs what
-    removes the noise of distortion type 15.
+    Of the weights to start from it keeps where they are from, and of a database of photographs
+    what removes the noise of distortion type 15.
     """
-    if (workdir / RUN_FILE).is_file():
-        return
+    begun = (workdir / RUN_FILE).is_file()
+    wait_for_all("begin")  # all have looked
+    if is_first() and not begun:
+        _write_beginning(config, source, split, workdir, weights)
+    wait_for_all("begun")
+
+
+def _write_beginning(
+    config: ConfigDict,
+    source: Database,
+    split: Split,
+    workdir: Path,
+    weights: StartingWeights | None,
+) -> None:
     # Weights that cannot be read are told before there is a workdir.
     denoiser = distorting_of(config).denoiser().identity if source.photographs else None
     workdir.mkdir(parents=True, exist_ok=True)
     write_split(workdir / SPLIT_FILE, source, split)
     if config.init_from:
         hand_on_carried(Path(config.init_from), workdir)
+    if weights and weights.carried:
+        write_carried(workdir, weights.carried)
     run = {
         "format": FORMAT,
         "config": config_files.to_plain(config),
@@ -289,7 +333,8 @@ def _begin(
             "higher_is_better": source.higher_is_better,
             "label_note": source.label_note,
         },
-        "init_from": origin,
+        "init_from": weights.origin if weights and config.init_from else None,
+        "pretrained": weights.origin if weights and not config.init_from else None,
         "denoiser": denoiser,
     }
     write_json(workdir / RUN_FILE, run)
@@ -297,12 +342,19 @@ def _begin(
 
 def _check_origin(weights: StartingWeights, workdir: Path) -> None:
     """Refuse other weights than the run was begun with, if it was stopped before it saved them."""
-    noted = read_run(workdir)["init_from"]
-    if weights.origin != noted:
-        raise GlpiError(
-            f"{weights.origin['path']}: has changed since {workdir / RUN_FILE} noted its SHA-256,"
-            f" {noted['sha256']}; train in another workdir"
-        )
+    run = read_run(workdir)
+    noted = run["init_from"] or run["pretrained"]
+    for file, before in zip(_files(weights.origin), _files(noted), strict=True):
+        if file != before:
+            raise GlpiError(
+                f"{file['path']}: has changed since {workdir / RUN_FILE} noted its SHA-256,"
+                f" {before['sha256']}; train in another workdir"
+            )
+
+
+def _files(origin: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each of the files that weights are from."""
+    return [origin] if "sha256" in origin else [file for file in origin.values() if file]
 
 
 def _check_same(
@@ -327,16 +379,31 @@ def _predict_part(
     model: GLPI,
     mesh: Mesh,
 ) -> list[Prediction]:
-    crops = _crops(config, part, model)
+    """Score a part; several processes share its images, and all get all predictions."""
+    rows = tuple(own_part(part.rows))
+    crops = _crops(config, replace(part, rows=rows or part.rows[:1]), model)
+    own_size = config.evaluation.batch_size // jax.process_count()
+    busiest = largest_part(len(part.rows)) * config.evaluation.crops
     predictions = []
-    description = f"score {part.name} part"
-    with progress_bar(len(part.rows), unit="image", description=description, leave=False) as bar:
+    with progress_bar(
+        len(rows),
+        unit="image",
+        description=f"score {part.name} part",
+        leave=False,
+        enabled=is_first(),
+    ) as bar:
         for _, prediction in predict(
-            score_crops, variables, crops, batch_size=config.evaluation.batch_size, mesh=mesh
+            score_crops,
+            variables,
+            crops,
+            batch_size=config.evaluation.batch_size,
+            mesh=mesh,
+            batches=math.ceil(busiest / own_size),
         ):
             predictions.append(prediction)
             bar.advance()
-    return predictions
+    found = np.array(predictions[: len(rows)], np.float64).reshape(-1, 2)
+    return [Prediction(*map(float, row)) for row in gather_parts(found, len(part.rows))]
 
 
 def _crops(config: ConfigDict, part: Part, model: GLPI) -> Iterator[tuple[int, np.ndarray]]:

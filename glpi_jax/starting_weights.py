@@ -1,6 +1,8 @@
-"""The weights that a run starts from: those of another run, or of an official checkpoint."""
+"""The weights that a run starts from: of another run, an official checkpoint, or its backbones."""
 
 import hashlib
+import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,12 +10,42 @@ import jax
 import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from glpi_jax.errors import GlpiError
 from glpi_jax.models.glpi import GLPI
-from glpi_jax.porting.convert import load_torch
+from glpi_jax.porting.backbones import Backbone, load_resnet_backbone, load_vit_backbone
+from glpi_jax.porting.carried import Carried
+from glpi_jax.porting.convert import carried_names, is_count, load_torch
+from glpi_jax.porting.download import PublishedFile, fetch, published_on_hub
+from glpi_jax.porting.torch_files import NO_TORCH, TORCH_SUFFIXES
 from glpi_jax.training.checkpoint import BestCheckpoint
-from glpi_jax.training.state import abstract_variables, tree_differences
+from glpi_jax.training.state import abstract_variables, init_variables, tree_differences
+
+DOWNLOAD = "download"  # for a path: the published file that the official recipe starts from
+
+# By model size. The paper starts from those of glpi_s16; the other ViTs were trained as that one.
+_RESNET_50 = PublishedFile(
+    "resnet50-19c8e357.pth",
+    "https://download.pytorch.org/models/resnet50-19c8e357.pth",
+    sha256="19c8e357",
+)
+_VITS = {
+    name: published_on_hub(f"timm/{vit}", f"{vit}.safetensors")
+    for name, vit in (
+        ("glpi_s16", "vit_small_patch16_224.augreg_in21k_ft_in1k"),
+        ("glpi_b16", "vit_base_patch16_224.augreg_in21k_ft_in1k"),
+        ("glpi_ti16", "vit_tiny_patch16_224.augreg_in21k_ft_in1k"),
+    )
+}
+PUBLISHED = {
+    "vit": _VITS,
+    "resnet": dict.fromkeys(_VITS, _RESNET_50),
+}
+_LOADERS: dict[str, Callable[[Path, GLPI], Backbone]] = {
+    "vit": load_vit_backbone,
+    "resnet": load_resnet_backbone,
+}
 
 
 class StartingWeights(NamedTuple):
@@ -22,11 +54,89 @@ class StartingWeights(NamedTuple):
     Attributes:
         variables: `params` and `batch_stats`, NumPy float32.
         origin: for the record, fit for JSON: `path`, `sha256` (of a checkpoint's file, of a run's
-            arrays) and `selection`, which is how a run selected them and None for a file.
+            arrays) and `selection`, which is how a run selected them and None for a file. Of
+            backbones: for `vit` and `resnet` each `path` (where it was published, of a download)
+            and `sha256`, or None.
+        carried: what of a published ViT never reaches the score, else None.
     """
 
     variables: dict[str, Any]
     origin: dict[str, Any]
+    carried: Carried | None = None
+
+
+def names_starting_weights(config: ConfigDict) -> bool:
+    """Whether a config names weights to start from, by `init_from` or `model.pretrained`.
+
+    Raises:
+        GlpiError: both do.
+    """
+    pretrained = any(config.model.pretrained.values())
+    if config.init_from and pretrained:
+        raise GlpiError(
+            f"config.init_from = {config.init_from!r} and config.model.pretrained name weights to"
+            " start from: give one of them"
+        )
+    return pretrained or bool(config.init_from)
+
+
+def load_starting_weights(config: ConfigDict, model: GLPI, mesh: Mesh) -> StartingWeights:
+    """Read what a config names; see `read_starting_weights` and `read_pretrained`."""
+    if config.init_from:
+        return read_starting_weights(config.init_from, model, mesh)
+    return read_pretrained(config.model.pretrained, config.model.name, model, config.seed)
+
+
+def read_pretrained(pretrained: ConfigDict, name: str, model: GLPI, seed: int) -> StartingWeights:
+    """Initialise a model with published backbones; the rest is as the seed has it.
+
+    Args:
+        pretrained: `config.model.pretrained`: `vit` and `resnet`, each a path, "download" or "".
+        name: `config.model.name`.
+        model: the network of that name.
+        seed: of everything that no file gives.
+
+    Raises:
+        GlpiError: a size without published files, a download that fails, or a file that is not
+            whole or of another network.
+    """
+    flat: dict[tuple[str, ...], Any] = {}
+    origin: dict[str, Any] = dict.fromkeys(_LOADERS)
+    held: dict[str, np.ndarray] = {}
+    for part, load in _LOADERS.items():
+        path = pretrained[part]
+        if not path:
+            continue
+        file = _download(part, name) if path == DOWNLOAD else Path(path)
+        backbone = load(file, model)
+        flat |= traverse_util.flatten_dict(backbone.variables)
+        held |= backbone.carried
+        published = PUBLISHED[part][name].address if path == DOWNLOAD else path
+        origin[part] = {"path": published, "sha256": backbone.sha256}
+    initial = jax.jit(lambda: init_variables(model, seed))()  # compiled, as without any backbone
+    flat = traverse_util.flatten_dict(jax.tree.map(np.asarray, initial)) | flat
+    carried = None
+    if pretrained.vit:  # without it nothing says what blocks behind the last tap should be
+        counts = {key: np.zeros((), np.int64) for key in carried_names(model) if is_count(key)}
+        carried = Carried(counts | held, 0)
+    return StartingWeights(traverse_util.unflatten_dict(flat), origin, carried)
+
+
+def _download(part: str, name: str) -> Path:
+    """The published backbone of a size, from a cache or the network."""
+    key = f"config.model.pretrained.{part}"
+    if name not in PUBLISHED[part]:
+        raise GlpiError(
+            f"{key} = '{DOWNLOAD}': nothing is published for {name}, only for"
+            f" {', '.join(PUBLISHED[part])}; give a path, or leave it empty"
+        )
+    file = PUBLISHED[part][name]
+    if file.name.endswith(TORCH_SUFFIXES) and importlib.util.find_spec("torch") is None:
+        raise GlpiError(
+            f"{key} = '{DOWNLOAD}': reading {file.name} {NO_TORCH}; or give a .safetensors file,"
+            " such as the one of huggingface.co/timm/resnet50.tv_in1k, which has the same weights"
+        )
+    return fetch(file, key)
 
 
 def read_starting_weights(path: str, model: GLPI, mesh: Mesh) -> StartingWeights:

@@ -22,7 +22,7 @@ FORMS = {
     "authentic": [":clive", ":koniq10k", ":bid", ":spaq", ":flive"],
     "base": [""],
     "cross": [":kadid10k-live,csiq", ":clive-bid"],
-    "demo": ["", ":short"],
+    "demo": ["", ":short", ":long"],
     "saqt_pretrain": [""],
     "synthetic": [":live", ":csiq", ":tid2013", ":kadid10k", ":livemd"],
 }
@@ -132,7 +132,7 @@ def test_a_failing_file_is_one_line_that_names_it(tmp_path, content, words):
     assert "Traceback" not in str(caught.value)
 
 
-@pytest.mark.parametrize("spec", [f"{DEMO}:long", f"{DEMO}:", f"{shipped_config('base')}:short"])
+@pytest.mark.parametrize("spec", [f"{DEMO}:tall", f"{DEMO}:", f"{shipped_config('base')}:short"])
 def test_a_wrong_form_is_one_line_that_names_it(spec):
     with pytest.raises(GlpiError, match=re.escape(spec)) as caught:
         load_config(spec)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 EXIT_OK, EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 0, 2, 130, 141
+EXIT_AGAIN = 75  # sysexits' EX_TEMPFAIL: stopped from outside, to be started again
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -29,6 +30,27 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out rows that cannot be used, and list them: skip_bad of every database",
     )
+
+
+def add_process_options(parser: argparse.ArgumentParser) -> None:
+    """`--distributed`, `--coordinator`, `--processes` and `--process`; see `join_processes`."""
+    group = parser.add_argument_group("several processes that train together")
+    group.add_argument(
+        "--distributed",
+        choices=("off", "auto"),
+        default="off",
+        help="auto: find the others, in a TPU pod, Slurm or Open MPI job (default: off)",
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    group.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    group.add_argument("--process", type=int, metavar="I", help="number of this one, from 0")
+
+
+def join_processes(args: argparse.Namespace) -> None:
+    """Do what the options of `add_process_options` say; only then may JAX be used."""
+    from glpi_jax.training.processes import start
+
+    start(args.distributed, args.coordinator, args.processes, args.process)
 
 
 def config_of(args: argparse.Namespace) -> "ConfigDict":

@@ -9,8 +9,10 @@ from glpi_jax.commands.common import (
     OVERRIDE_HELP,
     Commands,
     add_command,
+    add_process_options,
     add_run_options,
     config_of,
+    join_processes,
     say,
 )
 
@@ -24,18 +26,21 @@ def add(commands: Commands) -> None:
         commands, "train", "Train a config in a workdir, or go on where that stopped; evaluate it."
     )
     add_run_options(train)
+    add_process_options(train)
     train.set_defaults(run=_train, resumes=True)
 
     evaluate = add_command(
         commands, "evaluate", "Score a trained workdir's test parts and write the report."
     )
     add_run_options(evaluate)
+    add_process_options(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
     benchmark = add_command(
         commands, "benchmark", "Train and evaluate rounds of a config; the median over them."
     )
     add_run_options(benchmark)
+    add_process_options(benchmark)
     benchmark.add_argument("--rounds", type=int, required=True, help="number of rounds; 10 usually")
     benchmark.set_defaults(run=_benchmark, resumes=True)
 
@@ -65,28 +70,39 @@ def demo_config(args: argparse.Namespace) -> "ConfigDict":
 
 def _train(args: argparse.Namespace) -> int:
     from glpi_jax.runs import train_run
+    from glpi_jax.training.processes import is_first
 
+    join_processes(args)
     trained = train_run(config_of(args), args.workdir)
-    say("done" if trained else "this run is finished: nothing to do")
-    say(f"report: {args.workdir / 'report.html'}")
+    if is_first():
+        say("done" if trained else "this run is finished: nothing to do")
+        say(f"report: {args.workdir / 'report.html'}")
     return EXIT_OK
 
 
 def _evaluate(args: argparse.Namespace) -> int:
     from glpi_jax.evaluation.report import results_markdown
     from glpi_jax.runs import evaluate_run
+    from glpi_jax.training.processes import is_first
 
-    print(results_markdown(evaluate_run(config_of(args), args.workdir)))
-    say(f"report: {args.workdir / 'report.html'}")
+    join_processes(args)
+    results = evaluate_run(config_of(args), args.workdir)
+    if is_first():
+        print(results_markdown(results))
+        say(f"report: {args.workdir / 'report.html'}")
     return EXIT_OK
 
 
 def _benchmark(args: argparse.Namespace) -> int:
     from glpi_jax.benchmark import run_benchmark
     from glpi_jax.evaluation.report import benchmark_markdown
+    from glpi_jax.training.processes import is_first
 
-    print(benchmark_markdown(run_benchmark(config_of(args), args.workdir, rounds=args.rounds)))
-    say(f"report: {args.workdir / 'report.html'}")
+    join_processes(args)
+    rounds = run_benchmark(config_of(args), args.workdir, rounds=args.rounds)
+    if is_first():
+        print(benchmark_markdown(rounds))
+        say(f"report: {args.workdir / 'report.html'}")
     return EXIT_OK
 
 

@@ -9,11 +9,17 @@ import numpy as np
 from jax.sharding import Mesh
 
 from glpi_jax.models.glpi import GLPI
-from glpi_jax.training.sharding import batch_sharding, check_batch_size, replicated
+from glpi_jax.training.sharding import (
+    batch_sharding,
+    check_batch_size,
+    local_rows,
+    replicated,
+    to_devices,
+)
 from glpi_jax.training.step import normalise
 
 Key = TypeVar("Key", bound=Hashable)
-ScoreCrops = Callable[[Any, np.ndarray], jax.Array]
+ScoreCrops = Callable[[Any, jax.Array | np.ndarray], jax.Array]
 
 
 class Prediction(NamedTuple):
@@ -24,13 +30,16 @@ class Prediction(NamedTuple):
 
 
 def compile_scorer(model: GLPI, mesh: Mesh) -> ScoreCrops:
-    """Jit the model over the mesh: (variables, (B, crop, crop, 3) uint8) → (B,) float32."""
+    """Jit the model over the mesh: (variables, (B, crop, crop, 3) uint8) → (B,) float32.
+
+    Both are split over the mesh; crops from NumPy go to the devices of one process alone.
+    """
 
     def score(variables: Any, crops: jax.Array) -> jax.Array:
         return model.apply(variables, normalise(crops))[0]
 
     whole, split = replicated(mesh), batch_sharding(mesh)
-    return jax.jit(score, in_shardings=(whole, split), out_shardings=whole)
+    return jax.jit(score, in_shardings=(whole, split), out_shardings=split)
 
 
 def predict(
@@ -40,20 +49,28 @@ def predict(
     *,
     batch_size: int,
     mesh: Mesh,
+    batches: int = 0,
 ) -> Iterator[tuple[Key, Prediction]]:
     """Score images, in order, in batches of one size whatever the crops of each.
 
     The last batch is padded, and what the padding scores is dropped. A batch is dispatched before
     the previous one is read, so that the host prepares crops while the device computes.
 
+    Several processes score their own images each, in batches that they share.
+
     Args:
         score_crops: from `compile_scorer`.
         variables: the model's variables.
         images: (key, crops (n, crop, crop, 3) uint8) of each image, n ≥ 1.
-        batch_size: crops at a time; a multiple of the devices.
+        batch_size: crops at a time, of all processes; a multiple of the devices.
         mesh: where `score_crops` runs.
+        batches: the least number of batches, filled up with padding: of several processes each
+            takes part in every batch, so all need the number that the busiest needs.
     """
     check_batch_size(batch_size, mesh, "config.evaluation.batch_size")
+    own_size = batch_size // jax.process_count()
+    dispatched = 0
+    crop_shape: tuple[int, ...] = ()
     waiting: deque[tuple[Key, int]] = deque()  # images whose scores are not complete
     in_flight: deque[tuple[jax.Array, int]] = deque()  # scores to be read, and how many count
     scores: list[float] = []
@@ -61,16 +78,19 @@ def predict(
     held = 0
 
     def dispatch(crops: np.ndarray) -> None:
+        nonlocal dispatched
         count = len(crops)
-        if count < batch_size:
-            padding = np.zeros((batch_size - count, *crops.shape[1:]), crops.dtype)
+        if count < own_size:
+            padding = np.zeros((own_size - count, *crops.shape[1:]), crops.dtype)
             crops = np.concatenate([crops, padding])
-        in_flight.append((score_crops(variables, crops), count))
+        together = to_devices({"crops": crops}, mesh)["crops"]
+        in_flight.append((score_crops(variables, together), count))
+        dispatched += 1
 
     def collect(leave: int) -> Iterator[tuple[Key, Prediction]]:
         while len(in_flight) > leave:
             batch, count = in_flight.popleft()
-            scores.extend(np.asarray(batch, np.float64)[:count])
+            scores.extend(local_rows(batch)[:count].astype(np.float64))
         while waiting and len(scores) >= waiting[0][1]:
             key, count = waiting.popleft()
             own = np.array(scores[:count])
@@ -81,13 +101,16 @@ def predict(
         waiting.append((key, len(crops)))
         pending.append(crops)
         held += len(crops)
-        if held >= batch_size:
+        crop_shape = crops.shape[1:]
+        if held >= own_size:
             together = np.concatenate(pending)
-            whole = held - held % batch_size
-            for start in range(0, whole, batch_size):
-                dispatch(together[start : start + batch_size])
+            whole = held - held % own_size
+            for start in range(0, whole, own_size):
+                dispatch(together[start : start + own_size])
             pending, held = [together[whole:]], held - whole
             yield from collect(leave=1)
     if held:
         dispatch(np.concatenate(pending))
+    while dispatched < batches:
+        dispatch(np.zeros((0, *crop_shape), np.uint8))
     yield from collect(leave=0)

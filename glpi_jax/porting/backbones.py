@@ -1,4 +1,4 @@
-"""Backbone weights as torchvision publishes them, for the Flax ResNet."""
+"""Published backbones, timm's ViT and torchvision's ResNet, for the Flax networks."""
 
 import dataclasses
 import hashlib
@@ -12,15 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from glpi_jax.models.glpi import GLPI
 from glpi_jax.models.resnet import EXPANSION, ResNet
 from glpi_jax.porting import torch_names
 from glpi_jax.porting.convert import (
-    CheckpointError,
-    _check,
-    _to_flax_layout,
-    _to_numpy,
-    read_state,
+    Entry,
+    carried_names,
+    check,
+    flax_entries,
+    is_count,
+    to_flax_layout,
+    to_variables,
 )
+from glpi_jax.porting.torch_files import CheckpointError, read_state
+from glpi_jax.porting.vit_files import PREFIX as VIT_PREFIX
+from glpi_jax.porting.vit_files import numeric, read_vit
+
+RESNET_PREFIX = "clfe.backbone."  # of torchvision's names in an official GLPI checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +62,72 @@ class LoadedResNet(NamedTuple):
     sha256: str
 
 
+class Backbone(NamedTuple):
+    """A published backbone inside of GLPI.
+
+    Attributes:
+        variables: its part of `params` and `batch_stats`, NumPy float32.
+        carried: its entries that never reach the score, by official name; see
+            `glpi_jax.porting.carried`.
+        sha256: of the file, in hexadecimal digits.
+    """
+
+    variables: dict[str, Any]
+    carried: dict[str, np.ndarray]
+    sha256: str
+
+
+def load_vit_backbone(path: str | Path, model: GLPI) -> Backbone:
+    """Load a published ViT as the ViT of a GLPI network.
+
+    Args:
+        path: timm's .safetensors, .pth or .pt (which need PyTorch), or an original augreg .npz.
+        model: the network. Position embeddings are resampled where its crop is another.
+
+    Raises:
+        CheckpointError: unreadable file, another ViT than the model's, or names missing,
+            unexpected, misshapen, of another dtype or not finite: all of them in one message.
+    """
+    file = Path(path)
+    sha256 = _sha256(file)
+    arrays = read_vit(file, model)
+    carried = {name: arrays[name] for name in carried_names(model) if name.startswith(VIT_PREFIX)}
+    return Backbone(to_variables(arrays, _entries(model, VIT_PREFIX)), carried, sha256)
+
+
+def load_resnet_backbone(path: str | Path, model: GLPI) -> Backbone:
+    """Load torchvision's ResNet-50 (V1) as the ResNet of a GLPI network, up to layer3.
+
+    Args:
+        path: as `load_resnet`, which checks layer4 and `fc` too.
+        model: the network.
+
+    Raises:
+        CheckpointError: as `load_resnet`; or another ResNet than the model's.
+    """
+    file = Path(path)
+    sha256 = _checked_sha256(file)
+    name, arrays = _resnet_arrays(read_state(file), str(file))
+    whole, size = RESNETS[name], model.size
+    stages = len(size.widths)
+    if (whole.stem, whole.widths[:stages], whole.blocks[:stages]) != (
+        size.stem,
+        size.widths,
+        size.blocks,
+    ):
+        raise CheckpointError(
+            f"{file}: a {name} of blocks {whole.blocks} and widths {whole.widths}, where the model"
+            f" has the stages {size.blocks} and {size.widths}"
+        )
+    named = {f"{RESNET_PREFIX}{name}": array for name, array in arrays.items()}
+    counts = {
+        name: named.get(name, np.zeros((), np.int64))  # files of 2016 have none
+        for name in carried_names(model)
+        if is_count(name)
+    }
+    return Backbone(to_variables(named, _entries(model, RESNET_PREFIX)), counts, sha256)
+
+
 def load_resnet(path: str | Path) -> LoadedResNet:
     """Load torchvision's ResNet-50 or ResNet-101 (V1); which of them follows from the names.
 
@@ -67,13 +141,7 @@ def load_resnet(path: str | Path) -> LoadedResNet:
             names missing, unexpected, misshapen or not numeric: all of them in one message.
     """
     file = Path(path)
-    sha256 = _sha256(file)
-    promised = re.search(r"-([0-9a-f]{8})\.pth$", file.name)
-    if promised and not sha256.startswith(promised[1]):
-        raise CheckpointError(
-            f"{file}: its SHA-256 begins with {sha256[:8]}, its name says {promised[1]}: download"
-            " it again, or rename it if it is another file"
-        )
+    sha256 = _checked_sha256(file)
     name, variables = resnet_variables(read_state(file), str(file))
     return LoadedResNet(_module(RESNETS[name]), variables, name, sha256)
 
@@ -84,26 +152,24 @@ def resnet_variables(state: Mapping[str, Any], label: str) -> tuple[str, dict[st
     Raises:
         CheckpointError: as `load_resnet`, which see; `label` begins the message.
     """
-    arrays: dict[str, np.ndarray] = {}
-    problems = []
-    for original, value in state.items():
-        try:
-            arrays[str(original).removeprefix("module.")] = _to_numpy(value)
-        except (TypeError, ValueError):
-            problems.append(str(original))
-    if problems:
-        raise CheckpointError(f"{label}: not an array: {', '.join(problems)}")
+    name, arrays = _resnet_arrays(state, label)
+    flat = {}
+    for path in _targets(RESNETS[name]):
+        entry, layout = _torch_name(path)
+        flat[path] = to_flax_layout(arrays[entry], layout)
+    return name, traverse_util.unflatten_dict(flat)
 
+
+def _resnet_arrays(state: Mapping[str, Any], label: str) -> tuple[str, dict[str, np.ndarray]]:
+    """Check a torchvision state dict; gives its key of `RESNETS` and its arrays by name."""
+    arrays, problems = numeric(state)
     name = _infer_name(arrays, label)
     size = RESNETS[name]
-    image = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
-    targets = jax.eval_shape(lambda x: _module(size).init(jax.random.key(0), x, False), image)
     shapes: dict[str, tuple[int | None, ...]] = {
         "fc.weight": (None, EXPANSION * size.widths[-1]),
         "fc.bias": (None,),
     }
-    flat = {}
-    for path, leaf in traverse_util.flatten_dict(targets).items():
+    for path, leaf in _targets(size).items():
         entry, layout = _torch_name(path)
         shape = leaf.shape
         if layout == torch_names.CONV:
@@ -112,11 +178,20 @@ def resnet_variables(state: Mapping[str, Any], label: str) -> tuple[str, dict[st
         counter = entry.removesuffix("running_mean") + "num_batches_tracked"
         if entry.endswith("running_mean") and counter in arrays:  # files of 2016 have none
             shapes[counter] = ()
-        flat[path] = (entry, layout)
-    _check(arrays, shapes, f"{label} ({name})")
-    return name, traverse_util.unflatten_dict(
-        {path: _to_flax_layout(arrays[entry], layout) for path, (entry, layout) in flat.items()}
-    )
+    check(arrays, shapes, f"{label} ({name})", problems)
+    return name, arrays
+
+
+def _targets(size: ResNetSize) -> dict[tuple[str, ...], Any]:
+    """Collection and path of every variable of a ResNet, with its shape."""
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
+    targets = jax.eval_shape(lambda x: _module(size).init(jax.random.key(0), x, False), image)
+    return traverse_util.flatten_dict(targets)
+
+
+def _entries(model: GLPI, prefix: str) -> list[Entry]:
+    """The variables of a backbone of GLPI."""
+    return [entry for entry in flax_entries(model) if entry.torch_name.startswith(prefix)]
 
 
 def _module(size: ResNetSize) -> ResNet:
@@ -127,7 +202,7 @@ def _torch_name(path: tuple[str, ...]) -> tuple[str, str]:
     """Torch name and layout of an entry; GLPI's table has the ResNet inside of its own network."""
     collection, *rest = path
     entry, layout = torch_names.to_torch_name(collection, "/".join(["clfe", "backbone", *rest]))
-    return entry.removeprefix("clfe.backbone."), layout
+    return entry.removeprefix(RESNET_PREFIX), layout
 
 
 def _infer_name(arrays: Mapping[str, np.ndarray], label: str) -> str:
@@ -146,6 +221,18 @@ def _infer_name(arrays: Mapping[str, np.ndarray], label: str) -> str:
     raise CheckpointError(
         f"{label}: blocks {blocks} in its stages layer1, layer2, … are none of {known}"
     )
+
+
+def _checked_sha256(path: Path) -> str:
+    """A file's SHA-256, which must be the one that torchvision puts into a name."""
+    sha256 = _sha256(path)
+    promised = re.search(r"-([0-9a-f]{8})\.pth$", path.name)
+    if promised and not sha256.startswith(promised[1]):
+        raise CheckpointError(
+            f"{path}: its SHA-256 begins with {sha256[:8]}, its name says {promised[1]}: download"
+            " it again, or rename it if it is another file"
+        )
+    return sha256
 
 
 def _sha256(path: Path) -> str:

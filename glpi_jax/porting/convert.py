@@ -309,6 +309,3 @@ def _carried_shapes(size: Size, classes: int) -> dict[str, Shape]:
             if i == 0:
                 norms.append(f"{prefix}.downsample.1")
     return shapes | {f"{norm}.num_batches_tracked": () for norm in norms}
-
-
-_check, _to_flax_layout, _to_numpy = check, to_flax_layout, to_numpy

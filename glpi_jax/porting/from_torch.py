@@ -26,6 +26,7 @@ from glpi_jax.porting.convert import carried_names, flax_entries, read_weights, 
 from glpi_jax.porting.recipe import Recipe, model_of, recipe_of, set_adam
 from glpi_jax.porting.torch_files import CheckpointError, OfficialCheckpoint, read_state
 from glpi_jax.runs import FORMAT, RUN_FILE, SPLIT_FILE, read_run
+from glpi_jax.starting_weights import names_starting_weights
 from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
 from glpi_jax.training.loop import distorting_of, steps_per_epoch
 from glpi_jax.training.sharding import make_mesh
@@ -77,9 +78,10 @@ def from_torch(
     """
     if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
         raise GlpiError(f"{workdir}: exists already; name a new folder")
-    if config.init_from:
+    if names_starting_weights(config):
         raise GlpiError(
-            f"config.init_from = {config.init_from!r}: leave it out, the run starts from {path}"
+            "config.init_from and config.model.pretrained: leave them out, the run starts from"
+            f" {path}"
         )
     label = str(path)
     content = read_state(path)
@@ -113,6 +115,7 @@ def from_torch(
             "config": config_files.to_plain(config),
             "database": _database_facts(data, path, lower_is_better),
             "init_from": {"path": label, "sha256": sha256, "selection": None},
+            "pretrained": None,
             "denoiser": None if data is None else data.denoiser,
         }
         write_json(folder / RUN_FILE, run)

@@ -6,15 +6,16 @@ best result so far), `best/` the weights of the epoch that the validation part s
 
 import json
 import logging
+import shutil
 import zlib
 from pathlib import Path
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 
 from glpi_jax.errors import GlpiError
 from glpi_jax.files import write_json
+from glpi_jax.training.processes import is_first, wait_for_all
 from glpi_jax.training.state import TrainState, tree_differences
 
 RESUME_FOLDER = "checkpoints"
@@ -28,6 +29,10 @@ logging.getLogger("absl").setLevel(logging.CRITICAL)
 def _manager(
     folder: Path, handlers: dict[str, ocp.CheckpointHandler], *, keep: int, read_only: bool
 ) -> ocp.CheckpointManager:
+    if not read_only:
+        if is_first():
+            _remove_unfinished(folder)
+        wait_for_all(f"open {folder}")
     options = ocp.CheckpointManagerOptions(
         max_to_keep=None if read_only else keep,
         read_only=read_only,
@@ -35,12 +40,15 @@ def _manager(
         # The state is donated to the next step: it must be on disk before that starts.
         enable_async_checkpointing=False,
     )
-    manager = ocp.CheckpointManager(folder.resolve(), item_handlers=handlers, options=options)
-    if not read_only and jax.process_index() == 0:
-        for step in manager.all_steps():
-            if not (folder / str(step) / SEAL_FILE).is_file():
-                manager.delete(step)
-    return manager
+    return ocp.CheckpointManager(folder.resolve(), item_handlers=handlers, options=options)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove the checkpoints of a folder that were not completed; Orbax knows its own leftovers."""
+    if folder.is_dir():
+        for step in folder.iterdir():
+            if step.name.isdecimal() and not (step / SEAL_FILE).is_file():
+                shutil.rmtree(step)
 
 
 class ResumeCheckpoints:
@@ -72,8 +80,7 @@ class ResumeCheckpoints:
                 data=ocp.args.JsonSave(data_state),
             ),
         )
-        if jax.process_index() == 0:
-            _seal(self._folder / str(step))
+        _seal_first(self._folder / str(step))
 
     def restore(self, target: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """Restore the newest checkpoint into a target of shapes, dtypes and shardings.
@@ -149,8 +156,7 @@ class BestCheckpoint:
                 selection=ocp.args.JsonSave(selection),
             ),
         )
-        if jax.process_index() == 0:
-            _seal(self._folder / str(selection["step"]))
+        _seal_first(self._folder / str(selection["step"]))
 
     def restore(
         self, target: dict[str, Any], *, model_of: str = "run.json"
@@ -197,8 +203,14 @@ class BestCheckpoint:
         self._manager.close()
 
 
+def _seal_first(folder: Path) -> None:
+    """Complete a checkpoint: one process notes the CRC-32 of each of its files."""
+    if is_first():
+        _seal(folder)
+    wait_for_all(f"seal {folder}")
+
+
 def _seal(folder: Path) -> None:
-    """Complete a checkpoint: note the CRC-32 of each of its files."""
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     write_json(
         folder / SEAL_FILE, {name: zlib.crc32((folder / name).read_bytes()) for name in names}

@@ -1,38 +1,65 @@
-"""Ctrl-C between steps: a step, a save or a write under way is finished first."""
+"""Ctrl-C and SIGTERM between steps: a step, a save or a write under way is finished first."""
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import jax
+from jax.experimental import multihost_utils
 
-@contextmanager
-def interrupt_between_steps() -> Iterator[Callable[[], None]]:
-    """Hold the first Ctrl-C back until the yielded function is called, which then raises it.
 
-    A second Ctrl-C raises at once. Outside the main thread, where signals do not arrive, nothing
-    is held back.
+class Stop:
+    """What `stop_between_steps` has heard."""
 
-    Raises:
-        KeyboardInterrupt: from the yielded function, after Ctrl-C.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-    pressed = threading.Event()
+    def __init__(self) -> None:
+        """Nothing so far."""
+        self.interrupted = threading.Event()
+        self.terminated = threading.Event()
 
-    def hold(number: int, frame: FrameType | None) -> None:
-        if pressed.is_set():
-            signal.default_int_handler(number, frame)
-        pressed.set()
-
-    def check() -> None:
-        if pressed.is_set():
+    def raise_if_interrupted(self) -> None:
+        """Raise a KeyboardInterrupt after Ctrl-C."""
+        if self.interrupted.is_set():
             raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, hold)
+    def save_and_end(self, step: int) -> bool:
+        """Whether to save after this step and to end with `Terminated`; called after every step.
+
+        Of several processes all get the same answer, some steps after one of them had the signal.
+        """
+        if jax.process_count() > 1:
+            # JAX itself listens to SIGTERM in a process that has joined others.
+            return bool(multihost_utils.reached_preemption_sync_point(step))
+        return self.terminated.is_set()
+
+
+@contextmanager
+def stop_between_steps() -> Iterator[Stop]:
+    """Hold Ctrl-C and SIGTERM back until the yielded object is asked.
+
+    A second Ctrl-C raises at once, a second SIGTERM changes nothing. Outside the main thread, where
+    signals do not arrive, nothing is held back.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if stop.interrupted.is_set():
+            signal.default_int_handler(number, frame)
+        stop.interrupted.set()
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        stop.terminated.set()
+
+    handlers = {signal.SIGINT: interrupt}
+    if jax.process_count() == 1:
+        handlers[signal.SIGTERM] = terminate
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield check
+        yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -17,11 +17,11 @@ from glpi_jax.data.on_the_fly import Distorting
 from glpi_jax.data.pipeline import BatchIterator, to_iterator, training_dataset
 from glpi_jax.data.sources import Database
 from glpi_jax.data.transforms import Resize
-from glpi_jax.errors import GlpiError
+from glpi_jax.errors import GlpiError, Terminated
 from glpi_jax.models.glpi import GLPI
 from glpi_jax.progress import progress_bar
 from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
-from glpi_jax.training.interrupt import interrupt_between_steps
+from glpi_jax.training.interrupt import stop_between_steps
 from glpi_jax.training.metric_writer import MetricWriter
 from glpi_jax.training.optimizer import (
     cosine_schedule,
@@ -116,6 +116,7 @@ def fit(
     Raises:
         GlpiError: numbers that do not fit together, an unreadable image or checkpoint, or a loss
             that is not finite.
+        Terminated: after SIGTERM, when the state of the last step is saved.
     """
     batch_size = config.train.batch_size
     check_batch_size(batch_size, mesh, "config.train.batch_size")
@@ -185,7 +186,7 @@ def _fit(
     )
     try:
         with (
-            interrupt_between_steps() as raise_if_interrupted,
+            stop_between_steps() as stop,
             MetricWriter(workdir, start, enabled=first_process) as metrics,
             bar as progress,
         ):
@@ -201,7 +202,10 @@ def _fit(
                 validation_due = step == total_steps or (
                     step % epoch_steps == 0 and epoch % config.evaluation.every_epochs == 0
                 )
-                checkpoint_due = validation_due or step % config.train.checkpoint_every_steps == 0
+                terminated = stop.save_and_end(step)
+                checkpoint_due = (
+                    validation_due or terminated or step % config.train.checkpoint_every_steps == 0
+                )
                 # A window ends at every checkpoint, so that a resumed run has the same windows.
                 if checkpoint_due or step % config.train.log_every_steps == 0:
                     rate = {"train/learning_rate": float(schedule(step - 1))}
@@ -218,7 +222,9 @@ def _fit(
                     metrics.flush()
                     checkpoints.save(state, batches.get_state())
                     window.restart_clock()
-                raise_if_interrupted()
+                if terminated and step < total_steps:
+                    raise Terminated
+                stop.raise_if_interrupted()
     finally:
         batches.close()
         best.close()

@@ -48,6 +48,12 @@ def check_batch_size(batch_size: int, mesh: Mesh, key: str) -> None:
         )
 
 
+def local_rows(array: jax.Array) -> np.ndarray:
+    """The rows of a batch that this process has given, in its order, from a `batch_sharding`."""
+    shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
+
+
 def to_devices(rows: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Make global arrays from the rows that this process has read."""
     sharding = batch_sharding(mesh)

@@ -1,5 +1,6 @@
 """torchvision's ResNet files: names, depth, checks, and the numbers of an independent network."""
 
+import dataclasses
 import hashlib
 from functools import partial
 
@@ -9,9 +10,16 @@ import pytest
 from flax import traverse_util
 from safetensors.numpy import save_file
 
+from glpi_jax.models.glpi import GLPI, SIZES
 from glpi_jax.porting import backbones
-from glpi_jax.porting.backbones import RESNETS, ResNetSize, load_resnet, resnet_variables
-from glpi_jax.porting.convert import CheckpointError
+from glpi_jax.porting.backbones import (
+    RESNETS,
+    ResNetSize,
+    load_resnet,
+    load_resnet_backbone,
+    resnet_variables,
+)
+from glpi_jax.porting.convert import CheckpointError, carried_names, is_count
 
 TINY = ResNetSize(4, (2, 3, 4, 5), (1, 2, 1, 1))
 
@@ -226,3 +234,34 @@ def test_every_stage_equals_torch(tmp_path):
             assert np.isfinite(theirs).all()
             assert theirs.std() > 0.1
             assert np.abs(ours - theirs).max() <= 1e-4 * theirs.std(), name
+
+
+@pytest.mark.parametrize("counters", [True, False])
+def test_as_the_resnet_of_glpi(monkeypatch, tmp_path, counters):
+    """Up to layer3; layer4 and the classifier are checked and left out."""
+    monkeypatch.setitem(RESNETS, "tiny", TINY)
+    size = dataclasses.replace(
+        SIZES["glpi_demo"], stem=TINY.stem, widths=TINY.widths[:3], blocks=TINY.blocks[:3]
+    )
+    model = GLPI(size, 0.5)
+    state = random_state(TINY, counters=counters)
+    path = tmp_path / "tiny.safetensors"
+    save_file(state, path)
+    backbone = load_resnet_backbone(path, model)
+    assert backbone.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+    _, whole = resnet_variables(state, "state dict")
+    for collection, tree in whole.items():
+        expected = {name: part for name, part in tree.items() if not name.startswith("layer4")}
+        ours = backbone.variables[collection]["clfe"]["backbone"]
+        jax.tree.map(np.testing.assert_array_equal, ours, expected)
+        assert list(backbone.variables[collection]) == ["clfe"]
+    assert backbone.carried.keys() == {name for name in carried_names(model) if is_count(name)}
+    assert {int(count) for count in backbone.carried.values()} == {7 if counters else 0}
+
+    save_file(state | {"layer4.0.bn1.weight": np.zeros(3, np.float32)}, path)
+    with pytest.raises(CheckpointError, match=r"1 misshapen: layer4\.0\.bn1\.weight \(3,\)"):
+        load_resnet_backbone(path, model)
+    save_file(state, path)
+    with pytest.raises(CheckpointError, match=r"a tiny of blocks \(1, 2, 1, 1\) .* \(3, 4, 6\)"):
+        load_resnet_backbone(path, GLPI(SIZES["glpi_ti16"], 0.5))

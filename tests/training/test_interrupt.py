@@ -3,18 +3,18 @@ import threading
 
 import pytest
 
-from glpi_jax.training.interrupt import interrupt_between_steps
+from glpi_jax.training.interrupt import stop_between_steps
 
 
 def test_interrupt_waits_for_the_check():
     done = []
 
     def train():
-        with interrupt_between_steps() as check:
-            check()
+        with stop_between_steps() as stop:
+            stop.raise_if_interrupted()
             signal.raise_signal(signal.SIGINT)
             done.append("rest of the step")
-            check()
+            stop.raise_if_interrupted()
             done.append("next step")
 
     with pytest.raises(KeyboardInterrupt):
@@ -26,7 +26,7 @@ def test_second_interrupt_is_immediate():
     done = []
 
     def train():
-        with interrupt_between_steps():
+        with stop_between_steps():
             signal.raise_signal(signal.SIGINT)
             done.append("first")
             signal.raise_signal(signal.SIGINT)
@@ -37,11 +37,21 @@ def test_second_interrupt_is_immediate():
     assert done == ["first"]
 
 
-def test_handler_is_put_back():
-    before = signal.getsignal(signal.SIGINT)
-    with interrupt_between_steps():
-        assert signal.getsignal(signal.SIGINT) is not before
-    assert signal.getsignal(signal.SIGINT) is before
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_handlers_are_put_back(number):
+    before = signal.getsignal(number)
+    with stop_between_steps():
+        assert signal.getsignal(number) is not before
+    assert signal.getsignal(number) is before
+
+
+def test_sigterm_is_held_back_and_may_come_twice():
+    with stop_between_steps() as stop:
+        assert not stop.save_and_end(1)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.save_and_end(2)
+        stop.raise_if_interrupted()  # that is for Ctrl-C
 
 
 def test_other_threads_hold_nothing():
@@ -49,8 +59,8 @@ def test_other_threads_hold_nothing():
     seen = []
 
     def work():
-        with interrupt_between_steps() as check:
-            check()
+        with stop_between_steps() as stop:
+            stop.raise_if_interrupted()
             seen.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=work)

@@ -1,0 +1,229 @@
+"""Runs that start from published backbones: `config.model.pretrained`."""
+
+import hashlib
+import importlib.util
+import json
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from miniatures import build_miniature
+from safetensors.numpy import load_file, save_file
+
+from glpi_jax.config import load_config, shipped_config
+from glpi_jax.errors import GlpiError
+from glpi_jax.models.glpi import SIZES, build
+from glpi_jax.porting.backbones import RESNETS, ResNetSize
+from glpi_jax.porting.convert import carried_names, flax_entries, is_count, to_variables
+from glpi_jax.porting.download import PublishedFile
+from glpi_jax.porting.to_torch import to_torch
+from glpi_jax.runs import train_run
+from glpi_jax.starting_weights import PUBLISHED, read_pretrained
+from glpi_jax.training import loop
+from glpi_jax.training.state import init_variables
+
+DEMO = SIZES["glpi_demo"]
+MODEL = build("glpi_demo", dropout=0.0)
+VIT, RESNET = "vgfe.backbone.", "clfe.backbone."
+PLANNED = (
+    "--config.model.name=glpi_demo",
+    "--config.model.dropout=0.0",
+    "--config.optimizer.learning_rate=1e-3",
+    "--config.optimizer.warmup_steps=50",
+    "--config.optimizer.cosine_half_period=4100",
+    "--config.optimizer.rules=(('.*', 1.0),)",
+    "--config.train.batch_size=4",
+    "--config.train.epochs=1",
+    "--config.evaluation.crops=1",
+    "--config.evaluation.batch_size=4",
+    "--config.evaluation.bootstrap_resamples=10",
+)
+
+
+@pytest.fixture(scope="module")
+def initial(shared_compilations):
+    """What a run without starting weights begins with."""
+    return jax.jit(lambda: init_variables(MODEL, 0))()
+
+
+@pytest.fixture
+def state(demo_state, monkeypatch):
+    """An official state dict whose backbones the files hold."""
+    whole = ResNetSize(DEMO.stem, (*DEMO.widths, 64), (*DEMO.blocks, 1))
+    monkeypatch.setitem(RESNETS, "demo", whole)
+    return demo_state
+
+
+@pytest.fixture
+def files(state, tmp_path):
+    """A ViT under timm's names, and a ResNet under torchvision's."""
+    vit, resnet = (
+        {name.removeprefix(prefix): array for name, array in state.items() if prefix in name}
+        for prefix in (VIT, RESNET)
+    )
+    widths = {"conv1": (64, 128, 1, 1), "conv2": (64, 64, 3, 3), "conv3": (256, 64, 1, 1)}
+    widths["downsample.0"] = (256, 128, 1, 1)
+    for name, shape in widths.items():
+        resnet[f"layer4.0.{name}.weight"] = np.ones(shape, np.float32)
+    for name, width in {"bn1": 64, "bn2": 64, "bn3": 256, "downsample.1": 256}.items():
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            resnet[f"layer4.0.{name}.{part}"] = np.ones(width, np.float32)
+    resnet |= {"fc.weight": np.ones((10, 256), np.float32), "fc.bias": np.ones(10, np.float32)}
+    paths = {"vit": tmp_path / "vit.safetensors", "resnet": tmp_path / "resnet.safetensors"}
+    save_file(vit, paths["vit"])
+    save_file(resnet, paths["resnet"])
+    return paths
+
+
+@pytest.fixture(scope="module")
+def kadid(tmp_path_factory):
+    """A small KADID-10k of five references."""
+    folder = tmp_path_factory.mktemp("kadid") / "kadid10k"
+    return build_miniature("kadid10k", folder, references=5, images_per_reference=4, size=(70, 66))
+
+
+@pytest.fixture
+def config(kadid):
+    """`config(vit="…", resnet="…")`: a training of seconds."""
+
+    def make(*overrides, **pretrained):
+        parts = (f"--config.model.pretrained.{part}={path}" for part, path in pretrained.items())
+        return load_config(
+            f"{shipped_config('synthetic')}:kadid10k",
+            [*PLANNED, f"--config.data.root={kadid}", *parts, *overrides],
+        )
+
+    return make
+
+
+def assert_holds(variables, state, prefixes, initial):
+    """Those of the file where it has them, and those of the seed elsewhere."""
+    taken = 0
+    for entry in flax_entries(MODEL):
+        ours, theirs = variables, initial
+        if entry.torch_name.startswith(prefixes):
+            theirs, taken = to_variables(state, [entry]), taken + 1
+        for key in (entry.collection, *entry.path):
+            ours, theirs = ours[key], theirs[key]
+        np.testing.assert_array_equal(ours, theirs, err_msg=entry.torch_name)
+    return taken
+
+
+def stopped_before_the_first_step(monkeypatch, config, workdir):
+    """Begin a run, or go on with it, and stop it where the next step would be."""
+
+    def stop(*_):
+        raise GlpiError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "compile_train_step", lambda *_: stop)
+        with pytest.raises(GlpiError, match="stopped"):
+            train_run(config, workdir)
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_a_run_starts_from_both_and_then_stands_alone(
+    files, state, initial, config, tmp_path, monkeypatch
+):
+    own, run = config(**files), tmp_path / "run"
+    stopped_before_the_first_step(monkeypatch, own, run)
+    noted = {
+        part: {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for part, path in files.items()
+    }
+    assert read(run / "run.json")["pretrained"] == noted
+    assert read(run / "run.json")["init_from"] is None
+    first = ocp.StandardCheckpointer().restore(run / "checkpoints/0/state")
+    assert assert_holds(first, state, (VIT, RESNET), initial) > 50
+
+    for path in files.values():
+        path.unlink()
+    assert train_run(own, run)
+    assert read(run / "results.json")["pretrained"] == noted
+    assert not train_run(own, run)
+
+    # What never reaches the score is in the checkpoint that the run is exported to.
+    to_torch(run, tmp_path / "out.safetensors", fill=None, weights_only=True, force=False)
+    exported, steps = load_file(tmp_path / "out.safetensors"), 3
+    for name in carried_names(MODEL):
+        np.testing.assert_array_equal(exported[name], state[name] + steps * is_count(name))
+
+
+def test_files_that_change_before_they_are_saved(files, config, tmp_path, monkeypatch, state):
+    own, run = config(**files), tmp_path / "run"
+
+    def stop(*_, **__):
+        raise GlpiError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "create_state", stop)
+        patch.setattr("glpi_jax.runs.fit", stop)
+        with pytest.raises(GlpiError, match="stopped"):
+            train_run(own, run)
+    vit = load_file(files["vit"])
+    save_file(vit | {"cls_token": vit["cls_token"] + 1}, files["vit"])
+    with pytest.raises(GlpiError, match=r"vit\.safetensors: has changed since .*run\.json noted"):
+        train_run(own, run)
+
+
+def test_one_backbone_alone(files, state, initial, config):
+    vit = read_pretrained(config(vit=files["vit"]).model.pretrained, "glpi_demo", MODEL, 0)
+    taken = assert_holds(vit.variables, state, (VIT,), initial)
+    assert vit.origin["resnet"] is None
+    assert vit.carried.arrays.keys() == set(carried_names(MODEL))
+    assert {int(vit.carried.arrays[name]) for name in vit.carried.arrays if is_count(name)} == {0}
+
+    resnet = read_pretrained(config(resnet=files["resnet"]).model.pretrained, "glpi_demo", MODEL, 0)
+    assert assert_holds(resnet.variables, state, (RESNET,), initial) != taken
+    assert resnet.origin["vit"] is None
+    assert resnet.carried is None
+
+
+def test_what_cannot_start_a_run_is_refused_before_there_is_a_workdir(files, config, tmp_path):
+    both = config("--config.init_from=runs/other", **files)
+    with pytest.raises(GlpiError, match=r"init_from = 'runs/other' and config\.model\.pretrained"):
+        train_run(both, tmp_path / "run")
+    for part in files:
+        with pytest.raises(GlpiError, match=rf"pretrained\.{part} = 'download': nothing .* glpi_"):
+            train_run(config(**{part: "download"}), tmp_path / "run")
+        with pytest.raises(GlpiError, match=r"none\.pth: cannot be read \(No such file"):
+            train_run(config(**{part: tmp_path / "none.pth"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_download_takes_what_the_cache_has(files, state, initial, config, tmp_path, monkeypatch):
+    """The published files of a size, under a name that says where they were published."""
+    monkeypatch.setenv("GLPI_CACHE", str(tmp_path))
+    for part, path in files.items():
+        address = f"https://example.org/{part}"
+        published = PublishedFile(path.name, address)
+        monkeypatch.setitem(PUBLISHED, part, {"glpi_demo": published})
+    pretrained = config(vit="download", resnet="download").model.pretrained
+    weights = read_pretrained(pretrained, "glpi_demo", MODEL, 0)
+    assert_holds(weights.variables, state, (VIT, RESNET), initial)
+    assert weights.origin["vit"]["path"] == "https://example.org/vit"
+
+    # A .pth file is of no use without PyTorch: told before a download.
+    published = PublishedFile("resnet.pth", "https://example.org/resnet.pth")
+    monkeypatch.setitem(PUBLISHED, "resnet", {"glpi_demo": published})
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(GlpiError, match=r"resnet\.pth needs PyTorch: pip install"):
+        read_pretrained(pretrained, "glpi_demo", MODEL, 0)
+
+
+def test_what_is_published():
+    """One for each size that has official backbones; torchvision's name has its digits."""
+    for part in ("vit", "resnet"):
+        assert PUBLISHED[part].keys() == SIZES.keys() - {"glpi_demo"}
+    small = PUBLISHED["vit"]["glpi_s16"]
+    assert small.address == (
+        "https://huggingface.co/timm/vit_small_patch16_224.augreg_in21k_ft_in1k/resolve/main/"
+        "model.safetensors"
+    )
+    resnet = PUBLISHED["resnet"]["glpi_s16"]
+    assert resnet.address.endswith(f"/resnet50-{resnet.sha256}.pth")
+    assert resnet.name == resnet.address.rpartition("/")[2]

@@ -1,0 +1,152 @@
+"""Two processes that train together, stopped by SIGTERM on the way: as one process undisturbed."""
+
+import csv
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from glpi_jax.commands.common import EXIT_AGAIN
+from glpi_jax.errors import GlpiError
+from glpi_jax.training import processes
+
+STEPS = 8  # of the planned run
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start_pair(trained, workdir, environment):
+    """Both processes of a run, with one device each: as many as the one process has."""
+    address = f"127.0.0.1:{free_port()}"
+    flags = "--xla_force_host_platform_device_count=1"
+    return [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "glpi_jax", "train", "--workdir", workdir),
+                *trained.config,
+                *("--coordinator", address, "--processes", "2", "--process", str(number)),
+            ],
+            env={**environment, "XLA_FLAGS": flags},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in (0, 1)
+    ]
+
+
+def metrics_of(workdir):
+    """(step, name) → value, without the speeds."""
+    _, *rows = csv.reader((workdir / "metrics.csv").read_text().splitlines())
+    values = {(int(step), name): float(value) for step, _, name, value in rows}
+    return {key: value for key, value in values.items() if "per_second" not in key[1]}
+
+
+@pytest.fixture(scope="module")
+def pair(trained, shared_compilations, tmp_path_factory):
+    """A run of two processes, of which one gets SIGTERM after the first checkpoint."""
+    workdir = tmp_path_factory.mktemp("pair") / "workdir"
+    running = start_pair(trained, workdir, shared_compilations)
+    for _ in range(4000):  # over three minutes
+        if (workdir / "checkpoints/3/files.json").exists() or running[0].poll() is not None:
+            break
+        time.sleep(0.05)
+    running[1].send_signal(signal.SIGTERM)
+    stopped = [process.communicate()[1] for process in running]
+    codes = [process.returncode for process in running]
+    again = start_pair(trained, workdir, shared_compilations)
+    errors = [process.communicate()[1] for process in again]
+    assert [process.returncode for process in again] == [0, 0], errors
+    return workdir, codes, stopped
+
+
+def test_all_end_together_and_say_so(pair):
+    _, codes, errors = pair
+    assert codes == [EXIT_AGAIN, EXIT_AGAIN], errors
+    for error in errors:
+        assert "terminated; the same command goes on where it stopped" in error
+
+
+def test_losses_and_metrics_are_those_of_one_process(trained, pair):
+    workdir, _, _ = pair
+    values, expected = metrics_of(workdir), metrics_of(trained.workdir)
+    assert values.keys() == expected.keys()
+    for key, value in expected.items():
+        # Sums over devices are taken in another order: float32 rounding, which Adam lets grow.
+        assert values[key] == pytest.approx(value, rel=2e-3, abs=1e-3), key
+    first = (1, "train/loss")
+    assert values[first] == pytest.approx(expected[first], rel=1e-5)
+
+
+def test_results_hold_every_image_once_and_in_order(trained, pair):
+    workdir, _, _ = pair
+    results, expected = (
+        json.loads((folder / "results.json").read_text()) for folder in (workdir, trained.workdir)
+    )
+    for name, part in expected["parts"].items():
+        predictions = results["parts"][name]["predictions"]
+        for key in ("image", "mos"):
+            assert [p[key] for p in predictions] == [p[key] for p in part["predictions"]]
+        np.testing.assert_allclose(
+            [p["predicted"] for p in predictions],
+            [p["predicted"] for p in part["predictions"]],
+            atol=5e-3,
+        )
+    assert (workdir / "report.html").is_file()
+
+
+def test_parts_cover_all_rows(monkeypatch):
+    rows = tuple(range(7))
+    monkeypatch.setattr(processes.jax, "process_count", lambda: 3)
+    parts = []
+    for number in range(3):
+        monkeypatch.setattr(processes.jax, "process_index", lambda number=number: number)
+        parts.append(processes.own_part(rows))
+    assert sorted(row for part in parts for row in part) == list(rows)
+    assert max(map(len, parts)) == processes.largest_part(7) == 3
+    values = [np.array([[row + 0.1, -row] for row in part]) for part in parts]
+
+    def allgather(own):
+        padded = [np.concatenate([v, np.full((3 - len(v), 2), np.nan)]) for v in values]
+        assert own.dtype == np.uint32
+        return np.stack([array.view(np.uint32) for array in padded])
+
+    monkeypatch.setattr(processes.multihost_utils, "process_allgather", allgather)
+    together = processes.gather_parts(values[2], 7)
+    np.testing.assert_array_equal(together, [[row + 0.1, -row] for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("auto", "here:1", None, None), "leave out --coordinator"),
+        (("off", "here:1", 2, None), "belong together: give all three"),
+        (("off", None, 2, 1), "belong together"),
+        (("off", "here:1", 2, 2), "--process 2 of --processes 2: there is no such process"),
+    ],
+)
+def test_a_place_that_is_not_clear(arguments, message):
+    with pytest.raises(GlpiError, match=message):
+        processes.start(*arguments)
+
+
+def test_alone_nothing_is_started(monkeypatch):
+    monkeypatch.setattr(processes.jax.distributed, "initialize", None)
+    processes.start("off", None, None, None)
+
+
+def test_auto_needs_a_cluster(monkeypatch):
+    def nothing_found(*_):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(processes.jax.distributed, "initialize", nothing_found)
+    with pytest.raises(GlpiError, match="this is no TPU pod, Slurm or Open MPI job"):
+        processes.start("auto", None, None, None)
