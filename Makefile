@@ -14,6 +14,8 @@ DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
 PYTEST_WORKERS ?= 2
 TORCH := torch==2.13.0
+# The modules that published backbones are made for; without what else they would bring.
+TORCH_MODELS := timm==1.0.31 torchvision==0.29.2 pyyaml
 
 .PHONY: demo test test-torch lint clean
 .DELETE_ON_ERROR:
@@ -49,4 +51,5 @@ $(VENV)/.demo-installed $(VENV)/.test-installed: $(VENV)/.%-installed: $(VENV)/.
 
 $(VENV)/.torch-installed: $(VENV)/.test-installed
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(TORCH_MODELS)
 	touch $@
