@@ -4,6 +4,7 @@ Source: arXiv 2408.03885 (there called GlintIQA) and the authors' PyTorch implem
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -11,8 +12,8 @@ import jax.numpy as jnp
 
 from glpi_jax.errors import GlpiError
 from glpi_jax.models.integration import CLFE, CWSA, SIEM, QualityHead
-from glpi_jax.models.layers import Dtype, torch_dense
-from glpi_jax.models.vit import ViT
+from glpi_jax.models.layers import REMATERIALIZATIONS, Dtype, rematerialized, torch_dense
+from glpi_jax.models.vit import ATTENTIONS, ViT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +84,18 @@ SIZES: dict[str, Size] = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Remat:
+    """What each part computes again for the gradient: "none", "dots" or "full".
+
+    See `glpi_jax.models.layers.rematerialized`. It changes memory and speed, not results.
+    """
+
+    vgfe: str = "none"
+    clfe: str = "none"
+    integration: str = "none"
+
+
 class GLPI(nn.Module):
     """GLPI: ViT and ResNet features, integrated progressively into one quality score.
 
@@ -93,16 +106,41 @@ class GLPI(nn.Module):
             training; empty in the official recipe, also for the frozen stages.
         dtype: compute dtype, float32 or bfloat16. Parameters, softmax, L2 norms, normalisations
             and the score are float32 either way.
+        attention: what computes the ViT's, see `glpi_jax.models.vit.SelfAttention`.
+        remat: what is computed again for the gradient.
     """
 
     size: Size
     dropout: float
     batch_norm_inference_stages: tuple[str, ...] = ()
     dtype: Dtype = jnp.float32
+    attention: str = "matmul"
+    remat: Remat = Remat()
+
+    @nn.nowrap
+    def make_clfe(self, name: str | None = None) -> CLFE:
+        """The module of the CNN's local features; alone it takes what `clfe` has in each tree."""
+        size = self.size
+        return CLFE(
+            size.dim,
+            size.patch,
+            size.stem,
+            size.widths,
+            size.blocks,
+            self.batch_norm_inference_stages,
+            self.dtype,
+            self.remat.clfe,
+            name=name,
+        )
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, train: bool = False
+        self,
+        images: jax.Array,
+        train: bool = False,
+        *,
+        examples: jax.Array | None = None,
+        local_features: Sequence[jax.Array] | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Score crops.
 
@@ -110,6 +148,9 @@ class GLPI(nn.Module):
             images: (B, crop, crop, 3), float, normalised by (x/255 − 0.5)/0.5.
             train: dropout on (needs the rng `dropout`) and BatchNorm on batch statistics (apply
                 with `mutable=["batch_stats"]`).
+            examples: (B,) int32, numbers that dropout tells the examples apart by; 0 … B − 1 when
+                None.
+            local_features: what `make_clfe` gave for the images, so that only the rest is computed.
 
         Returns:
             The scores (B,) float32, and every intermediate by name: `vgfe_0…3`, `clfe_0…2`,
@@ -125,44 +166,48 @@ class GLPI(nn.Module):
                 f"got {images.shape}"
             )
         images = images.astype(self.dtype)
+        if not train:
+            examples = None  # no dropout
+        elif examples is None:
+            examples = jnp.arange(len(images))
         taps: dict[str, jax.Array] = {}
 
         vit = ViT(
-            size.dim, size.heads, size.mlp_hidden, size.patch, size.taps, self.dtype, name="vgfe"
+            size.dim,
+            size.heads,
+            size.mlp_hidden,
+            size.patch,
+            size.taps,
+            self.dtype,
+            self.attention,
+            self.remat.vgfe,
+            name="vgfe",
         )
         _, blocks = vit(images)
         global_features = [blocks[f"block_{i}"] for i in size.taps]
         for i, tokens in enumerate(global_features):
             taps[f"vgfe_{i}"] = tokens
 
-        clfe = CLFE(
-            size.dim,
-            size.patch,
-            size.stem,
-            size.widths,
-            size.blocks,
-            self.batch_norm_inference_stages,
-            self.dtype,
-            name="clfe",
-        )
-        local_features = clfe(images, train)
+        if local_features is None:
+            local_features = self.make_clfe("clfe")(images, train)
         for i, tokens in enumerate(local_features):
             taps[f"clfe_{i}"] = tokens
 
         x = jnp.concatenate(local_features, -1).swapaxes(1, 2)  # (B, 3d, N)
-        x = CWSA(self.dropout, self.dtype, name="local_cwsa")(x, train).swapaxes(1, 2)
+        cwsa = rematerialized(CWSA, self.remat.integration, static=None)
+        x = cwsa(self.dropout, self.dtype, name="local_cwsa")(x, examples).swapaxes(1, 2)
         x = torch_dense(size.dim, x.shape[-1], self.dtype, "local_projection")(x)
         taps["local"] = x  # (B, N, d)
 
         for i, tokens in enumerate(global_features):
             x = jnp.concatenate([tokens, x], -1).swapaxes(1, 2)  # (B, 2d, N)
-            x = CWSA(self.dropout, self.dtype, name=f"cwsa{i + 1}")(x, train)
+            x = cwsa(self.dropout, self.dtype, name=f"cwsa{i + 1}")(x, examples)
             x = SIEM(size.dim, self.dtype, name=f"siem{i + 1}")(x)
             taps[f"stage_{i}"] = x  # (B, N, d)
 
         pooled = jnp.mean(x.astype(jnp.float32), 1)
         taps["pooled"] = pooled
-        score = QualityHead(self.dropout, self.dtype, name="quality_head")(pooled, train)
+        score = QualityHead(self.dropout, self.dtype, name="quality_head")(pooled, examples)
         return score, taps
 
 
@@ -172,6 +217,8 @@ def build(
     dropout: float,
     dtype: str = "float32",
     batch_norm_inference_stages: tuple[str, ...] = (),
+    attention: str = "matmul",
+    remat: Remat = Remat(),
 ) -> GLPI:
     """Make a GLPI of a named size.
 
@@ -179,13 +226,22 @@ def build(
         name: a key of `SIZES`.
         dropout: rate of every dropout, 0 ≤ rate < 1.
         dtype: compute dtype, "float32" or "bfloat16".
-        batch_norm_inference_stages: see `GLPI`.
+        batch_norm_inference_stages, attention, remat: see `GLPI`.
 
     Raises:
-        GlpiError: the name or the dtype is unknown.
+        GlpiError: a name, the dtype, the attention or a rematerialization is unknown.
     """
     if name not in SIZES:
         raise GlpiError(f"unknown model size '{name}': choose one of {', '.join(SIZES)}")
     if dtype not in ("float32", "bfloat16"):
         raise GlpiError(f"unknown compute dtype '{dtype}': choose float32 or bfloat16")
-    return GLPI(SIZES[name], dropout, tuple(batch_norm_inference_stages), jnp.dtype(dtype))
+    if attention not in ATTENTIONS:
+        raise GlpiError(f"unknown attention '{attention}': choose one of {', '.join(ATTENTIONS)}")
+    for part, what in dataclasses.asdict(remat).items():
+        if what not in REMATERIALIZATIONS:
+            raise GlpiError(
+                f"unknown rematerialization '{what}' of {part}: choose one of"
+                f" {', '.join(REMATERIALIZATIONS)}"
+            )
+    stages = tuple(batch_norm_inference_stages)
+    return GLPI(SIZES[name], dropout, stages, jnp.dtype(dtype), attention, remat)

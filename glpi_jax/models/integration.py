@@ -8,7 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from glpi_jax.models.layers import (
+    Dropout,
     Dtype,
+    PatchEmbedding,
+    gelu,
     layer_norm,
     torch_bias_init,
     torch_dense,
@@ -44,15 +47,15 @@ class CWSA(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Map x (B, C, N) to (B, C, N)."""
+    def __call__(self, x: jax.Array, examples: jax.Array | None) -> jax.Array:
+        """Map x (B, C, N) to (B, C, N); with dropout if `examples` numbers them."""
         tokens = x.shape[-1]
         q = _l2_normalize(torch_dense(tokens, tokens, self.dtype, "c_q")(x)).astype(self.dtype)
         k = _l2_normalize(torch_dense(tokens, tokens, self.dtype, "c_k")(x)).astype(self.dtype)
         v = torch_dense(tokens, tokens, self.dtype, "c_v")(x)
         logits = (q @ k.swapaxes(-1, -2)).astype(jnp.float32) * tokens**-0.5  # (B, C, C)
         y = nn.softmax(logits).astype(self.dtype) @ v  # (B, C, N)
-        y = nn.Dropout(self.dropout, deterministic=not train)(scramble(y))
+        y = Dropout(self.dropout, name="dropout")(scramble(y), examples)
         return x + layer_norm(CWSA_NORM_EPSILON, "norm")(y).astype(self.dtype)
 
 
@@ -90,6 +93,7 @@ class CLFE(nn.Module):
     blocks: tuple[int, ...]
     inference_stages: tuple[str, ...]
     dtype: Dtype
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> list[jax.Array]:
@@ -100,24 +104,22 @@ class CLFE(nn.Module):
             self.blocks,
             self.inference_stages,
             self.dtype,
+            self.remat,
             name="backbone",
         )
         _, stages = resnet(images, train)
         embedded = []
         for i, features in enumerate(stages.values(), 1):
             kernel = self.patch // (2 ** (i + 1))  # stage strides 4, 8, 16: kernels 4, 2, 1
-            fan_in = kernel * kernel * features.shape[-1]
-            tokens = nn.Conv(
+            embedding = PatchEmbedding(
                 self.dim,
-                (kernel, kernel),
-                (kernel, kernel),
-                "VALID",
-                dtype=self.dtype,
-                kernel_init=torch_kernel_init,
-                bias_init=torch_bias_init(fan_in),
+                kernel,
+                self.dtype,
+                torch_kernel_init,
+                torch_bias_init(kernel * kernel * features.shape[-1]),
                 name=f"patch_embed{i}",
-            )(features)
-            embedded.append(tokens.reshape(images.shape[0], -1, self.dim))
+            )
+            embedded.append(embedding(features))
         return embedded
 
 
@@ -128,9 +130,9 @@ class QualityHead(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Map x (B, d) to scores (B,), float32."""
+    def __call__(self, x: jax.Array, examples: jax.Array | None) -> jax.Array:
+        """Map x (B, d) to scores (B,), float32; with dropout if `examples` numbers them."""
         dim = x.shape[-1]
-        x = nn.gelu(torch_dense(dim, dim, self.dtype, "fc1")(x), approximate=False)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = gelu(torch_dense(dim, dim, self.dtype, "fc1")(x))
+        x = Dropout(self.dropout, name="dropout")(x, examples)
         return torch_dense(1, dim, self.dtype, "fc2")(x)[:, 0].astype(jnp.float32)

@@ -1,5 +1,6 @@
 """Layers with torch's semantics that Flax does not offer as they are."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -38,6 +39,98 @@ def layer_norm(epsilon: float, name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=epsilon, dtype=jnp.float32, use_fast_variance=False, name=name)
 
 
+def gelu(x: jax.Array) -> jax.Array:
+    """Exact GELU by erf, as torch computes it; `jax.nn` takes erfc, much slower on the CPU."""
+    return x * (0.5 + 0.5 * jax.lax.erf(x * 0.5**0.5))
+
+
+REMATERIALIZATIONS = ("none", "dots", "full")
+
+
+def rematerialized(module: type[nn.Module], what: str, *, static: int | None) -> type[nn.Module]:
+    """A module that computes its intermediates again for the gradient, to hold fewer of them.
+
+    Args:
+        module: the class of a block.
+        what: "none" holds everything, "dots" what matrix products without a batch dimension give
+            (no attention weights), "full" only what goes into a block.
+        static: the argument of `__call__`, counted from 1, that is a Python value, if there is one.
+    """
+    if what == "none":
+        return module
+    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if what == "dots" else None
+    static_argnums = () if static is None else (static + 1,)  # 0 and 1 are the module and x
+    return nn.remat(module, policy=policy, static_argnums=static_argnums)
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask of an example depends on the rng `dropout` and the example's number alone.
+
+    So neither the other examples of a call nor the devices and processes that share a batch change
+    it. A rate that is a multiple of 1/256 costs a random byte for each value, another one four.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, examples: jax.Array | None) -> jax.Array:
+        """Drop values of x (B, …) for the examples (B,) int32; None leaves x as it is."""
+        if examples is None or self.rate == 0:
+            return x
+        dtype = jnp.uint8 if (self.rate * 256).is_integer() else jnp.uint32
+        threshold = round(self.rate * 2 ** (8 * jnp.dtype(dtype).itemsize))
+        key = self.make_rng("dropout")
+
+        def drawn(example: jax.Array) -> jax.Array:
+            return jax.random.bits(jax.random.fold_in(key, example), x.shape[1:], dtype)
+
+        kept = jax.vmap(drawn)(examples) >= jnp.array(threshold, dtype)
+        return jnp.where(kept, x / (1 - self.rate), 0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _normalize_by_batch(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalise x (B, H, W, C) by its own mean and biased variance, which are returned as well.
+
+    The gradient, written out, reads x twice; derived from the formulas it does so seven times. None
+    flows through the returned statistics, which only move the running ones.
+    """
+    x = x.astype(jnp.float32)
+    mean = jnp.mean(x, (0, 1, 2))
+    var = jnp.mean(jnp.square(x - mean[None, None, None]), (0, 1, 2))
+    multiplier = scale * jax.lax.rsqrt(var + epsilon)
+    y = (x - mean[None, None, None]) * multiplier[None, None, None] + bias[None, None, None]
+    return y, mean, var
+
+
+def _normalize_forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, ...]]:
+    y, mean, var = _normalize_by_batch(x, scale, bias, epsilon)
+    return (y, mean, var), (x, scale, mean, jax.lax.rsqrt(var + epsilon))
+
+
+def _normalize_backward(
+    epsilon: float,
+    saved: tuple[jax.Array, ...],
+    cotangents: tuple[jax.Array, jax.Array, jax.Array],
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x, scale, mean, inverse = saved
+    dy, _, _ = cotangents
+    count = x.size // x.shape[-1]
+    normalized = (x.astype(jnp.float32) - mean[None, None, None]) * inverse[None, None, None]
+    d_bias = jnp.sum(dy, (0, 1, 2))
+    d_scale = jnp.sum(dy * normalized, (0, 1, 2))
+    common = d_bias[None, None, None] + normalized * d_scale[None, None, None]
+    dx = (scale * inverse)[None, None, None] * (dy - common / count)
+    return dx.astype(x.dtype), d_scale, d_bias
+
+
+_normalize_by_batch.defvjp(_normalize_forward, _normalize_backward)
+
+
 class BatchNorm(nn.Module):
     """`torch.nn.BatchNorm2d` over NHWC, in float32.
 
@@ -58,19 +151,47 @@ class BatchNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (features,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)
 
-        x = x.astype(jnp.float32)
         if use_batch_statistics:
-            mean = jnp.mean(x, (0, 1, 2))
-            var = jnp.mean(jnp.square(x - mean[None, None, None]), (0, 1, 2))
+            y, mean, var = _normalize_by_batch(x, scale, bias, self.epsilon)
             if not self.is_initializing():
                 count = x.size // features
                 unbiased = var * (count / (count - 1))
                 running_mean.value += self.momentum * (mean - running_mean.value)
                 running_var.value += self.momentum * (unbiased - running_var.value)
-        else:
-            mean, var = running_mean.value, running_var.value
-        multiplier = scale * jax.lax.rsqrt(var + self.epsilon)
-        return (x - mean[None, None, None]) * multiplier[None, None, None] + bias[None, None, None]
+            return y
+        multiplier = scale * jax.lax.rsqrt(running_var.value + self.epsilon)
+        centred = x.astype(jnp.float32) - running_mean.value[None, None, None]
+        return centred * multiplier[None, None, None] + bias[None, None, None]
+
+
+class PatchEmbedding(nn.Module):
+    """Convolution with kernel = stride and a bias, as a product of each patch with a matrix.
+
+    On the CPU that is faster than XLA's convolution, above all its gradient. The kernel keeps the
+    convolution's shape (patch, patch, C, features).
+    """
+
+    features: int
+    patch: int
+    dtype: Dtype
+    kernel_init: Callable[..., jax.Array]
+    bias_init: Callable[..., jax.Array]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map x (B, H, W, C), sides multiples of the patch, to row-major tokens (B, N, features)."""
+        batch, height, width, channels = x.shape
+        patch = self.patch
+        kernel = self.param(
+            "kernel", self.kernel_init, (patch, patch, channels, self.features), jnp.float32
+        )
+        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+        x = x.astype(self.dtype).reshape(
+            batch, height // patch, patch, width // patch, patch, channels
+        )
+        patches = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, patch * patch * channels)
+        matrix = kernel.astype(self.dtype).reshape(-1, self.features)
+        return patches @ matrix + bias.astype(self.dtype)[None, None]
 
 
 class Conv1x1(nn.Module):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glpi_jax.models.layers import BatchNorm, Conv1x1, Dtype
+from glpi_jax.models.layers import BatchNorm, Conv1x1, Dtype, rematerialized
 
 EXPANSION = 4
 
@@ -110,6 +110,7 @@ class ResNet(nn.Module):
         inference_stages: parts (`stem`, `layer1`, …) whose BatchNorm keeps its running statistics
             also in training.
         dtype: compute dtype (BatchNorm is always float32).
+        remat: of the blocks, see `rematerialized`.
     """
 
     stem: int
@@ -117,6 +118,7 @@ class ResNet(nn.Module):
     blocks: tuple[int, ...]
     inference_stages: tuple[str, ...]
     dtype: Dtype
+    remat: str = "none"
 
     @nn.compact
     def __call__(
@@ -149,12 +151,13 @@ class ResNet(nn.Module):
         sizes = _strided(sizes, 2)
 
         taps = {}
+        bottleneck = rematerialized(Bottleneck, self.remat, static=1)
         for stage, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True), 1):
             statistics = train and f"layer{stage}" not in self.inference_stages
             for i in range(blocks):
                 stride = 2 if stage > 1 and i == 0 else 1
                 name = f"layer{stage}_{i}"
-                block = Bottleneck(width, stride, i == 0, self.dtype, name=name)
+                block = bottleneck(width, stride, i == 0, self.dtype, name=name)
                 x = block(x, statistics, sizes)
                 sizes = _strided(sizes, stride)
             taps[f"layer{stage}"] = x

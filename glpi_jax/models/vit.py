@@ -8,17 +8,25 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from glpi_jax.models.layers import Dtype, layer_norm
+from glpi_jax.models.layers import Dtype, PatchEmbedding, gelu, layer_norm, rematerialized
 
 LAYER_NORM_EPSILON = 1e-6
 _dense_init = nn.initializers.truncated_normal(0.02)
 
 
+ATTENTIONS = ("matmul", "xla", "cudnn")
+
+
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with one fused qkv projection; the softmax in float32."""
+    """Multi-head self-attention with one fused qkv projection; the softmax in float32.
+
+    `attention` says what computes it: "matmul" spells it out, "xla" and "cudnn" are the
+    implementations of `jax.nn.dot_product_attention`. The last needs an NVIDIA GPU and bfloat16.
+    """
 
     heads: int
     dtype: Dtype
+    attention: str
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -26,12 +34,17 @@ class SelfAttention(nn.Module):
         batch, tokens, dim = x.shape
         head_dim = dim // self.heads
         qkv = nn.Dense(3 * dim, dtype=self.dtype, kernel_init=_dense_init, name="qkv")(x)
-        qkv = qkv.reshape(batch, tokens, 3, self.heads, head_dim).transpose(2, 0, 3, 1, 4)
-        q, k, v = qkv  # each (B, heads, T, head_dim)
-        logits = (q * head_dim**-0.5) @ k.swapaxes(-1, -2)  # (B, heads, T, T)
-        weights = nn.softmax(logits.astype(jnp.float32)).astype(self.dtype)
-        x = (weights @ v).transpose(0, 2, 1, 3).reshape(batch, tokens, dim)
-        return nn.Dense(dim, dtype=self.dtype, kernel_init=_dense_init, name="proj")(x)
+        qkv = qkv.reshape(batch, tokens, 3, self.heads, head_dim)
+        if self.attention == "matmul":
+            q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each (B, heads, T, head_dim)
+            logits = (q * head_dim**-0.5) @ k.swapaxes(-1, -2)  # (B, heads, T, T)
+            weights = nn.softmax(logits.astype(jnp.float32)).astype(self.dtype)
+            y = (weights @ v).transpose(0, 2, 1, 3)
+        else:
+            q, k, v = (qkv[:, :, i] for i in range(3))  # each (B, T, heads, head_dim)
+            y = jax.nn.dot_product_attention(q, k, v, implementation=self.attention)
+        y = y.reshape(batch, tokens, dim)
+        return nn.Dense(dim, dtype=self.dtype, kernel_init=_dense_init, name="proj")(y)
 
 
 class MLP(nn.Module):
@@ -45,7 +58,7 @@ class MLP(nn.Module):
         """Map tokens x (B, T, d) to (B, T, d)."""
         dim = x.shape[-1]
         x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=_dense_init, name="fc1")(x)
-        x = nn.gelu(x, approximate=False)
+        x = gelu(x)
         return nn.Dense(dim, dtype=self.dtype, kernel_init=_dense_init, name="fc2")(x)
 
 
@@ -55,12 +68,13 @@ class Block(nn.Module):
     heads: int
     mlp_hidden: int
     dtype: Dtype
+    attention: str
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map tokens x (B, T, d) to (B, T, d)."""
         y = layer_norm(LAYER_NORM_EPSILON, "norm1")(x).astype(self.dtype)
-        x = x + SelfAttention(self.heads, self.dtype, name="attn")(y)
+        x = x + SelfAttention(self.heads, self.dtype, self.attention, name="attn")(y)
         y = layer_norm(LAYER_NORM_EPSILON, "norm2")(x).astype(self.dtype)
         return x + MLP(self.mlp_hidden, self.dtype, name="mlp")(y)
 
@@ -75,6 +89,8 @@ class ViT(nn.Module):
         patch: side of a patch in pixels.
         taps: blocks (counted from 0) whose outputs are returned.
         dtype: compute dtype.
+        attention: see `SelfAttention`.
+        remat: of the blocks, see `rematerialized`.
     """
 
     dim: int
@@ -83,6 +99,8 @@ class ViT(nn.Module):
     patch: int
     taps: tuple[int, ...]
     dtype: Dtype
+    attention: str = "matmul"
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -92,15 +110,14 @@ class ViT(nn.Module):
             The last tap, and all taps `block_<i>`; each (B, N, d), N patches in row-major order.
         """
         batch = images.shape[0]
-        x = nn.Conv(
+        x = PatchEmbedding(
             self.dim,
-            (self.patch, self.patch),
-            (self.patch, self.patch),
-            "VALID",
-            dtype=self.dtype,
+            self.patch,
+            self.dtype,
+            nn.initializers.lecun_normal(),
+            nn.initializers.zeros,
             name="patch_embed",
         )(images)
-        x = x.reshape(batch, -1, self.dim)
         cls_token = self.param("cls_token", nn.initializers.normal(1e-6), (1, 1, self.dim))
         position = self.param(
             "pos_embed", nn.initializers.normal(0.02), (1, x.shape[1] + 1, self.dim)
@@ -109,8 +126,10 @@ class ViT(nn.Module):
         x = jnp.concatenate([cls, x], axis=1) + position.astype(self.dtype)
 
         taps = {}
+        block = rematerialized(Block, self.remat, static=None)
         for i in range(max(self.taps) + 1):
-            x = Block(self.heads, self.mlp_hidden, self.dtype, name=f"blocks_{i}")(x)
+            name = f"blocks_{i}"
+            x = block(self.heads, self.mlp_hidden, self.dtype, self.attention, name=name)(x)
             if i in self.taps:
                 taps[f"block_{i}"] = x[:, 1:]
         return x[:, 1:], taps
