@@ -23,6 +23,8 @@ def get_config() -> ConfigDict:
     config.model.name = "glpi_s16"  # glpi_s16, glpi_b16, glpi_ti16, glpi_demo
     config.model.dropout = 0.5  # in every CWSA and in the head
     config.model.dtype = "float32"  # compute: float32 or bfloat16
+    # Of the ViT: matmul (spelled out), xla or cudnn (NVIDIA GPUs with bfloat16). Speed alone.
+    config.model.attention = "matmul"
     # Parts of the ResNet (stem, layer1, layer2, layer3) whose BatchNorm keeps its running
     # statistics while training. Empty in the official recipe, also for the frozen parts.
     config.model.batch_norm_inference_stages = ()
@@ -87,6 +89,15 @@ def get_config() -> ConfigDict:
 
     config.train = ConfigDict()
     config.train.batch_size = 32  # global, over all devices and hosts
+    # Parts that a batch is computed in, one after the other, to need less memory; BatchNorm and
+    # the result are those of the whole batch.
+    config.train.accumulation = 1
+    # What is computed again for the gradient instead of being held: "none", "dots" (all but
+    # products without a batch dimension) or "full". Of the ViT, the CNN and the integration.
+    config.train.remat = ConfigDict()
+    config.train.remat.vgfe = "none"
+    config.train.remat.clfe = "none"
+    config.train.remat.integration = "none"
     config.train.epochs = 300  # an epoch is one random crop of every training image
     config.train.log_every_steps = 50
     config.train.checkpoint_every_steps = 500
@@ -101,6 +112,13 @@ def get_config() -> ConfigDict:
     config.evaluation.bootstrap_resamples = 1000  # for the confidence intervals; 0 leaves them out
     config.evaluation.confidence = 0.95  # of the intervals
 
+    # Devices in groups; the three numbers multiply to how many are used, and one of them may be -1,
+    # which is what the others leave. They and the next key change speed and memory, not results.
     config.mesh = ConfigDict()
-    config.mesh.data = -1  # devices that share a batch; -1 is all of them
+    config.mesh.data = -1  # that share a batch, each with all parameters
+    config.mesh.fsdp = 1  # that share a batch and split the parameters and their optimizer state
+    config.mesh.round = 1  # that train rounds of `glpi benchmark` of their own, side by side
+    # (regular expression over the whole parameter path; the dimension that `fsdp` splits, "largest"
+    # for the largest that splits evenly, or None for a whole parameter); the first match holds.
+    config.mesh.fsdp_rules = ((r".*/(bias|scale)", None), (r".*", "largest"))
     return config

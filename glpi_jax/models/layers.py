@@ -179,7 +179,7 @@ class PatchEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Map x (B, H, W, C), sides multiples of the patch, to row-major tokens (B, N, features)."""
+        """Map x (B, H, W, C), sides multiples of the patch, to tokens (B, N, features)."""
         batch, height, width, channels = x.shape
         patch = self.patch
         kernel = self.param(

@@ -4,7 +4,6 @@ Parameters are addressed by path, e.g. `vgfe/blocks_0/attn/qkv/kernel`.
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.training.path_rules import apply_rules
 
 FlatParams = dict[str, jax.Array]
 ParameterRules = Sequence[tuple[str, float | None]]
@@ -48,28 +47,7 @@ def learning_rate_multipliers(
     Raises:
         GlpiError: a parameter that no rule covers, or a rule that covers no parameter.
     """
-    multipliers: dict[str, float | None] = {}
-    used = set()
-    uncovered = []
-    for path in paths:
-        for pattern, multiplier in rules:
-            if re.fullmatch(pattern, path):
-                multipliers[path] = multiplier
-                used.add(pattern)
-                break
-        else:
-            uncovered.append(path)
-    if uncovered:
-        raise GlpiError(
-            f"config.optimizer.rules cover no parameter named {', '.join(uncovered)}: "
-            "add a rule, e.g. ('.*', 1.0)"
-        )
-    unused = [pattern for pattern, _ in rules if pattern not in used]
-    if unused:
-        raise GlpiError(
-            f"config.optimizer.rules: no parameter matches {', '.join(map(repr, unused))}"
-        )
-    return multipliers
+    return apply_rules(paths, rules, "config.optimizer.rules")
 
 
 def split_params(

@@ -1,50 +1,129 @@
-"""The device mesh: the only place that names its axes."""
+"""The device mesh, and what is split over it; the only place that names its axes."""
+
+import math
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from glpi_jax.errors import GlpiError
+from glpi_jax.training.path_rules import apply_rules
 
-DATA_AXIS = "data"
+ROUND_AXIS, DATA_AXIS, FSDP_AXIS = "round", "data", "fsdp"
+# A batch is split over both: `fsdp` splits the parameters besides.
+BATCH_AXES = (DATA_AXIS, FSDP_AXIS)
+
+# (regular expression over the parameter path; the dimension that is split, "largest" for the
+# largest that splits evenly, or None for a parameter that every device holds whole).
+FsdpRules = Sequence[tuple[str, int | str | None]]
 
 
-def make_mesh(data: int) -> Mesh:
-    """Make a mesh with one axis, `data`.
+def make_mesh(data: int = -1, *, fsdp: int = 1, rounds: int = 1) -> Mesh:
+    """Make a mesh with the axes `round`, `data` and `fsdp`.
 
     Args:
-        data: devices along the axis; -1 takes all of them.
+        data: devices that share the batches of a round, each with all parameters.
+        fsdp: devices that share a batch and split the parameters.
+        rounds: groups of devices that train rounds of their own.
+            One of the three may be -1: as many as the others leave.
 
     Raises:
-        GlpiError: more devices are asked for than there are.
+        GlpiError: more devices are asked for than there are, or numbers that do not fit them.
     """
     devices = jax.devices()
-    count = len(devices) if data == -1 else data
-    if not 1 <= count <= len(devices):
+    sizes = {ROUND_AXIS: rounds, DATA_AXIS: data, FSDP_AXIS: fsdp}
+    told = ", ".join(f"config.mesh.{axis} = {size}" for axis, size in sizes.items() if size != 1)
+    told = told or "config.mesh.data = 1"
+    open_axes = [axis for axis, size in sizes.items() if size == -1]
+    if len(open_axes) > 1 or any(size < 1 for size in sizes.values() if size != -1):
         raise GlpiError(
-            f"config.mesh.data = {data}, but there are {len(devices)} devices: "
-            "use -1 for all of them"
+            f"{told}, but there are {len(devices)} devices: each is a positive number, and one of"
+            " them may be -1 for what the others leave"
         )
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if fixed > len(devices) or (open_axes and len(devices) % fixed):
+        raise GlpiError(
+            f"{told}, but there are {len(devices)} devices: use -1 for what the others leave, and"
+            " numbers that divide them"
+        )
+    if open_axes:
+        sizes[open_axes[0]] = len(devices) // fixed
+    shape = tuple(sizes.values())
     return jax.make_mesh(
-        (count,), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices[:count]
+        shape,
+        tuple(sizes),
+        axis_types=(AxisType.Auto,) * len(shape),
+        devices=devices[: math.prod(shape)],
     )
 
 
+def parameter_shardings(
+    shapes: Mapping[str, tuple[int, ...]], rules: FsdpRules, mesh: Mesh
+) -> dict[str, NamedSharding]:
+    """How each parameter lies on the mesh: split over `fsdp` as the rules say.
+
+    Args:
+        shapes: of all parameters by path.
+        rules: without any, or without an `fsdp` axis of more than one device, all stay whole.
+        mesh: from `make_mesh`.
+
+    Raises:
+        GlpiError: rules that do not fit the paths, or a dimension that is not there or does not
+            split evenly.
+    """
+    count = mesh.shape[FSDP_AXIS]
+    if not rules or count == 1:
+        return dict.fromkeys(shapes, replicated(mesh))
+    where = "config.mesh.fsdp_rules"
+    shardings = {}
+    for path, rule in apply_rules(list(shapes), rules, where).items():
+        shape = shapes[path]
+        if rule is None:
+            shardings[path] = replicated(mesh)
+            continue
+        if rule == "largest":
+            even = [i for i, size in enumerate(shape) if size % count == 0]
+            split = max(even, key=lambda i: shape[i], default=None)
+        elif isinstance(rule, int) and -len(shape) <= rule < len(shape):
+            split = rule % len(shape)
+            if shape[split] % count:
+                raise GlpiError(
+                    f"{where}: dimension {rule} of {path} {shape} does not split evenly over"
+                    f" config.mesh.fsdp = {count}"
+                )
+        else:
+            raise GlpiError(f"{where}: {path} {shape} has no dimension {rule!r}")
+        spec = [FSDP_AXIS if i == split else None for i in range(len(shape))]
+        shardings[path] = NamedSharding(mesh, PartitionSpec(*spec))
+    return shardings
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Sharding of what every device holds whole: parameters, statistics, optimizer state."""
+    """Sharding of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Sharding of arrays whose first axis is the batch."""
-    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh, key: str) -> None:
-    """Raise a GlpiError naming the config key unless the batch splits evenly over the mesh."""
-    if batch_size % mesh.shape[DATA_AXIS]:
+def batch_devices(mesh: Mesh) -> int:
+    """How many devices share a batch."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, key: str, *, parts: int = 1) -> None:
+    """Raise a GlpiError naming the config key unless the batch splits evenly over the mesh.
+
+    Of a batch that is computed in several parts each has to.
+    """
+    devices = batch_devices(mesh)
+    if batch_size % (devices * parts):
+        of_parts = f" in {parts} parts" if parts > 1 else ""
         raise GlpiError(
-            f"{key} = {batch_size} does not split evenly over {mesh.shape[DATA_AXIS]} devices"
+            f"{key} = {batch_size}{of_parts} does not split evenly over {devices} devices"
         )
 
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from glpi_jax.models.glpi import GLPI
 from glpi_jax.training.optimizer import split_params
-from glpi_jax.training.sharding import replicated
+from glpi_jax.training.sharding import FsdpRules, parameter_shardings, replicated
 
 
 class TrainState(struct.PyTreeNode):
@@ -52,6 +52,7 @@ def create_state(
     seed: int,
     mesh: Mesh,
     variables: Mapping[str, Any] | None = None,
+    fsdp_rules: FsdpRules = (),
 ) -> TrainState:
     """Make the state of step 0 on the mesh.
 
@@ -60,11 +61,13 @@ def create_state(
         optimizer: from `make_optimizer`.
         multipliers: from `learning_rate_multipliers`.
         seed: seeds the parameters and the dropout.
-        mesh: devices that hold the state, replicated.
+        mesh: devices that hold the state.
         variables: starting weights; initialised from the seed when None.
+        fsdp_rules: what of it is split, see `abstract_state`.
     """
+    target = abstract_state(model, optimizer, multipliers, mesh=mesh, fsdp_rules=fsdp_rules)
     create = functools.partial(_create, model, optimizer, multipliers, seed)
-    return jax.jit(create, out_shardings=replicated(mesh))(variables)
+    return jax.jit(create, out_shardings=shardings_of(target))(variables)
 
 
 def abstract_state(
@@ -73,10 +76,31 @@ def abstract_state(
     multipliers: Mapping[str, float | None],
     *,
     mesh: Mesh,
+    fsdp_rules: FsdpRules = (),
 ) -> TrainState:
-    """Shapes, dtypes and shardings of a state, to restore a checkpoint into."""
+    """Shapes, dtypes and shardings of a state, to restore a checkpoint into.
+
+    Parameters, and what the optimizer keeps of them, are split as the rules say; see
+    `parameter_shardings`. Everything else is whole on every device.
+    """
     create = functools.partial(_create, model, optimizer, multipliers, 0)
-    return on_mesh(jax.eval_shape(create, None), mesh)
+    state = jax.eval_shape(create, None)
+    shapes = {path: x.shape for path, x in _flat(state.params).items()}
+    shardings = parameter_shardings(shapes, fsdp_rules, mesh)
+
+    def placed(tree_path: tuple[Any, ...], x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        # The optimizer's trees are flat: the last key of a moment is its parameter's path.
+        names = [key.key for key in tree_path if isinstance(key, jax.tree_util.DictKey)]
+        name = "/".join(names)
+        sharding = shardings[name] if shapes.get(name) == x.shape else replicated(mesh)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    return jax.tree_util.tree_map_with_path(placed, state)
+
+
+def shardings_of(tree: Any) -> Any:
+    """The shardings of a tree of shapes."""
+    return jax.tree.map(lambda x: x.sharding, tree)
 
 
 def abstract_variables(model: GLPI, *, mesh: Mesh) -> dict[str, Any]:

@@ -1,0 +1,58 @@
+"""How programs are compiled: options by platform, and the cache on disk."""
+
+import functools
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+from jax.sharding import Mesh
+
+CompilerOptions = dict[str, str]
+
+# XLA's CPU backend hands convolutions and products to YNNPACK, whose convolutions with many
+# channels, above all their filter gradients, take up to twice as long as XLA's own.
+_FOR_CPU: CompilerOptions = {"xla_cpu_experimental_ynn_fusion_type": ""}
+
+
+def compiler_options(mesh: Mesh) -> CompilerOptions | None:
+    """Options for `jax.jit` of a program that runs on a mesh."""
+    if mesh.devices.flat[0].platform != "cpu":
+        return None
+    return _FOR_CPU if _known_to_xla() else None
+
+
+@functools.cache
+def _known_to_xla() -> bool:
+    """Whether this version of XLA has the options for the CPU, which are no stable interface."""
+    try:
+        jax.jit(lambda: 0, compiler_options=_FOR_CPU).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+def keep_compilations(folder: Path) -> None:
+    """Keep compiled programs in a folder, and take from it those that are there.
+
+    Does nothing where the user has named one (`JAX_COMPILATION_CACHE_DIR`). Programs for a CPU are
+    kept apart by its model, since code for one may not run on another.
+    """
+    if jax.config.jax_compilation_cache_dir:
+        return
+    own = folder / hashlib.sha256(_machine().encode()).hexdigest()[:12]
+    jax.config.update("jax_compilation_cache_dir", os.fspath(own.resolve()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    compilation_cache.reset_cache()
+
+
+def _machine() -> str:
+    """What compiled code for the CPU depends on: its architecture and its features."""
+    features = Path("/proc/cpuinfo")
+    if not features.is_file():
+        return platform.platform() + platform.processor()
+    lines = features.read_text(encoding="utf-8", errors="replace").splitlines()
+    wanted = ("flags", "Features", "model name")
+    return platform.machine() + "".join(sorted({x for x in lines if x.startswith(wanted)}))
