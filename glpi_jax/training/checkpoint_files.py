@@ -29,7 +29,8 @@ def finished_steps(folder: Path) -> list[int]:
 def path_of(folder: Path, step: int) -> Path:
     """Where a finished checkpoint is, or is to be."""
     path, older = folder / str(step), folder / f"{step}{_OLDER}"
-    return older if older.is_dir() and not path.is_dir() else path
+    sealed, older_sealed = ((folder / SEAL_FILE).is_file() for folder in (path, older))
+    return older if older_sealed and not sealed else path
 
 
 def _steps(folder: Path, ending: str = "") -> list[int]:
