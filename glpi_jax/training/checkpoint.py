@@ -164,7 +164,7 @@ class BestCheckpoint:
             cause = files.damage(self._store.path(step))
             if cause is not None:
                 damaged = step
-                _warn(f"{_unreadable(self._store.path(step), cause)}; making it again")
+                _warn(f"{_unreadable(self._store.path(step), cause)}; going back to make it again")
         damaged = told_by_first(damaged)
         return None if damaged == _NO_STEP else damaged
 

@@ -280,7 +280,7 @@ def test_a_damaged_best_takes_the_run_back_to_its_step_or_before(tmp_path, targe
     best, checkpoints = BestCheckpoint(tmp_path, read_only=False), ResumeCheckpoints(tmp_path)
     assert best.damaged_step() == 4
     assert (
-        "best/4: the checkpoint cannot be read (variables/_METADATA is damaged); making it ag"
+        "best/4: the checkpoint cannot be read (variables/_METADATA is damaged); going back t"
         in (capsys.readouterr().err)
     )
     assert_state(checkpoints.restore(target, not_after=4)[0], 3)
