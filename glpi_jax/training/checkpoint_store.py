@@ -5,7 +5,9 @@ system; each writes its own shards, and process 0 what concerns the folder as a 
 """
 
 import copy
+import errno
 import logging
+import os
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -45,13 +47,18 @@ class Store:
             if is_first():
                 files.clean(folder)
             wait_for_all(f"open {folder}")
+        self._checkpointer = self._open()
+
+    def _open(self) -> ocp.AsyncCheckpointer:
         # Folders are made at once, so that a full disk is told before anything is written.
         options = ocp.AsyncOptions(create_directories_asynchronously=False)
-        self._checkpointer = ocp.AsyncCheckpointer(
-            ocp.CompositeCheckpointHandler(
-                composite_options=ocp.CompositeOptions(async_options=options),
-                **{arrays: ocp.StandardCheckpointHandler(), facts: ocp.JsonCheckpointHandler()},
-            ),
+        handlers = {
+            self._arrays: ocp.StandardCheckpointHandler(),
+            self._facts: ocp.JsonCheckpointHandler(),
+        }
+        composite = ocp.CompositeOptions(async_options=options)
+        return ocp.AsyncCheckpointer(
+            ocp.CompositeCheckpointHandler(composite_options=composite, **handlers),
             async_options=options,
         )
 
@@ -115,14 +122,17 @@ class Store:
         step, error = self._saving, self._error
         self._thread = self._saving = self._error = None
         if error is not None:
+            with suppress(Exception):  # the same cause once more, from Orbax's other threads
+                self._checkpointer.close()
+            self._checkpointer = self._open()
             if is_first():
                 with suppress(OSError):
                     files.clean(self.folder)
             newest = files.finished_steps(self.folder.parent / RESUME_FOLDER)[-1:]
             raise GlpiError(
-                f"{self.folder / str(step)}: the checkpoint cannot be saved ({first_line(error)});"
-                " free space on that disk, or mend what is named here, and give the same command"
-                f" again: it goes on from {f'step {newest[0]}' if newest else 'the start'}"
+                f"{self.folder / str(step)}: the checkpoint cannot be saved ({_cause(error)}); free"
+                " space on that disk, or mend what is named here, and give the same command again:"
+                f" it goes on from {f'step {newest[0]}' if newest else 'the start'}"
             ) from error
         if step is not None and is_first():
             files.keep_newest(self.folder, self._keep)
@@ -155,6 +165,13 @@ class Store:
             self._join()
         finally:
             self._checkpointer.close()
+
+
+def _cause(error: BaseException) -> str:
+    """Why a save failed; Orbax names each of its temporary files around it."""
+    known = (os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+    text = str(error)
+    return next((cause for cause in known if cause in text), first_line(error))
 
 
 def first_line(error: BaseException) -> str:

@@ -131,7 +131,10 @@ def end_of(workdir):
         for path, leaf in leaves:
             name = folder.relative_to(workdir).as_posix() + jax.tree_util.keystr(path)
             found[name] = (np.asarray(leaf).dtype, np.asarray(leaf).tobytes())
-    for path in (*workdir.glob("checkpoints/*/data/metadata"), *workdir.glob("best/*/selection/*")):
+    for path in (
+        *workdir.glob("checkpoints/*/data/metadata"),
+        *workdir.glob("best/*/selection/metadata"),
+    ):
         found[path.relative_to(workdir).as_posix()] = path.read_text()
     rows = csv.reader((workdir / "metrics.csv").read_text().splitlines())
     found["metrics.csv"] = [row for row in rows if row[2] != "train/images_per_second"]
