@@ -24,7 +24,7 @@ from glpi_jax.commands.common import EXIT_AGAIN
 
 pytestmark = pytest.mark.stress
 
-EPOCHS = 40  # of four steps
+EPOCHS = 20  # of four steps
 OVERRIDES = (
     f"--config.train.epochs={EPOCHS}",
     "--config.train.checkpoint_every_steps=3",
@@ -51,7 +51,7 @@ def blows_of(processes):
     kinds += [(signal.SIGTERM, i % 2 == 0, False) for i in range(5)]
     rng.shuffle(kinds)
     return [
-        Blow(number, inside, rng.randrange(8), rng.uniform(0, 60), together)
+        Blow(number, inside, rng.randrange(5), rng.uniform(0, 60), together)
         for number, inside, together in kinds
     ]
 
