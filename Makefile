@@ -1,6 +1,7 @@
 # make demo        train and test a small model on distorted photographs, and write its report
 # make test        the tests, two at a time       (PYTEST_FLAGS="-k metrics" for some of them)
 # make test-torch  the tests that compare with PyTorch; installs it into .venv
+# make test-stress the test that kills runs at random moments; minutes
 # make lint        ruff, mypy and shellcheck
 # make clean       remove .venv, caches and runs/demo
 #
@@ -17,7 +18,7 @@ TORCH := torch==2.13.0
 # The modules that published backbones are made for; without what else they would bring.
 TORCH_MODELS := timm==1.0.31 torchvision==0.29.2 pyyaml
 
-.PHONY: demo test test-torch lint clean
+.PHONY: demo test test-torch test-stress lint clean
 .DELETE_ON_ERROR:
 
 # Large pages for large arrays: a fifth faster on the CPU with glibc, ignored elsewhere.
@@ -30,6 +31,9 @@ test: $(VENV)/.test-installed
 
 test-torch: $(VENV)/.torch-installed
 	$(VENV)/bin/python -m pytest -m torch $(PYTEST_FLAGS)
+
+test-stress: $(VENV)/.test-installed
+	$(VENV)/bin/python -m pytest -m stress $(PYTEST_FLAGS)
 
 lint: $(VENV)/.test-installed
 	$(VENV)/bin/ruff check .

@@ -245,14 +245,27 @@ def training_dataset(
     # image's place in the global order, not on how many processes there are. Before the seed, what
     # is done changes no draw: Grain counts the steps since then.
     return (
-        grain.MapDataset.source(rows)
-        .map_with_index(_Epochs(len(rows)))
-        .seed(seed)
-        .shuffle()
+        _ordered(rows, seed)
         .random_map(view)
         .repeat()[process_index::process_count]
         .batch(batch_size // process_count, drop_remainder=True)
     )
+
+
+def training_rows(rows: Sequence[int], *, seed: int, batch_size: int, batch: int) -> list[int]:
+    """Which rows a batch of `training_dataset` has, over all processes, in order.
+
+    Args:
+        rows, seed, batch_size: as given there.
+        batch: the item of the dataset, from 0: the batch of step k is k − 1.
+    """
+    endless = _ordered(rows, seed).repeat()
+    return [endless[place][0] for place in range(batch * batch_size, (batch + 1) * batch_size)]
+
+
+def _ordered(rows: Sequence[int], seed: int) -> grain.MapDataset:
+    """(row, epoch) in the order of an epoch, which `repeat` draws anew for every one."""
+    return grain.MapDataset.source(rows).map_with_index(_Epochs(len(rows))).seed(seed).shuffle()
 
 
 class BatchIterator(Iterator[dict[str, Any]]):

@@ -1,113 +1,136 @@
-"""Checkpoints of a run; the only module that knows Orbax.
+"""Checkpoints of a run.
 
-Two folders in the workdir: `checkpoints/` holds what training resumes from (state, data iterator,
-best result so far), `best/` the weights of the epoch that the validation part selected.
+Two folders in the workdir: `checkpoints/` holds what training resumes from (state, data iterator),
+`best/` the weights of the epoch that the validation part selected. Of several processes all call
+the methods here together; process 0 decides what is whole.
 """
 
-import json
-import logging
-import shutil
-import zlib
+import sys
 from pathlib import Path
 from typing import Any
 
-import orbax.checkpoint as ocp
+import jax
+import jax.numpy as jnp
 
 from glpi_jax.errors import GlpiError
-from glpi_jax.files import write_json
-from glpi_jax.training.processes import is_first, wait_for_all
+from glpi_jax.training import checkpoint_files as files
+from glpi_jax.training.checkpoint_files import SEAL_FILE, finished_steps
+from glpi_jax.training.checkpoint_store import RESUME_FOLDER, Store, first_line
+from glpi_jax.training.processes import is_first, told_by_first, wait_for_all
 from glpi_jax.training.state import TrainState, tree_differences
 
-RESUME_FOLDER = "checkpoints"
+__all__ = ["BEST_FOLDER", "RESUME_FOLDER", "SEAL_FILE", "BestCheckpoint", "ResumeCheckpoints"]
+
 BEST_FOLDER = "best"
-SEAL_FILE = "files.json"  # in each checkpoint, written last: one without it is not finished
-
-# Orbax reports each of its threads; what goes wrong it raises as well.
-logging.getLogger("absl").setLevel(logging.CRITICAL)
-
-
-def _manager(
-    folder: Path, handlers: dict[str, ocp.CheckpointHandler], *, keep: int, read_only: bool
-) -> ocp.CheckpointManager:
-    if not read_only:
-        if is_first():
-            _remove_unfinished(folder)
-        wait_for_all(f"open {folder}")
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=None if read_only else keep,
-        read_only=read_only,
-        cleanup_tmp_directories=not read_only,
-        # The state is donated to the next step: it must be on disk before that starts.
-        enable_async_checkpointing=False,
-    )
-    return ocp.CheckpointManager(folder.resolve(), item_handlers=handlers, options=options)
-
-
-def _remove_unfinished(folder: Path) -> None:
-    """Remove the checkpoints of a folder that were not completed; Orbax knows its own leftovers."""
-    if folder.is_dir():
-        for step in folder.iterdir():
-            if step.name.isdecimal() and not (step / SEAL_FILE).is_file():
-                shutil.rmtree(step)
+_NO_STEP = -1  # where processes tell each other a step
 
 
 class ResumeCheckpoints:
-    """The latest states of a run, each with its data iterator and progress."""
+    """The latest states of a run, each with its data iterator's; the newest two are kept."""
 
     def __init__(self, workdir: Path):
         """Open, or make, the folder; leftovers of an interrupted save are removed."""
-        self._folder = workdir / RESUME_FOLDER
-        handlers = {
-            "state": ocp.StandardCheckpointHandler(),
-            "data": ocp.JsonCheckpointHandler(),
-        }
-        self._manager = _manager(self._folder, handlers, keep=2, read_only=False)
+        self._store = Store(
+            workdir / RESUME_FOLDER, arrays="state", facts="data", keep=2, read_only=False
+        )
+        self._best_folder = workdir / BEST_FOLDER
+        self._snapshot: Any = None
 
     @property
     def latest_step(self) -> int | None:
-        """Step of the newest checkpoint, None if there is none."""
-        return self._manager.latest_step()
+        """Step of the newest finished checkpoint, None if there is none."""
+        steps = finished_steps(self._store.folder)
+        return steps[-1] if steps else None
 
     def save(self, state: TrainState, data_state: dict[str, Any]) -> None:
-        """Save a state and the position of the data iterator; a step that exists stays as it is."""
-        step = int(state.step)
-        if self.latest_step is not None and step <= self.latest_step:
-            return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                data=ocp.args.JsonSave(data_state),
-            ),
-        )
-        _seal_first(self._folder / str(step))
+        """Begin to save a state and the position of the data iterator, and return.
 
-    def restore(self, target: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """Restore the newest checkpoint into a target of shapes, dtypes and shardings.
+        The state may be donated then: what is saved is a copy on the devices. A save under way is
+        waited for first. Checkpoints of this step or later ones, which a run has that went back,
+        are replaced.
 
         Raises:
-            GlpiError: the checkpoint is damaged or does not fit the target.
+            GlpiError: this save cannot begin, or the one before has failed.
         """
-        step = self.latest_step
+        self._store.wait()
+        if self._snapshot is None:
+            shardings = jax.tree.map(lambda x: x.sharding, state)
+            self._snapshot = jax.jit(_copied, out_shardings=shardings)
+        self._store.save(int(state.step), self._snapshot(state), data_state)
+
+    def wait(self) -> None:
+        """Wait until the save under way, if any, is finished.
+
+        Raises:
+            GlpiError: it has failed.
+        """
+        self._store.wait()
+
+    def restore(
+        self, target: TrainState, *, not_after: int | None = None
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """Restore the newest whole checkpoint into a target of shapes, dtypes and shardings.
+
+        Damaged ones are named on stderr and passed over. The target's devices, and their number,
+        need not be those that saved.
+
+        Args:
+            target: as from `abstract_state`.
+            not_after: the last step that may be taken, that of a damaged best checkpoint.
+
+        Raises:
+            GlpiError: no checkpoint is whole, or the newest whole one does not fit the target.
+        """
+        step = self._newest_whole(not_after)
         try:
-            _check_seal(self._folder / str(step))
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(target),
-                    data=ocp.args.JsonRestore(),
-                ),
-            )
+            return self._store.restore(step, target)
         except Exception as error:  # Orbax raises anything, bare `Exception` included
             raise GlpiError(
-                f"{self._folder / str(step)}: the checkpoint cannot be read "
-                f"({_first_line(error)}); remove that folder to resume from an older one"
+                f"{_unreadable(self._store.path(step), first_line(error))}, though its files are"
+                " whole: was it saved with this config and these versions?"
             ) from error
-        return restored.state, restored.data
+
+    def _newest_whole(self, not_after: int | None) -> int:
+        """Decided by process 0, so that all take the same."""
+        chosen, damaged = _NO_STEP, []
+        if is_first():
+            for step in reversed(finished_steps(self._store.folder)):
+                if not_after is not None and step > not_after:
+                    continue
+                cause = files.damage(self._store.path(step))
+                if cause is None:
+                    chosen = step
+                    break
+                damaged.append(_unreadable(self._store.path(step), cause))
+        chosen = told_by_first(chosen)
+        if chosen == _NO_STEP and not_after is not None:
+            raise GlpiError(
+                f"{self._best_folder / str(not_after)} is damaged, and no whole checkpoint is left"
+                " from which its steps could be taken again: put a copy of it back, or remove"
+                f" {self._best_folder} to go on and select among the later epochs alone"
+            )
+        if chosen == _NO_STEP:
+            raise GlpiError(
+                f"{'; '.join(damaged) or self._store.folder}: no whole checkpoint is left; put a"
+                f" copy back, or remove {self._store.folder} to train from the start"
+            )
+        for message in damaged:
+            _warn(f"{message}; resuming from step {chosen}, the newest that is whole")
+        return chosen
+
+    def remove_after(self, step: int) -> None:
+        """Remove later checkpoints, damaged or of steps to be taken again: training goes on."""
+        if is_first():
+            files.remove_after(self._store.folder, step)
+        wait_for_all(f"go on from {step}")
 
     def close(self) -> None:
-        """Wait for saves and close."""
-        self._manager.close()
+        """Wait for the save under way and close.
+
+        Raises:
+            GlpiError: the save has failed.
+        """
+        self._store.close()
 
 
 class BestCheckpoint:
@@ -119,17 +142,37 @@ class BestCheckpoint:
         Raises:
             GlpiError: read only, and there is no trained model.
         """
-        self._folder = workdir / BEST_FOLDER
-        if read_only and not self._folder.is_dir():
+        folder = workdir / BEST_FOLDER
+        if read_only and not folder.is_dir():
             raise GlpiError(f"{workdir}: no trained model here (no folder {BEST_FOLDER}/)")
-        handlers = {
-            "variables": ocp.StandardCheckpointHandler(),
-            "selection": ocp.JsonCheckpointHandler(),
-        }
-        self._manager = _manager(self._folder, handlers, keep=1, read_only=read_only)
-        step = self._manager.latest_step()
-        if read_only and not (self._folder / str(step) / SEAL_FILE).is_file():
-            raise GlpiError(f"{self._folder}: holds no finished checkpoint")
+        self._store = Store(
+            folder, arrays="variables", facts="selection", keep=1, read_only=read_only
+        )
+        if read_only and self._step is None:
+            raise GlpiError(f"{folder}: holds no finished checkpoint")
+
+    @property
+    def _step(self) -> int | None:
+        steps = finished_steps(self._store.folder)
+        return steps[-1] if steps else None
+
+    def damaged_step(self) -> int | None:
+        """The step of the selected weights if they are damaged, which is told on stderr."""
+        step = self._step
+        damaged = _NO_STEP
+        if step is not None and is_first():
+            cause = files.damage(self._store.path(step))
+            if cause is not None:
+                damaged = step
+                _warn(f"{_unreadable(self._store.path(step), cause)}; going back to make it again")
+        damaged = told_by_first(damaged)
+        return None if damaged == _NO_STEP else damaged
+
+    def remove(self, step: int) -> None:
+        """Remove damaged weights, when the run goes on from before them."""
+        if is_first():
+            files.remove_after(self._store.folder, step - 1)
+        wait_for_all(f"remove best {step}")
 
     def selection(self) -> dict[str, Any] | None:
         """What `save` was given besides the weights, or None before the first save.
@@ -137,26 +180,26 @@ class BestCheckpoint:
         Raises:
             GlpiError: it is damaged.
         """
-        step = self._manager.latest_step()
+        step = self._step
         if step is None:
             return None
-        args = ocp.args.Composite(selection=ocp.args.JsonRestore())
+        self._check(step)
         try:
-            _check_seal(self._folder / str(step))
-            return self._manager.restore(step, args=args).selection
+            return self._store.facts(step)
         except Exception as error:
-            raise self._unreadable(step, error) from error
+            raise self._cannot_read(step, first_line(error)) from error
 
     def save(self, variables: dict[str, Any], selection: dict[str, Any]) -> None:
-        """Replace the selected weights; `selection` has at least `step`."""
-        self._manager.save(
-            selection["step"],
-            args=ocp.args.Composite(
-                variables=ocp.args.StandardSave(variables),
-                selection=ocp.args.JsonSave(selection),
-            ),
-        )
-        _seal_first(self._folder / str(selection["step"]))
+        """Replace the selected weights and wait for it; `selection` has at least `step`.
+
+        The earlier ones stay until then. A resume checkpoint of the same step must be saved after
+        this: resumed from there, a run would not select these weights again.
+
+        Raises:
+            GlpiError: they cannot be saved.
+        """
+        self._store.save(selection["step"], variables, selection)
+        self._store.wait()
 
     def restore(
         self, target: dict[str, Any], *, model_of: str = "run.json"
@@ -170,65 +213,46 @@ class BestCheckpoint:
         Raises:
             GlpiError: the weights are damaged, or of another model; every difference is listed.
         """
-        step = self._manager.latest_step()
+        step = self._step
+        if step is None:
+            raise GlpiError(f"{self._store.folder}: holds no finished checkpoint")
+        self._check(step)
         try:
-            _check_seal(self._folder / str(step))
-            saved = self._manager.item_metadata(step).variables
-            problems = tree_differences(saved, target)
-            if problems:
-                raise GlpiError(
-                    f"{self._folder / str(step)}: the checkpoint is of another model than "
-                    f"{model_of} says: {'; '.join(problems)}"
-                )
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    variables=ocp.args.StandardRestore(target),
-                    selection=ocp.args.JsonRestore(),
-                ),
-            )
-        except GlpiError:
-            raise
+            problems = tree_differences(self._store.shapes(step), target)
+            if not problems:
+                return self._store.restore(step, target)
         except Exception as error:
-            raise self._unreadable(step, error) from error
-        return restored.variables, restored.selection
+            raise self._cannot_read(step, first_line(error)) from error
+        raise GlpiError(
+            f"{self._store.path(step)}: the checkpoint is of another model than {model_of} says:"
+            f" {'; '.join(problems)}"
+        )
 
-    def _unreadable(self, step: int | None, error: Exception) -> GlpiError:
+    def _check(self, step: int) -> None:
+        cause = files.damage(self._store.path(step))
+        if cause is not None:
+            raise self._cannot_read(step, cause)
+
+    def _cannot_read(self, step: int, cause: str) -> GlpiError:
         return GlpiError(
-            f"{self._folder / str(step)}: the checkpoint cannot be read ({_first_line(error)})"
+            f"{_unreadable(self._store.path(step), cause)}; `glpi train` with this workdir makes it"
+            " again if an older checkpoint is left, or put a copy back"
         )
 
     def close(self) -> None:
-        """Wait for saves and close."""
-        self._manager.close()
+        """Close; nothing is waited for."""
+        self._store.close()
 
 
-def _seal_first(folder: Path) -> None:
-    """Complete a checkpoint: one process notes the CRC-32 of each of its files."""
+def _copied(tree: Any) -> Any:
+    return jax.tree.map(jnp.copy, tree)
+
+
+def _unreadable(path: Path, cause: str) -> str:
+    return f"{path}: the checkpoint cannot be read ({cause})"
+
+
+def _warn(message: str) -> None:
+    """Tell the user on stderr, once for all processes."""
     if is_first():
-        _seal(folder)
-    wait_for_all(f"seal {folder}")
-
-
-def _seal(folder: Path) -> None:
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    write_json(
-        folder / SEAL_FILE, {name: zlib.crc32((folder / name).read_bytes()) for name in names}
-    )
-
-
-def _check_seal(folder: Path) -> None:
-    """Raise an error unless a checkpoint's files are as they were written.
-
-    Orbax keeps no checksum of array data, and where it does see damage it leaves tracebacks of
-    its threads on stderr.
-    """
-    seal = json.loads((folder / SEAL_FILE).read_text())
-    for name, crc in seal.items():
-        if zlib.crc32((folder / name).read_bytes()) != crc:
-            raise ValueError(f"{name} is damaged")
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+        print(f"warning: {message}", file=sys.stderr)

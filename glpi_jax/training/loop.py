@@ -14,13 +14,18 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from glpi_jax.data.on_the_fly import Distorting
-from glpi_jax.data.pipeline import BatchIterator, to_iterator, training_dataset
+from glpi_jax.data.pipeline import (
+    BatchIterator,
+    to_iterator,
+    training_dataset,
+    training_rows,
+)
 from glpi_jax.data.sources import Database
 from glpi_jax.data.transforms import Resize
 from glpi_jax.errors import GlpiError, Terminated
 from glpi_jax.models.glpi import GLPI
 from glpi_jax.progress import progress_bar
-from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
+from glpi_jax.training.checkpoint import RESUME_FOLDER, BestCheckpoint, ResumeCheckpoints
 from glpi_jax.training.interrupt import stop_between_steps
 from glpi_jax.training.metric_writer import MetricWriter
 from glpi_jax.training.optimizer import (
@@ -46,6 +51,8 @@ class Validation(NamedTuple):
 
 
 Validate = Callable[[Mapping[str, Any]], Validation]
+
+_NAMED = 32  # images of a batch that a message names at most
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
@@ -122,9 +129,11 @@ def fit(
     check_batch_size(batch_size, mesh, "config.train.batch_size")
     epoch_steps = steps_per_epoch(len(rows), batch_size)
     total_steps = config.train.epochs * epoch_steps
-    checkpoints = ResumeCheckpoints(workdir)
+    checkpoints, best = ResumeCheckpoints(workdir), BestCheckpoint(workdir, read_only=False)
     try:
-        if checkpoints.latest_step == total_steps:
+        damaged = best.damaged_step()
+        kept = damaged is None and best.selection() is not None
+        if kept and checkpoints.latest_step == total_steps:
             return False
         batches = _batches(config, model, database, rows)
         _fit(
@@ -136,10 +145,15 @@ def fit(
             validate,
             criterion,
             checkpoints,
+            best,
+            damaged,
             epoch_steps,
             starting_weights,
         )
+    except _NotFinite as error:
+        raise _diverged(error, config, database, rows, workdir, checkpoints) from error
     finally:
+        best.close()
         checkpoints.close()
     return True
 
@@ -153,6 +167,8 @@ def _fit(
     validate: Validate,
     criterion: str,
     checkpoints: ResumeCheckpoints,
+    best: BestCheckpoint,
+    damaged: int | None,
     epoch_steps: int,
     starting_weights: Callable[[], Mapping[str, Any]] | None,
 ) -> None:
@@ -172,11 +188,18 @@ def _fit(
             checkpoints.save(state, batches.get_state())
     else:
         target = abstract_state(model, optimizer, multipliers, mesh=mesh)
-        state, data_state = checkpoints.restore(target)
+        # Damaged selected weights are made again: from before their epoch the same steps lead
+        # there, and at its end they are those of the state.
+        state, data_state = checkpoints.restore(target, not_after=damaged)
         batches.set_state(data_state)
+        checkpoints.remove_after(int(state.step))
     start = int(state.step)
+    if damaged is not None and start < damaged:
+        best.remove(damaged)
+    elif start == damaged or (start == total_steps and best.selection() is None):
+        validation = validate(state.variables)
+        _keep(best, state, start // epoch_steps, criterion, validation.value)
     first_process = jax.process_index() == 0
-    best = BestCheckpoint(workdir, read_only=False)
     bar = progress_bar(
         total_steps * batch_size,
         unit="image",
@@ -211,6 +234,7 @@ def _fit(
                     rate = {"train/learning_rate": float(schedule(step - 1))}
                     metrics.write(step, epoch, window.close(step, outputs) | rate)
                 if validation_due:
+                    checkpoints.wait()  # one save at a time
                     validation = validate(state.variables)
                     metrics.write(step, epoch, validation.metrics)
                     progress.note(srocc=validation.value)
@@ -219,15 +243,17 @@ def _fit(
                     elif step == total_steps:
                         _keep(best, state, epoch, criterion, validation.value)
                 if checkpoint_due:
+                    # After the rows and the best weights up to this step: a run that resumes here
+                    # makes neither again.
                     metrics.flush()
                     checkpoints.save(state, batches.get_state())
                     window.restart_clock()
                 if terminated and step < total_steps:
                     raise Terminated
                 stop.raise_if_interrupted()
+            checkpoints.wait()
     finally:
         batches.close()
-        best.close()
 
 
 def _recipe(
@@ -279,13 +305,21 @@ def _batches(
     )
 
 
+class _NotFinite(Exception):
+    """A loss or gradient is NaN or infinite."""
+
+    def __init__(self, what: str, value: float, step: int):
+        super().__init__(f"the {what} is {value} at step {step}")
+        self.step = step
+
+
 class _Window:
     """The losses and the time since the last line of metrics."""
 
     def __init__(self, batch_size: int):
         self._batch_size = batch_size
-        self._losses: list[jax.Array] = []
-        self._read: list[float] = []
+        self._last: tuple[int, Metrics] | None = None  # on its way
+        self._losses: list[float] = []
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -293,36 +327,67 @@ class _Window:
         self._begin = time.monotonic()
 
     def add(self, step: int, outputs: Metrics) -> float | None:
-        """Take in a step; returns the loss of the step before, so that the device never waits."""
-        self._losses.append(outputs["loss"])
-        if len(self._losses) == 1:
+        """Take in a step; returns the loss of the step before, so that the device never waits.
+
+        Raises:
+            _NotFinite: the loss or the gradient of the step before is not finite.
+        """
+        before, self._last = self._last, (step, outputs)
+        if before is None:
             return None
-        self._read.append(_finite("loss", self._losses[-2], step - 1))
-        return self._read[-1]
+        self._losses.append(_finite_loss(*before))
+        return self._losses[-1]
 
     def close(self, step: int, outputs: Metrics) -> dict[str, float | None]:
-        """The window's metrics; a new one begins."""
-        self._read.append(_finite("loss", self._losses[-1], step))
+        """The window's metrics, its last step's included; a new one begins.
+
+        Raises:
+            _NotFinite: the loss or the gradient of that step is not finite.
+        """
+        self._losses.append(_finite_loss(step, outputs))
         elapsed = time.monotonic() - self._begin
         metrics: dict[str, float | None] = {
-            "train/loss": float(np.mean(self._read)),
-            # Checked too: the next step would lose the parameters just saved.
-            "train/gradient_norm": _finite("gradient", outputs["grad_norm"], step),
+            "train/loss": float(np.mean(self._losses)),
+            "train/gradient_norm": float(outputs["grad_norm"]),
             "train/images_per_second": len(self._losses) * self._batch_size / elapsed,
         }
-        self._losses, self._read = [], []
+        self._last, self._losses = None, []
         self.restart_clock()
         return metrics
 
 
-def _finite(what: str, scalar: jax.Array, step: int) -> float:
-    value = float(scalar)
-    if not math.isfinite(value):
-        raise GlpiError(
-            f"the {what} is {value} at step {step}: lower config.optimizer.learning_rate, in "
-            "another workdir; the last checkpoint here is from before"
-        )
-    return value
+def _finite_loss(step: int, outputs: Metrics) -> float:
+    """The loss of a step; of a gradient that is not finite the parameters are lost as well."""
+    for what, name in (("loss", "loss"), ("gradient", "grad_norm")):
+        value = float(outputs[name])
+        if not math.isfinite(value):
+            raise _NotFinite(what, value, step)
+    return float(outputs["loss"])
+
+
+def _diverged(
+    error: _NotFinite,
+    config: ConfigDict,
+    database: Database,
+    rows: Sequence[int],
+    workdir: Path,
+    checkpoints: ResumeCheckpoints,
+) -> GlpiError:
+    """What a user needs who looks for the cause: the batch, and the state before it."""
+    batch_rows = training_rows(
+        rows, seed=config.seed, batch_size=config.train.batch_size, batch=error.step - 1
+    )
+    names = list(dict.fromkeys(database.images[row] for row in batch_rows))
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    checkpoints.wait()
+    last = checkpoints.latest_step
+    folder = workdir / RESUME_FOLDER
+    kept = f"the last checkpoint from before is {folder / str(last)}"
+    return GlpiError(
+        f"{error}: its batch was {', '.join(names[:_NAMED])}{more};"
+        f" {'there is no checkpoint from before' if last is None else kept}; look at these images"
+        " and their labels, or lower config.optimizer.learning_rate, in another workdir"
+    )
 
 
 def _keep_if_best(

@@ -2,7 +2,8 @@
 
 `metrics.csv` has one value a row, `step,epoch,name,value`, and is the record that the report is
 drawn from. TensorBoard files are written by tensorboardX, which needs NumPy and protobuf alone
-(TensorFlow is 1.3 GB; TensorBoard's own writer brings its web server along).
+(TensorFlow is 1.3 GB; TensorBoard's own writer brings its web server along), and by its record
+writer: `SummaryWriter` hands events to a thread, which a full disk ends, and then waits for ever.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import csv
 import io
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from glpi_jax.errors import GlpiError
 from glpi_jax.files import write_text
@@ -59,25 +63,25 @@ class MetricWriter:
                 then touches no file.
 
         Raises:
-            GlpiError: an existing `metrics.csv` cannot be read.
+            GlpiError: an existing `metrics.csv` cannot be read, or nothing be written.
         """
         self._start_step = self._last_step = start_step
         self._closed = False
         self._csv: io.TextIOWrapper | None = None
-        self._tensorboard: SummaryWriter | None = None
+        self._tensorboard: EventsWriter | None = None
+        self._path = path = Path(workdir) / METRICS_FILE
         if not enabled:
             return
-        folder = Path(workdir)
-        folder.mkdir(parents=True, exist_ok=True)
-        _drop_rows_after(folder / METRICS_FILE, start_step)
-        self._csv = open(folder / METRICS_FILE, "a", encoding="utf-8", newline="")  # noqa: SIM115
-        self._tensorboard = SummaryWriter(
-            str(folder / TENSORBOARD_FOLDER),
-            purge_step=start_step + 1,
-            flush_secs=30,
+        events = path.with_name(TENSORBOARD_FOLDER)
+        with self._writing():
+            events.mkdir(parents=True, exist_ok=True)
+            _drop_rows_after(path, start_step)
+            self._csv = open(path, "a", encoding="utf-8", newline="")  # noqa: SIM115
             # The file name counts whole seconds, so that a quick restart would overwrite a file.
-            filename_suffix=f".{time.time_ns()}",
-        )
+            self._tensorboard = EventsWriter(str(events / "events"), f".{time.time_ns()}")
+            # Hides what an interrupted run has written after the start.
+            start = SessionLog(status=SessionLog.START)
+            _add_event(self._tensorboard, Event(step=start_step + 1, session_log=start))
 
     def write(self, step: int, epoch: int, values: Mapping[str, float | None]) -> None:
         """Record the scalars of one step.
@@ -90,6 +94,7 @@ class MetricWriter:
 
         Raises:
             ValueError: the step is not after `start_step` or falls back, or the writer is closed.
+            GlpiError: the disk is full, or the files cannot be written for another reason.
         """
         if self._closed:
             raise ValueError("the metric writer is closed")
@@ -102,30 +107,54 @@ class MetricWriter:
             return
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
-        for name, value in values.items():
-            if value is None:
-                continue
-            rows.writerow([int(step), int(epoch), name, repr(float(value))])
-            self._tensorboard.add_scalar(name, float(value), step)
-        # One write for the whole step: an interruption can tear the last row only.
-        self._csv.write(text.getvalue())
-        self._csv.flush()
-
-    def flush(self) -> None:
-        """Put everything written so far on disk."""
-        if self._csv is not None and self._tensorboard is not None:
+        defined = {name: float(value) for name, value in values.items() if value is not None}
+        rows.writerows([int(step), int(epoch), name, repr(x)] for name, x in defined.items())
+        with self._writing():
+            # One write for the whole step: an interruption can tear the last row only.
+            self._csv.write(text.getvalue())
             self._csv.flush()
-            os.fsync(self._csv.fileno())
+            for name, value in defined.items():
+                _add_event(self._tensorboard, Event(step=int(step), summary=scalar(name, value)))
             self._tensorboard.flush()
 
-    def close(self) -> None:
-        """Flush and close; a second call does nothing."""
-        self._closed = True
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise GlpiError(
+                f"{error.filename or self._path}: cannot be written ({error.strerror}); free space"
+                " on that disk, or mend what is named here, and give the same command again"
+            ) from error
+
+    def flush(self) -> None:
+        """Put everything written so far on disk.
+
+        Raises:
+            GlpiError: as `write` does.
+        """
         if self._csv is not None and self._tensorboard is not None:
+            with self._writing():
+                self._csv.flush()
+                os.fsync(self._csv.fileno())
+                self._tensorboard.flush()
+
+    def close(self) -> None:
+        """Flush and close; a second call does nothing.
+
+        Raises:
+            GlpiError: as `write` does.
+        """
+        self._closed = True
+        try:
             self.flush()
-            self._csv.close()
-            self._tensorboard.close()
+        finally:
+            opened = (self._csv, self._tensorboard)
             self._csv = self._tensorboard = None
+            for file in opened:
+                if file is not None:
+                    with suppress(OSError):  # told by the flush
+                        file.close()
 
     def __enter__(self) -> MetricWriter:
         return self
@@ -136,7 +165,13 @@ class MetricWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        with suppress(GlpiError) if error else nullcontext():  # the first error is the cause
+            self.close()
+
+
+def _add_event(file: EventsWriter, event: Event) -> None:
+    event.wall_time = time.time()
+    file.write_event(event)
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[MetricRow]:

@@ -64,6 +64,13 @@ def wait_for_all(where: str) -> None:
         multihost_utils.sync_global_devices(where)
 
 
+def told_by_first(number: int) -> int:
+    """The number that process 0 gives, on every process; below 2³¹."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
 def own_part(rows: Sequence[int]) -> Sequence[int]:
     """This process's part of some rows: every n-th of them."""
     return rows[jax.process_index() :: jax.process_count()]

@@ -18,7 +18,13 @@ from PIL import Image
 
 from glpi_jax.data import pipeline
 from glpi_jax.data.images import ImageError
-from glpi_jax.data.pipeline import ImageLoader, evaluation_crops, to_iterator, training_dataset
+from glpi_jax.data.pipeline import (
+    ImageLoader,
+    evaluation_crops,
+    to_iterator,
+    training_dataset,
+    training_rows,
+)
 from glpi_jax.data.prepare import prepare_database
 from glpi_jax.data.sources import Database, load_database
 from glpi_jax.data.transforms import Resize, grid_crops, image_rng, random_crops
@@ -111,6 +117,22 @@ def test_processes_together_make_the_batches_of_one(
             batch = share[step]
             assert len(batch["score"]) == 4 // processes
             assert_same(batch, {key: values[index::processes] for key, values in expected.items()})
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("rows", [ROWS, (5, 7, 2)])
+def test_the_rows_of_a_batch_are_those_that_it_has(
+    small_database: Database, rows: tuple[int, ...], processes: int
+) -> None:
+    """Over the ends of epochs too, also of several in a batch."""
+    shares = [
+        dataset(small_database, rows, seed=9, process_index=index, process_count=processes)
+        for index in range(processes)
+    ]
+    for batch in range(9):
+        seen = [rows_of(share[batch]) for share in shares]
+        together = [row for place in zip(*seen, strict=True) for row in place]
+        assert training_rows(rows, seed=9, batch_size=4, batch=batch) == together
 
 
 @pytest.mark.parametrize(("threads", "prefetch"), [(0, 0), (1, 1), (3, 4)])

@@ -3,7 +3,9 @@
 The step is replaced by one that counts, the state by one of a few numbers.
 """
 
+import errno
 import re
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,7 @@ from glpi_jax.data.sources import load_database
 from glpi_jax.data.splits import strict_split
 from glpi_jax.errors import GlpiError
 from glpi_jax.models.glpi import build
-from glpi_jax.training import loop
+from glpi_jax.training import checkpoint_files, loop
 from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
 from glpi_jax.training.loop import Validation, fit, resize_of, steps_per_epoch
 from glpi_jax.training.metric_writer import read_metrics
@@ -53,7 +55,8 @@ def fit_with(plan_run, tmp_path, monkeypatch):
 
         def compile_counting_step(*_):
             def step(state, batch):
-                assert batch["image"].shape == (4, model.size.crop, model.size.crop, 3)
+                images = config.train.batch_size
+                assert batch["image"].shape == (images, model.size.crop, model.size.crop, 3)
                 steps.append(int(state.step) + 1)
                 outputs = {"loss": loss(steps[-1]), "grad_norm": grad_norm(steps[-1])}
                 next_state = state.replace(step=state.step + 1)
@@ -63,8 +66,8 @@ def fit_with(plan_run, tmp_path, monkeypatch):
 
         def validate(variables):
             assert variables.keys() == {"params", "batch_stats"}
-            validated.append(steps[-1])
-            value = srocc(steps[-1])
+            validated.append(steps[-1] if steps else latest_step(tmp_path))
+            value = srocc(validated[-1])
             return Validation({"validation/srocc": value, "validation/plcc": 0.25}, value)
 
         monkeypatch.setattr(loop, "compile_train_step", compile_counting_step)
@@ -196,14 +199,109 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(fit_with, tmp_path,
         fit_with(loss=lambda at: value if at == step else 1.0)
     assert "config.optimizer.learning_rate" in str(caught.value)
     reached = latest_step(tmp_path)
-    assert reached is None or reached < step
+    before = {1: None, 5: 4, 6: 4, 8: 6}[step]
+    assert reached == before
+    where = f"the last checkpoint from before is {tmp_path / 'checkpoints' / str(before)}; "
+    assert (where if before else "there is no checkpoint from before; ") in str(caught.value)
 
 
-def test_a_gradient_that_is_not_finite_is_never_saved(fit_with, tmp_path):
+@pytest.mark.parametrize("log_every", [1, 1000])
+def test_a_gradient_that_is_not_finite_is_never_saved(fit_with, tmp_path, log_every):
     """The loss is still finite, but the parameters that the step made are lost."""
-    with pytest.raises(GlpiError, match="gradient is nan at step 6"):
-        fit_with(grad_norm=lambda step: np.nan if step >= 6 else 1.0)
+    with pytest.raises(GlpiError, match="gradient is nan at step 5: its batch was"):
+        fit_with(
+            f"--config.train.log_every_steps={log_every}",
+            grad_norm=lambda step: np.nan if step >= 5 else 1.0,
+        )
     assert latest_step(tmp_path) == 4
+
+
+@pytest.mark.parametrize(("step", "batch_size"), [(3, 4), (3, 6)])
+def test_the_images_of_the_batch_are_named(fit_with, monkeypatch, step, batch_size):
+    """Of sixteen images the third batch of six runs on into the next epoch."""
+    scores = []
+
+    def take(batch, mesh):
+        scores.append(batch["score"])
+        return batch
+
+    monkeypatch.setattr(loop, "to_devices", take)
+    with pytest.raises(GlpiError, match=f"loss is inf at step {step}") as caught:
+        fit_with(
+            f"--config.train.batch_size={batch_size}",
+            loss=lambda at: np.inf if at == step else 1.0,
+        )
+    named = re.search(r"its batch was ([^;]*);", str(caught.value)).group(1).split(", ")
+    # The label tells an image: 5 minus its level, plus a tenth of its scene.
+    labels = [5 - int(n[7]) + int(n[5]) / 10 for n in named]
+    assert labels == pytest.approx(list(dict.fromkeys(scores[step - 1].tolist())))
+
+
+def test_of_many_images_thirty_two_are_named(fit_with, monkeypatch):
+    monkeypatch.setattr(loop, "_NAMED", 3)
+    with pytest.raises(GlpiError, match=r"its batch was (\S+\.png, ){2}\S+\.png and 1 more; "):
+        fit_with(loss=lambda at: np.inf)
+
+
+@pytest.mark.parametrize(("kept_checkpoints", "again"), [((6, 8), []), ((6,), [7, 8])])
+def test_a_damaged_best_is_made_again(fit_with, tmp_path, kept_checkpoints, again, capsys):
+    """From the state of its very step, or by taking the steps to it again."""
+    rising = {"srocc": lambda step: step / 10}
+    fit_with(**rising)
+    expected = selection(tmp_path)
+    assert expected["step"] == 8
+    (tmp_path / "best/8/variables/_METADATA").write_text("{}")
+    for step in {6, 8} - set(kept_checkpoints):
+        shutil.rmtree(tmp_path / f"checkpoints/{step}")
+    trained, steps, validated = fit_with(**rising)
+    assert (trained, steps, validated) == (True, again, [8])
+    assert selection(tmp_path) == expected
+    assert "best/8: the checkpoint cannot be read" in capsys.readouterr().err
+    assert fit_with() == (False, [], [])
+
+
+def test_a_damaged_best_that_cannot_be_made_again_is_told(fit_with, tmp_path):
+    fit_with(srocc=lambda step: -step)
+    assert selection(tmp_path)["step"] == 4
+    (tmp_path / "best/4/variables/_METADATA").write_text("{}")
+    with pytest.raises(GlpiError, match=r"best/4 is damaged, .* or remove \S*/best to go on"):
+        fit_with(srocc=lambda step: -step)
+    shutil.rmtree(tmp_path / "best")  # as it says
+    trained, steps, validated = fit_with(srocc=lambda step: -step)
+    assert (trained, steps, validated) == (True, [], [8])
+    assert selection(tmp_path)["step"] == 8
+
+
+def test_a_full_disk_ends_the_run_at_the_next_save(fit_with, tmp_path, monkeypatch):
+    """In the background, while the loop takes further steps; the same command goes on."""
+    seal = checkpoint_files.seal
+
+    def full(path):
+        if path.name == "6":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        seal(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_files, "seal", full)
+        with pytest.raises(GlpiError, match=r"checkpoints/6: .*it goes on from step 4"):
+            fit_with()
+    assert latest_step(tmp_path) == 4
+    assert fit_with()[1] == [5, 6, 7, 8]
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_saved_again(fit_with, tmp_path, capsys):
+    fit_with()
+    (tmp_path / "checkpoints/8/data/metadata").write_text("{}")
+    more = "--config.train.epochs=3"
+    assert fit_with(more)[1] == [7, 8, 9, 10, 11, 12]
+    assert "checkpoints/8: the checkpoint cannot be read (data/metadata is da" in (
+        capsys.readouterr().err
+    )
+    for step in (9, 12):
+        (tmp_path / f"checkpoints/{step}/data/metadata").write_text("{}")
+    with pytest.raises(GlpiError, match=r"checkpoints/9: .*no whole checkpoint is left"):
+        fit_with("--config.train.epochs=4")
+    assert latest_step(tmp_path) == 12
 
 
 def test_a_finished_run_is_left_alone(fit_with, tmp_path):

@@ -1,0 +1,189 @@
+"""Runs that are killed at random moments end bit for bit where undisturbed ones do.
+
+Twenty times SIGKILL, of all processes or of one of two, and ten times SIGTERM; many of them inside
+a save. One process and two are tested alike, each against undisturbed runs of as many.
+"""
+
+import csv
+import itertools
+import json
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from glpi_jax.commands.common import EXIT_AGAIN
+
+pytestmark = pytest.mark.stress
+
+EPOCHS = 20  # of four steps
+OVERRIDES = (
+    f"--config.train.epochs={EPOCHS}",
+    "--config.train.checkpoint_every_steps=3",
+    "--config.evaluation.every_epochs=5",
+    "--config.evaluation.bootstrap_resamples=0",
+)
+LAUNCHER_GRACE = 3  # seconds from SIGTERM to SIGKILL for those that a failed one leaves behind
+
+
+class Blow(NamedTuple):
+    """What hits a run, and when: after so many steps and milliseconds, or inside the next save."""
+
+    signal: signal.Signals
+    inside_save: bool
+    steps: int
+    milliseconds: float
+    all_processes: bool
+
+
+def blows_of(processes):
+    """Ten SIGKILLs, half of them inside a save, and five SIGTERMs, in random order."""
+    rng = random.Random(processes)
+    kinds = [(signal.SIGKILL, i % 2 == 0, i // 2 % 2 == 0) for i in range(10)]
+    kinds += [(signal.SIGTERM, i % 2 == 0, False) for i in range(5)]
+    rng.shuffle(kinds)
+    return [
+        Blow(number, inside, rng.randrange(5), rng.uniform(0, 60), together)
+        for number, inside, together in kinds
+    ]
+
+
+def start(trained, environment, workdir, processes):
+    """All processes of a run, with two devices in all."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    command = [sys.executable, "-m", "glpi_jax", "train", "--workdir", workdir]
+    command += [*trained.config, *OVERRIDES]
+    flags = f"--xla_force_host_platform_device_count={2 // processes}"
+    place = ("--coordinator", address, "--processes", str(processes), "--process")
+    return [
+        subprocess.Popen(
+            [*command, *((*place, str(number)) if processes > 1 else ())],
+            env={**environment, "XLA_FLAGS": flags},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(processes)
+    ]
+
+
+def steps_written(workdir):
+    """The last whole row's step in metrics.csv; 0 if there is none."""
+    try:
+        lines = (workdir / "metrics.csv").read_text().splitlines(keepends=True)
+    except FileNotFoundError:
+        return 0
+    whole = [line for line in lines[1:] if line.endswith("\n")]
+    return int(whole[-1].split(",")[0]) if whole else 0
+
+
+def saves_under_way(workdir):
+    """Temporary folders of Orbax, and steps without a seal."""
+    for folder in (*workdir.glob("checkpoints/*"), *workdir.glob("best/*")):
+        if not (folder / "files.json").is_file() and folder.is_dir():
+            yield folder
+
+
+def finished_step(workdir):
+    return max((int(f.parent.name) for f in workdir.glob("checkpoints/*/files.json")), default=0)
+
+
+def wait_for(condition, running):
+    """Poll often: a save takes a few hundredths of a second. False if a process ends before."""
+    for count in itertools.count():
+        if condition():
+            return True
+        if count % 100 == 0 and any(process.poll() is not None for process in running):
+            return False
+        time.sleep(0.0005)
+
+
+def hit(blow, rng, running, workdir):
+    """Wait for the moment; returns whether a save was under way, and who was hit, or None."""
+    begun = finished_step(workdir)
+    if not wait_for(lambda: steps_written(workdir) > begun + blow.steps, running):
+        return None
+    if blow.inside_save:
+        if not wait_for(lambda: any(saves_under_way(workdir)), running):
+            return None
+    else:
+        time.sleep(blow.milliseconds / 1000)
+    targets = running if blow.all_processes else [rng.choice(running)]
+    for process in targets:
+        process.send_signal(blow.signal)
+    return targets
+
+
+def end_of(workdir):
+    """All that two runs must have in common: bits of every array, selection, metrics, results."""
+    found = {}
+    for folder in (*workdir.glob("checkpoints/*/state"), *workdir.glob("best/*/variables")):
+        leaves = jax.tree_util.tree_leaves_with_path(ocp.StandardCheckpointer().restore(folder))
+        for path, leaf in leaves:
+            name = folder.relative_to(workdir).as_posix() + jax.tree_util.keystr(path)
+            found[name] = (np.asarray(leaf).dtype, np.asarray(leaf).tobytes())
+    for path in (
+        *workdir.glob("checkpoints/*/data/metadata"),
+        *workdir.glob("best/*/selection/metadata"),
+    ):
+        found[path.relative_to(workdir).as_posix()] = path.read_text()
+    rows = csv.reader((workdir / "metrics.csv").read_text().splitlines())
+    found["metrics.csv"] = [row for row in rows if row[2] != "train/images_per_second"]
+    results = json.loads((workdir / "results.json").read_text())
+    found |= {key: results[key] for key in ("parts", "selection", "split")}
+    return found
+
+
+def run_to_the_end(trained, environment, workdir, processes):
+    running = start(trained, environment, workdir, processes)
+    errors = [process.communicate()[1] for process in running]
+    assert [process.returncode for process in running] == [0] * processes, errors
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_again_and_again_a_run_ends_with_the_same_bits(
+    plan_run, shared_compilations, tmp_path, processes
+):
+    run_to_the_end(plan_run, shared_compilations, tmp_path / "undisturbed", processes)
+    workdir = tmp_path / "disturbed"
+    rng = random.Random(0)
+    inside = 0
+    for blow in blows_of(processes):
+        running = start(plan_run, shared_compilations, workdir, processes)
+        targets = hit(blow, rng, running, workdir)
+        if blow.signal == signal.SIGKILL:
+            for process in targets or ():
+                process.wait()
+            inside += any(saves_under_way(workdir))
+            if targets and len(targets) < processes:  # as launch/local.sh ends the others
+                for process in running:
+                    process.terminate()
+                    try:
+                        process.wait(LAUNCHER_GRACE)
+                    except subprocess.TimeoutExpired:
+                        process.kill()
+        errors = [process.communicate()[1] for process in running]
+        assert targets is not None, errors
+        if blow.signal == signal.SIGKILL:
+            assert {process.returncode for process in targets} == {-signal.SIGKILL}, errors
+        else:
+            assert [process.returncode for process in running] == [EXIT_AGAIN] * processes, errors
+            assert finished_step(workdir) == steps_written(workdir)
+            assert list(saves_under_way(workdir)) == []
+        for error in errors:
+            assert "warning: " not in error  # nothing is damaged by a kill
+    assert inside >= 3  # that many kills have left half a checkpoint
+    run_to_the_end(plan_run, shared_compilations, workdir, processes)
+    found, expected = end_of(workdir), end_of(tmp_path / "undisturbed")
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if found[name] != expected[name]] == []
+    assert f"checkpoints/{4 * EPOCHS}/state['opt_state']" in " ".join(found)
