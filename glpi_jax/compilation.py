@@ -40,7 +40,7 @@ def keep_compilations(folder: Path) -> None:
     Does nothing where the user has named one (`JAX_COMPILATION_CACHE_DIR`). Programs for a CPU are
     kept apart by its model, since code for one may not run on another.
     """
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.values["jax_compilation_cache_dir"]:
         return
     own = folder / hashlib.sha256(_machine().encode()).hexdigest()[:12]
     jax.config.update("jax_compilation_cache_dir", os.fspath(own.resolve()))

@@ -114,12 +114,18 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
-    """Where two plain trees differ, as `config.section.key = new (was old)`."""
+def differences(
+    saved: dict[str, Any], given: dict[str, Any], *, but_for: Sequence[str] = ()
+) -> list[str]:
+    """Where two plain trees differ, as `config.section.key = new (was old)`.
+
+    `but_for` names keys, and sections, that may.
+    """
     old, new = flatten(saved), flatten(given)
     missing = object()
     return [
         f"config.{key} = {new.get(key, 'absent')!r} (was {old.get(key, 'absent')!r})"
         for key in sorted(old.keys() | new.keys())
         if old.get(key, missing) != new.get(key, missing)
+        and not any(f"{key}.".startswith(f"{free}.") for free in but_for)
     ]

@@ -32,16 +32,18 @@ from glpi_jax.evaluation.predict import Prediction, ScoreCrops, compile_scorer, 
 from glpi_jax.evaluation.protocols import Part, make_plan, make_split, mean_srocc, open_databases
 from glpi_jax.evaluation.report import REPORT_FILE, write_report
 from glpi_jax.files import write_json
-from glpi_jax.models.glpi import GLPI, build
+from glpi_jax.models.glpi import GLPI, Remat
 from glpi_jax.porting.carried import hand_on_carried, write_carried
+from glpi_jax.porting.recipe import model_of
 from glpi_jax.progress import progress_bar
 from glpi_jax.starting_weights import (
     StartingWeights,
     load_starting_weights,
     names_starting_weights,
 )
+from glpi_jax.training.bookkeeping import Validation
 from glpi_jax.training.checkpoint import BestCheckpoint
-from glpi_jax.training.loop import Validation, distorting_of, fit, resize_of
+from glpi_jax.training.loop import distorting_of, fit, resize_of
 from glpi_jax.training.processes import (
     gather_parts,
     is_first,
@@ -49,14 +51,14 @@ from glpi_jax.training.processes import (
     own_part,
     wait_for_all,
 )
-from glpi_jax.training.sharding import check_batch_size, make_mesh
+from glpi_jax.training.sharding import check_batch_size, mesh_of
 from glpi_jax.training.state import abstract_variables
 
 RUN_FILE, SPLIT_FILE, RESULTS_FILE = "run.json", "split.json", "results.json"
 FORMAT = 1
 # What `read_run` promises to be in `run.json`, below `config` and `database`.
 _RUN_KEYS = {
-    "model": ("name", "dropout", "dtype", "batch_norm_inference_stages"),
+    "model": ("name", "dropout", "dtype", "batch_norm_inference_stages", "attention"),
     "evaluation": ("crops", "batch_size"),
 }
 _RUN_KEYS_OF_TRAINING = ("init_from", "pretrained", "denoiser")
@@ -65,11 +67,24 @@ _RUN_DATABASE_KEYS = ("score_name", "higher_is_better", "label_note")
 _COUNTS = (
     "optimizer.cosine_half_period",
     "train.batch_size",
+    "train.accumulation",
     "train.epochs",
     "train.log_every_steps",
     "train.checkpoint_every_steps",
     "evaluation.every_epochs",
     "evaluation.crops",
+    "evaluation.batch_size",
+)
+# What changes speed and memory alone: a run may go on with other values, on other devices.
+SPEED_KEYS = (
+    "mesh",
+    "model.attention",
+    "data.threads",
+    "data.workers",
+    "data.prefetch",
+    "data.cache_bytes",
+    "train.accumulation",
+    "train.remat",
     "evaluation.batch_size",
 )
 DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -92,10 +107,9 @@ def train_run(config: ConfigDict, workdir: Path) -> bool:
     source, targets = open_databases(config)
     for database in (source, *targets.values()):
         _tell_left_out(database)
-    mesh = make_mesh(config.mesh.data)
-    for section in ("train", "evaluation"):
-        check_batch_size(config[section].batch_size, mesh, f"config.{section}.batch_size")
-    model = _model(config)
+    mesh = mesh_of(config)
+    check_batch_size(config.evaluation.batch_size, mesh, "config.evaluation.batch_size")
+    model = model_of(config, remat=Remat(**config.train.remat.to_dict()))
     split = _split(config, source, workdir)
     plan = make_plan(config, source, targets, split)
     for part in (plan.train, *plan.reported):
@@ -162,7 +176,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     database, targets = open_databases(config)
     split = read_split(workdir / SPLIT_FILE, database)
     plan = make_plan(config, database, targets, split)
-    mesh = make_mesh(config.mesh.data)
+    mesh = mesh_of(config)
     model, variables, selection = load_best(workdir, mesh)
     score_crops = compile_scorer(model, mesh)
     parts = {}
@@ -212,7 +226,7 @@ def load_best(workdir: Path, mesh: Mesh) -> tuple[GLPI, dict[str, Any], dict[str
     Raises:
         GlpiError: no run there, nothing trained yet, or a checkpoint of another model.
     """
-    model = _model(ConfigDict(read_run(workdir)["config"]))
+    model = model_of(ConfigDict(read_run(workdir)["config"]))
     best = BestCheckpoint(workdir, read_only=True)
     try:
         variables, selection = best.restore(abstract_variables(model, mesh=mesh))
@@ -245,15 +259,6 @@ def read_run(workdir: Path) -> dict[str, Any]:
         cause = f"no {error}" if isinstance(error, KeyError) else error
         raise GlpiError(f"{path}: not a readable run description ({cause})") from error
     return run
-
-
-def _model(config: ConfigDict) -> GLPI:
-    return build(
-        config.model.name,
-        dropout=config.model.dropout,
-        dtype=config.model.dtype,
-        batch_norm_inference_stages=tuple(config.model.batch_norm_inference_stages),
-    )
 
 
 def _check_counts(config: ConfigDict) -> None:
@@ -362,7 +367,9 @@ def _check_same(
 ) -> None:
     given = config_files.to_plain(config)
     changed = config_files.differences(
-        {key: saved.get(key) for key in sections}, {key: given.get(key) for key in sections}
+        {key: saved.get(key) for key in sections},
+        {key: given.get(key) for key in sections},
+        but_for=SPEED_KEYS,
     )
     if changed:
         raise GlpiError(

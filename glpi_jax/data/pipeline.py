@@ -187,7 +187,8 @@ def training_dataset(
     Each epoch visits every row once, in a new order, with new flips and crops, and if `distorting`
     says so with new draws of the random distortions. Batches run on over
     the end of an epoch, so `rows` may be fewer than a batch. Item k belongs to step k: with b =
-    batch_size // process_count it is {"image": (b, crop, crop, 3) uint8, "score": (b,) float32},
+    batch_size // process_count it is {"image": (b, crop, crop, 3) uint8, "score": (b,) float32,
+    "example": (b,) int32, the places in the whole batch},
     and over all processes the items k are the batch that one process would get.
 
     Args:
@@ -249,6 +250,7 @@ def training_dataset(
         .random_map(view)
         .repeat()[process_index::process_count]
         .batch(batch_size // process_count, drop_remainder=True)
+        .map(_Numbered(process_index, process_count))
     )
 
 
@@ -266,6 +268,18 @@ def training_rows(rows: Sequence[int], *, seed: int, batch_size: int, batch: int
 def _ordered(rows: Sequence[int], seed: int) -> grain.MapDataset:
     """(row, epoch) in the order of an epoch, which `repeat` draws anew for every one."""
     return grain.MapDataset.source(rows).map_with_index(_Epochs(len(rows))).seed(seed).shuffle()
+
+
+class _Numbered(grain.transforms.Map):
+    """A process's part of a batch → the same with `example`, the places in the whole batch."""
+
+    def __init__(self, process_index: int, process_count: int) -> None:
+        self._index, self._count = process_index, process_count
+
+    def map(self, element: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        count = len(element["score"])
+        places = self._index + self._count * np.arange(count, dtype=np.int32)
+        return {**element, "example": places}
 
 
 class BatchIterator(Iterator[dict[str, Any]]):

@@ -8,12 +8,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from glpi_jax.compilation import compiler_options
 from glpi_jax.models.glpi import GLPI
 from glpi_jax.training.sharding import (
     batch_sharding,
     check_batch_size,
     local_rows,
-    replicated,
     to_devices,
 )
 from glpi_jax.training.step import normalise
@@ -32,14 +32,20 @@ class Prediction(NamedTuple):
 def compile_scorer(model: GLPI, mesh: Mesh) -> ScoreCrops:
     """Jit the model over the mesh: (variables, (B, crop, crop, 3) uint8) → (B,) float32.
 
-    Both are split over the mesh; crops from NumPy go to the devices of one process alone.
+    Crops and scores are split over all devices; the variables may lie in any way. Crops from NumPy
+    go to the devices of one process alone.
     """
 
     def score(variables: Any, crops: jax.Array) -> jax.Array:
         return model.apply(variables, normalise(crops))[0]
 
-    whole, split = replicated(mesh), batch_sharding(mesh)
-    return jax.jit(score, in_shardings=(whole, split), out_shardings=split)
+    split = batch_sharding(mesh)
+    return jax.jit(
+        score,
+        in_shardings=(None, split),
+        out_shardings=split,
+        compiler_options=compiler_options(mesh),
+    )
 
 
 def predict(

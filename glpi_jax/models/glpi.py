@@ -96,6 +96,9 @@ class Remat:
     integration: str = "none"
 
 
+NO_REMAT = Remat()
+
+
 class GLPI(nn.Module):
     """GLPI: ViT and ResNet features, integrated progressively into one quality score.
 
@@ -115,7 +118,7 @@ class GLPI(nn.Module):
     batch_norm_inference_stages: tuple[str, ...] = ()
     dtype: Dtype = jnp.float32
     attention: str = "matmul"
-    remat: Remat = Remat()
+    remat: Remat = NO_REMAT
 
     @nn.nowrap
     def make_clfe(self, name: str | None = None) -> CLFE:
@@ -218,7 +221,7 @@ def build(
     dtype: str = "float32",
     batch_norm_inference_stages: tuple[str, ...] = (),
     attention: str = "matmul",
-    remat: Remat = Remat(),
+    remat: Remat = NO_REMAT,
 ) -> GLPI:
     """Make a GLPI of a named size.
 

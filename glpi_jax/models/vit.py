@@ -4,6 +4,8 @@ Source: timm `vision_transformer.py` (`vit_small_patch16_224`), as the authors' 
 outputs of chosen blocks, class token dropped, without the final norm.
 """
 
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -42,7 +44,10 @@ class SelfAttention(nn.Module):
             y = (weights @ v).transpose(0, 2, 1, 3)
         else:
             q, k, v = (qkv[:, :, i] for i in range(3))  # each (B, T, heads, head_dim)
-            y = jax.nn.dot_product_attention(q, k, v, implementation=self.attention)
+            implementation: Literal["xla", "cudnn"] = (
+                "cudnn" if self.attention == "cudnn" else "xla"
+            )
+            y = jax.nn.dot_product_attention(q, k, v, implementation=implementation)
         y = y.reshape(batch, tokens, dim)
         return nn.Dense(dim, dtype=self.dtype, kernel_init=_dense_init, name="proj")(y)
 

@@ -9,7 +9,7 @@ import optax
 from ml_collections import ConfigDict
 
 from glpi_jax.errors import GlpiError
-from glpi_jax.models.glpi import GLPI, build
+from glpi_jax.models.glpi import GLPI, NO_REMAT, Remat, build
 from glpi_jax.porting.adam import Adam
 from glpi_jax.porting.convert import (
     Entry,
@@ -57,13 +57,15 @@ class Recipe:
         return {entry.torch_name: entry.torch_shape for entry in self.trained}
 
 
-def model_of(config: ConfigDict) -> GLPI:
-    """The model of a config."""
+def model_of(config: ConfigDict, *, remat: Remat = NO_REMAT) -> GLPI:
+    """The model of a config; `remat` matters where it is trained."""
     return build(
         config.model.name,
         dropout=config.model.dropout,
         dtype=config.model.dtype,
         batch_norm_inference_stages=tuple(config.model.batch_norm_inference_stages),
+        attention=config.model.attention,
+        remat=remat,
     )
 
 

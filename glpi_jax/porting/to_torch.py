@@ -23,6 +23,7 @@ from glpi_jax.porting.convert import to_official
 from glpi_jax.porting.recipe import Recipe, get_adam, model_of, recipe_of
 from glpi_jax.porting.torch_files import OfficialCheckpoint, check_output, write_checkpoint
 from glpi_jax.runs import RUN_FILE, SPLIT_FILE, load_best, read_run
+from glpi_jax.training.bookkeeping import steps_per_epoch
 from glpi_jax.training.checkpoint import (
     BEST_FOLDER,
     RESUME_FOLDER,
@@ -30,7 +31,6 @@ from glpi_jax.training.checkpoint import (
     BestCheckpoint,
     ResumeCheckpoints,
 )
-from glpi_jax.training.loop import steps_per_epoch
 from glpi_jax.training.sharding import make_mesh
 from glpi_jax.training.state import TrainState, abstract_state
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
 from glpi_jax.errors import GlpiError
 from glpi_jax.training.path_rules import apply_rules
 
 ROUND_AXIS, DATA_AXIS, FSDP_AXIS = "round", "data", "fsdp"
-# A batch is split over both: `fsdp` splits the parameters besides.
-BATCH_AXES = (DATA_AXIS, FSDP_AXIS)
+# What is split over all devices: the batch of one run, crops to be scored.
+BATCH_AXES = (ROUND_AXIS, DATA_AXIS, FSDP_AXIS)
 
 # (regular expression over the parameter path; the dimension that is split, "largest" for the
 # largest that splits evenly, or None for a parameter that every device holds whole).
@@ -56,6 +57,12 @@ def make_mesh(data: int = -1, *, fsdp: int = 1, rounds: int = 1) -> Mesh:
         axis_types=(AxisType.Auto,) * len(shape),
         devices=devices[: math.prod(shape)],
     )
+
+
+def mesh_of(config: ConfigDict) -> Mesh:
+    """The mesh of `config.mesh`."""
+    section = config.mesh
+    return make_mesh(section.data, fsdp=section.fsdp, rounds=section.round)
 
 
 def parameter_shardings(
@@ -109,21 +116,23 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def batch_devices(mesh: Mesh) -> int:
-    """How many devices share a batch."""
-    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+def check_batch_size(
+    batch_size: int, mesh: Mesh, key: str, *, parts: int = 1, of_round: bool = False
+) -> None:
+    """Raise a GlpiError naming the config key unless a batch splits evenly over its devices.
 
-
-def check_batch_size(batch_size: int, mesh: Mesh, key: str, *, parts: int = 1) -> None:
-    """Raise a GlpiError naming the config key unless the batch splits evenly over the mesh.
-
-    Of a batch that is computed in several parts each has to.
+    Args:
+        batch_size: of the whole batch.
+        mesh: all its devices share the batch, or those of a round.
+        key: of the config, for the message.
+        parts: that the batch is computed in; each has to split.
+        of_round: it is the batch of one round of several.
     """
-    devices = batch_devices(mesh)
+    devices = mesh.size // (mesh.shape[ROUND_AXIS] if of_round else 1)
     if batch_size % (devices * parts):
-        of_parts = f" in {parts} parts" if parts > 1 else ""
+        in_parts = f", in {parts} parts," if parts > 1 else ""
         raise GlpiError(
-            f"{key} = {batch_size}{of_parts} does not split evenly over {devices} devices"
+            f"{key} = {batch_size}{in_parts} does not split evenly over {devices} devices"
         )
 
 

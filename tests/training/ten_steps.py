@@ -11,12 +11,6 @@ import sys
 from pathlib import Path
 
 import jax
-
-told = json.loads(sys.argv[1])
-if "processes" in told:
-    address = f"127.0.0.1:{told['port']}"
-    jax.distributed.initialize(address, told["processes"], told["process"])
-
 import numpy as np
 from flax import traverse_util
 
@@ -44,7 +38,10 @@ def batch_of(step, crop):
     return {key: x[jax.process_index() :: jax.process_count()] for key, x in batch.items()}
 
 
-def main():
+def main(told):
+    if "processes" in told:
+        address = f"127.0.0.1:{told['port']}"
+        jax.distributed.initialize(address, told["processes"], told["process"])
     mesh = make_mesh(**told.get("mesh", {}))
     rules = get_config().mesh.fsdp_rules
     model = build(
@@ -100,10 +97,11 @@ def main():
     found["predictions"] = predictions.tolist()
     found["devices"] = mesh.size
     found["bytes_of_a_device"] = sum(
-        x.addressable_shards[0].data.nbytes for x in jax.tree.leaves((state.params, state.opt_state))
+        x.addressable_shards[0].data.nbytes
+        for x in jax.tree.leaves((state.params, state.opt_state))
     )
     if jax.process_index() == 0:
         print(json.dumps(found))
 
 
-main()
+main(json.loads(sys.argv[1]))

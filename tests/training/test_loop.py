@@ -19,8 +19,9 @@ from glpi_jax.data.splits import strict_split
 from glpi_jax.errors import GlpiError
 from glpi_jax.models.glpi import build
 from glpi_jax.training import checkpoint_files, loop
+from glpi_jax.training.bookkeeping import Validation, steps_per_epoch
 from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
-from glpi_jax.training.loop import Validation, fit, resize_of, steps_per_epoch
+from glpi_jax.training.loop import fit, resize_of
 from glpi_jax.training.metric_writer import read_metrics
 from glpi_jax.training.sharding import make_mesh
 from glpi_jax.training.state import TrainState, on_mesh
@@ -53,7 +54,7 @@ def fit_with(plan_run, tmp_path, monkeypatch):
         steps = []
         validated = []
 
-        def compile_counting_step(*_):
+        def compile_counting_step(*_, **__):
             def step(state, batch):
                 images = config.train.batch_size
                 assert batch["image"].shape == (images, model.size.crop, model.size.crop, 3)

@@ -1,0 +1,260 @@
+"""What a run does besides its steps: metrics, validation, the best weights, checkpoints."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from glpi_jax.data.pipeline import BatchIterator, training_rows
+from glpi_jax.data.sources import Database
+from glpi_jax.errors import GlpiError
+from glpi_jax.training.checkpoint import RESUME_FOLDER, BestCheckpoint, ResumeCheckpoints
+from glpi_jax.training.metric_writer import MetricWriter
+from glpi_jax.training.state import TrainState
+from glpi_jax.training.step import Metrics
+
+_NAMED = 32  # images of a batch that a message names at most
+
+
+class Validation(NamedTuple):
+    """Metrics by full name, such as "validation/srocc", and the one that selects the epoch."""
+
+    metrics: Mapping[str, float | None]
+    value: float | None
+
+
+Validate = Callable[[Mapping[str, Any]], Validation]
+
+
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Steps after which every image was seen once; batches run on over the end of an epoch."""
+    return math.ceil(images / batch_size)
+
+
+class Bookkeeping:
+    """Keeps a run's record while it trains."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        *,
+        database: Database,
+        rows: Sequence[int],
+        workdir: Path,
+        validate: Validate,
+        criterion: str,
+        schedule: optax.Schedule,
+    ):
+        """Open the run's checkpoints; the other arguments are those of `fit`."""
+        self._config = config
+        self._database, self._rows = database, rows
+        self._workdir = workdir
+        self._validate, self._criterion = validate, criterion
+        self._schedule = schedule
+        self._epoch_steps = steps_per_epoch(len(rows), config.train.batch_size)
+        self.total_steps = config.train.epochs * self._epoch_steps
+        self.checkpoints = ResumeCheckpoints(workdir)
+        self.best = BestCheckpoint(workdir, read_only=False)
+        self._window = _Window(config.train.batch_size)
+
+    def start(
+        self,
+        batches: BatchIterator,
+        create: Callable[[], TrainState],
+        target: Callable[[], TrainState],
+        *,
+        save_at_once: bool,
+    ) -> TrainState:
+        """The state to go on from: of the newest whole checkpoint, or a new one.
+
+        Args:
+            batches: put to the state's step.
+            create: makes the state of step 0.
+            target: shapes, dtypes and shardings to restore into.
+            save_at_once: a new state is saved before its first step.
+        """
+        damaged = self.best.damaged_step()
+        if self.checkpoints.latest_step is None:
+            state = create()
+            if save_at_once:
+                self.checkpoints.save(state, batches.get_state())
+        else:
+            # Damaged selected weights are made again: from before their epoch the same steps lead
+            # there, and at its end they are those of the state.
+            state, data_state = self.checkpoints.restore(target(), not_after=damaged)
+            batches.set_state(data_state)
+            self.checkpoints.remove_after(int(state.step))
+        step = int(state.step)
+        if damaged is not None and step < damaged:
+            self.best.remove(damaged)
+        elif step == damaged or (step == self.total_steps and self.best.selection() is None):
+            self._keep(state, step, self._validate(state.variables).value)
+        self._window.restart_clock()
+        return state
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run's last step is saved, and what it selected."""
+        whole = self.best.damaged_step() is None and self.best.selection() is not None
+        return whole and self.checkpoints.latest_step == self.total_steps
+
+    def after_step(
+        self,
+        step: int,
+        outputs: Metrics,
+        state: Callable[[], TrainState],
+        batches: BatchIterator,
+        metrics: MetricWriter,
+        *,
+        terminated: bool,
+    ) -> dict[str, float | None]:
+        """Do what is due after a step.
+
+        A window of metrics ends at every checkpoint, so that a resumed run has the same windows.
+
+        Args:
+            step: that was taken, counted from 1.
+            outputs: of `train_step`.
+            state: gives the state after the step.
+            batches: the run's, whose position is saved.
+            metrics: the run's.
+            terminated: save now, since the run will end.
+
+        Returns:
+            News for the progress bar: `loss` (of the step before), `srocc`.
+
+        Raises:
+            NotFinite: the loss or the gradient is not.
+        """
+        config, epoch = self._config, step // self._epoch_steps
+        loss = self._window.add(step, outputs)
+        news: dict[str, float | None] = {} if loss is None else {"loss": loss}
+        validation_due = step == self.total_steps or (
+            step % self._epoch_steps == 0 and epoch % config.evaluation.every_epochs == 0
+        )
+        checkpoint_due = (
+            validation_due or terminated or step % config.train.checkpoint_every_steps == 0
+        )
+        if checkpoint_due or step % config.train.log_every_steps == 0:
+            rate = {"train/learning_rate": float(self._schedule(step - 1))}
+            metrics.write(step, epoch, self._window.close(step, outputs) | rate)
+        if not checkpoint_due:
+            return news
+        now = state()
+        if validation_due:
+            self.checkpoints.wait()  # one save at a time
+            validation = self._validate(now.variables)
+            metrics.write(step, epoch, validation.metrics)
+            news["srocc"] = validation.value
+            if config.evaluation.select == "best":
+                self._keep_if_best(now, epoch, validation.value)
+            elif step == self.total_steps:
+                self._keep(now, epoch, validation.value)
+        # After the rows and the best weights up to this step: a run that resumes here makes neither
+        # again.
+        metrics.flush()
+        self.checkpoints.save(now, batches.get_state())
+        self._window.restart_clock()
+        return news
+
+    def close(self) -> None:
+        """Wait for the save under way, and close."""
+        self.best.close()
+        self.checkpoints.close()
+
+    def _keep_if_best(self, state: TrainState, epoch: int, value: float | None) -> None:
+        """Keep the weights if their value is the highest so far (undefined counts as lowest)."""
+        selected = self.best.selection()
+        if selected is not None:
+            highest = selected["value"]
+            improved = value is not None and (highest is None or value > highest)
+            if not improved:
+                return
+        self._keep(state, epoch, value)
+
+    def _keep(self, state: TrainState, epoch: int, value: float | None) -> None:
+        step = int(state.step)
+        facts = {"step": step, "epoch": epoch, "criterion": self._criterion, "value": value}
+        self.best.save(state.variables, facts)
+
+    def diverged(self, error: "NotFinite") -> GlpiError:
+        """What a user needs who looks for the cause: the batch, and the state before it."""
+        size, seed = self._config.train.batch_size, self._config.seed
+        batch_rows = training_rows(self._rows, seed=seed, batch_size=size, batch=error.step - 1)
+        names = list(dict.fromkeys(self._database.images[row] for row in batch_rows))
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        self.checkpoints.wait()
+        last = self.checkpoints.latest_step
+        folder = self._workdir / RESUME_FOLDER
+        kept = f"the last checkpoint from before is {folder / str(last)}"
+        kept = "there is no checkpoint from before" if last is None else kept
+        return GlpiError(
+            f"{error}: its batch was {', '.join(names[:_NAMED])}{more}; {kept}; look at these"
+            " images and their labels, or lower config.optimizer.learning_rate, in another workdir"
+        )
+
+
+class NotFinite(Exception):
+    """A loss or gradient is NaN or infinite."""
+
+    def __init__(self, what: str, value: float, step: int):
+        """`step` is counted from 1."""
+        super().__init__(f"the {what} is {value} at step {step}")
+        self.step = step
+
+
+class _Window:
+    """The losses and the time since the last line of metrics."""
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._last: tuple[int, Metrics] | None = None  # on its way
+        self._losses: list[float] = []
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leave out the time since the window began, as after validation or a save."""
+        self._begin = time.monotonic()
+
+    def add(self, step: int, outputs: Metrics) -> float | None:
+        """Take in a step; returns the loss of the step before, so that the device never waits.
+
+        Raises:
+            NotFinite: the loss or the gradient of the step before is not finite.
+        """
+        before, self._last = self._last, (step, outputs)
+        if before is None:
+            return None
+        self._losses.append(_finite_loss(*before))
+        return self._losses[-1]
+
+    def close(self, step: int, outputs: Metrics) -> dict[str, float | None]:
+        """The window's metrics, its last step's included; a new one begins.
+
+        Raises:
+            NotFinite: the loss or the gradient of that step is not finite.
+        """
+        self._losses.append(_finite_loss(step, outputs))
+        elapsed = time.monotonic() - self._begin
+        metrics: dict[str, float | None] = {
+            "train/loss": float(np.mean(self._losses)),
+            "train/gradient_norm": float(outputs["grad_norm"]),
+            "train/images_per_second": len(self._losses) * self._batch_size / elapsed,
+        }
+        self._last, self._losses = None, []
+        self.restart_clock()
+        return metrics
+
+
+def _finite_loss(step: int, outputs: Metrics) -> float:
+    """The loss of a step; of a gradient that is not finite the parameters are lost as well."""
+    for what, name in (("loss", "loss"), ("gradient", "grad_norm")):
+        value = float(outputs[name])
+        if not math.isfinite(value):
+            raise NotFinite(what, value, step)
+    return float(outputs["loss"])
