@@ -15,7 +15,7 @@ from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.metrics import median_and_spread
 from glpi_jax.evaluation.report import BENCHMARK_FILE, HEADINGS, write_benchmark_report
 from glpi_jax.files import write_json
-from glpi_jax.runs import RESULTS_FILE, train_run
+from glpi_jax.runs import RESULTS_FILE, train_rounds, train_run
 from glpi_jax.training.processes import is_first, wait_for_all
 
 FORMAT = 1
@@ -26,7 +26,9 @@ def run_benchmark(config: ConfigDict, workdir: Path, *, rounds: int) -> dict[str
 
     Round r = 1 … rounds is the run of the config with `split.round` r and `seed` config.seed + r −
     1, so that round 1 is what `glpi train` gives. With a "published" or "file" split, or in a
-    cross-dataset run under the official protocol, rounds differ in the seed alone.
+    cross-dataset run under the official protocol, rounds differ in the seed alone. They are trained
+    one by one on all devices or, with `config.mesh.round` above 1, side by side on that many groups
+    of devices, which changes speed, not results.
 
     Args:
         config: the whole tree; its `split.round` must be 1.
@@ -46,11 +48,14 @@ def run_benchmark(config: ConfigDict, workdir: Path, *, rounds: int) -> dict[str
         raise GlpiError(
             f"config.split.round = {config.split.round}: a benchmark counts rounds from 1 itself"
         )
-    results = []
-    for number in range(1, rounds + 1):
-        folder = workdir / round_folder(number)
-        train_run(round_of(config, number), folder)
-        results.append(json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8")))
+    configs = [round_of(config, number) for number in range(1, rounds + 1)]
+    folders = [workdir / round_folder(number) for number in range(1, rounds + 1)]
+    if config.mesh.round == 1:
+        for own, folder in zip(configs, folders, strict=True):
+            train_run(own, folder)
+    else:
+        train_rounds(configs, folders)
+    results = [json.loads((f / RESULTS_FILE).read_text(encoding="utf-8")) for f in folders]
     benchmark = _summary(config, results)
     if is_first():
         write_json(workdir / BENCHMARK_FILE, benchmark)

@@ -4,13 +4,18 @@ import functools
 import hashlib
 import os
 import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 
 CompilerOptions = dict[str, str]
+
+COMPILATIONS = "compilations"  # the cache's folder in a workdir
 
 # XLA's CPU backend hands convolutions and products to YNNPACK, whose convolutions with many
 # channels, above all their filter gradients, take up to twice as long as XLA's own.
@@ -34,17 +39,32 @@ def _known_to_xla() -> bool:
     return True
 
 
-def keep_compilations(folder: Path) -> None:
-    """Keep compiled programs in a folder, and take from it those that are there.
+@contextmanager
+def kept_compilations(folder: Path) -> Iterator[None]:
+    """Keep compiled programs in a folder meanwhile, and take from it those that are there.
 
     Does nothing where the user has named one (`JAX_COMPILATION_CACHE_DIR`). Programs for a CPU are
     kept apart by its model, since code for one may not run on another.
     """
     if jax.config.values["jax_compilation_cache_dir"]:
+        yield
         return
     own = folder / hashlib.sha256(_machine().encode()).hexdigest()[:12]
-    jax.config.update("jax_compilation_cache_dir", os.fspath(own.resolve()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    settings = {
+        "jax_compilation_cache_dir": os.fspath(own.resolve()),
+        "jax_persistent_cache_min_compile_time_secs": 0.5,
+    }
+    before = {name: jax.config.values[name] for name in settings}
+    _configure(settings)
+    try:
+        yield
+    finally:
+        _configure(before)
+
+
+def _configure(settings: Mapping[str, Any]) -> None:
+    for name, value in settings.items():
+        jax.config.update(name, value)
     compilation_cache.reset_cache()
 
 

@@ -5,7 +5,6 @@ A workdir holds `run.json` (config and database facts), `split.json`, `checkpoin
 """
 
 import importlib.metadata
-import json
 import math
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from glpi_jax import __version__
 from glpi_jax import config as config_files
 from glpi_jax.data.pipeline import evaluation_crops
 from glpi_jax.data.sources import Database
-from glpi_jax.data.splits import Split, read_split, split_references, split_sha256, write_split
+from glpi_jax.data.splits import Split, read_split, split_references, split_sha256
 from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.bootstrap import bootstrap_intervals
 from glpi_jax.evaluation.logistic import full_metrics
@@ -33,7 +32,6 @@ from glpi_jax.evaluation.protocols import Part, make_plan, make_split, mean_sroc
 from glpi_jax.evaluation.report import REPORT_FILE, write_report
 from glpi_jax.files import write_json
 from glpi_jax.models.glpi import GLPI, Remat
-from glpi_jax.porting.carried import hand_on_carried, write_carried
 from glpi_jax.porting.recipe import model_of
 from glpi_jax.progress import progress_bar
 from glpi_jax.starting_weights import (
@@ -51,18 +49,20 @@ from glpi_jax.training.processes import (
     own_part,
     wait_for_all,
 )
-from glpi_jax.training.sharding import check_batch_size, mesh_of
+from glpi_jax.training.rounds import Round, fit_rounds
+from glpi_jax.training.sharding import check_batch_size, check_rounds, mesh_of
 from glpi_jax.training.state import abstract_variables
+from glpi_jax.workdir import (
+    FORMAT,
+    RUN_FILE,
+    SPLIT_FILE,
+    begin_workdir,
+    check_origin,
+    check_same,
+    read_run,
+)
 
-RUN_FILE, SPLIT_FILE, RESULTS_FILE = "run.json", "split.json", "results.json"
-FORMAT = 1
-# What `read_run` promises to be in `run.json`, below `config` and `database`.
-_RUN_KEYS = {
-    "model": ("name", "dropout", "dtype", "batch_norm_inference_stages", "attention"),
-    "evaluation": ("crops", "batch_size"),
-}
-_RUN_KEYS_OF_TRAINING = ("init_from", "pretrained", "denoiser")
-_RUN_DATABASE_KEYS = ("score_name", "higher_is_better", "label_note")
+RESULTS_FILE = "results.json"
 # What is counted: a zero would divide by it, or leave nothing to do.
 _COUNTS = (
     "optimizer.cosine_half_period",
@@ -75,27 +75,17 @@ _COUNTS = (
     "evaluation.crops",
     "evaluation.batch_size",
 )
-# What changes speed and memory alone: a run may go on with other values, on other devices.
-SPEED_KEYS = (
-    "mesh",
-    "model.attention",
-    "data.threads",
-    "data.workers",
-    "data.prefetch",
-    "data.cache_bytes",
-    "train.accumulation",
-    "train.remat",
-    "evaluation.batch_size",
-)
 DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def train_run(config: ConfigDict, workdir: Path) -> bool:
+def train_run(config: ConfigDict, workdir: Path, *, profile: Path | None = None) -> bool:
     """Train a config in a workdir, or go on where an earlier call stopped, then evaluate.
 
     Args:
         config: the whole tree.
-        workdir: made if it is missing; if it exists, it must be of this very config.
+        workdir: made if it is missing; if it exists, it must be of this very config, but for
+            `SPEED_KEYS`.
+        profile: receives a trace of a few training steps, if given.
 
     Returns:
         False if the run was complete before and nothing was done.
@@ -103,13 +93,72 @@ def train_run(config: ConfigDict, workdir: Path) -> bool:
     Raises:
         GlpiError: another config's workdir, missing data, or anything that `fit` raises.
     """
+    if config.mesh.round != 1:
+        raise GlpiError(
+            f"config.mesh.round = {config.mesh.round}: one run has no rounds side by side; that is"
+            " for `glpi benchmark`"
+        )
+    model, mesh = _model_and_mesh(config)
+    one = _open_run(config, workdir, model, mesh)
+    trained = fit(
+        config,
+        model=model,
+        mesh=mesh,
+        database=one.database,
+        rows=one.rows,
+        workdir=workdir,
+        validate=one.validate,
+        criterion=one.criterion,
+        starting_weights=one.starting_weights,
+        profile=profile,
+    )
+    if not trained and _is_reported(workdir):
+        return False
+    evaluate_run(config, workdir)
+    return True
+
+
+def train_rounds(configs: Sequence[ConfigDict], workdirs: Sequence[Path]) -> None:
+    """Train several runs side by side, on groups of devices, then evaluate each.
+
+    Each ends as `train_run` would have it, and goes on from what that has left.
+
+    Args:
+        configs: which differ in seed and split alone.
+        workdirs: of each.
+
+    Raises:
+        GlpiError: as `train_run`, and numbers that do not fit `config.mesh`.
+    """
+    model, mesh = _model_and_mesh(configs[0])
+    check_rounds(len(configs), mesh)
+    rounds = [
+        _open_run(config, workdir, model, mesh)
+        for config, workdir in zip(configs, workdirs, strict=True)
+    ]
+    fit_rounds(rounds, model=model, mesh=mesh)
+    for config, workdir in zip(configs, workdirs, strict=True):
+        if not _is_reported(workdir):
+            evaluate_run(config, workdir)
+
+
+def _is_reported(workdir: Path) -> bool:
+    return all((workdir / name).is_file() for name in (RESULTS_FILE, REPORT_FILE))
+
+
+def _model_and_mesh(config: ConfigDict) -> tuple[GLPI, Mesh]:
+    """What a config trains, and where; complains now about numbers that cannot be."""
     _check_counts(config)
+    mesh = mesh_of(config)
+    check_batch_size(config.evaluation.batch_size, mesh, "config.evaluation.batch_size")
+    return model_of(config, remat=Remat(**config.train.remat.to_dict())), mesh
+
+
+def _open_run(config: ConfigDict, workdir: Path, model: GLPI, mesh: Mesh) -> Round:
+    """Read a run's data and make its workdir, or compare it with what is there."""
     source, targets = open_databases(config)
     for database in (source, *targets.values()):
         _tell_left_out(database)
-    mesh = mesh_of(config)
-    check_batch_size(config.evaluation.batch_size, mesh, "config.evaluation.batch_size")
-    model = model_of(config, remat=Remat(**config.train.remat.to_dict()))
     split = _split(config, source, workdir)
     plan = make_plan(config, source, targets, split)
     for part in (plan.train, *plan.reported):
@@ -120,7 +169,7 @@ def train_run(config: ConfigDict, workdir: Path) -> bool:
         _tell_frozen(config, workdir)
     if starts_from_weights and not (workdir / RUN_FILE).is_file():
         loaded.append(load_starting_weights(config, model, mesh))
-    _begin(config, source, split, workdir, loaded[0] if loaded else None)
+    begin_workdir(config, source, split, workdir, loaded[0] if loaded else None)
     score_crops = compile_scorer(model, mesh)
 
     def validate(variables: Mapping[str, Any]) -> Validation:
@@ -137,24 +186,18 @@ def train_run(config: ConfigDict, workdir: Path) -> bool:
 
     def starting_weights() -> Mapping[str, Any]:
         weights = loaded.pop() if loaded else load_starting_weights(config, model, mesh)
-        _check_origin(weights, workdir)
+        check_origin(weights, workdir)
         return weights.variables
 
-    trained = fit(
+    return Round(
         config,
-        model=model,
-        mesh=mesh,
-        database=plan.train.database,
-        rows=plan.train.rows,
-        workdir=workdir,
-        validate=validate,
-        criterion=plan.criterion,
-        starting_weights=starting_weights if starts_from_weights else None,
+        plan.train.database,
+        plan.train.rows,
+        workdir,
+        validate,
+        plan.criterion,
+        starting_weights if starts_from_weights else None,
     )
-    if not trained and all((workdir / name).is_file() for name in (RESULTS_FILE, REPORT_FILE)):
-        return False
-    evaluate_run(config, workdir)
-    return True
 
 
 def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -171,7 +214,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     saved = read_run(workdir)
     same = ("seed", "init_from", "protocol", "model", "data", "targets", "split")
-    _check_same(saved["config"], config, workdir, same)
+    check_same(saved["config"], config, workdir, same)
     _check_counts(config)
     database, targets = open_databases(config)
     split = read_split(workdir / SPLIT_FILE, database)
@@ -235,32 +278,6 @@ def load_best(workdir: Path, mesh: Mesh) -> tuple[GLPI, dict[str, Any], dict[str
         best.close()
 
 
-def read_run(workdir: Path) -> dict[str, Any]:
-    """Read a workdir's `run.json`: `config`, and `database` with the facts about its labels."""
-    path = workdir / RUN_FILE
-    if not workdir.is_dir():
-        raise GlpiError(f"{workdir}: no such workdir; `glpi train` makes one")
-    try:
-        run = json.loads(path.read_text())
-        if run["format"] != FORMAT:
-            raise GlpiError(f"{path}: format {run['format']}, this version reads {FORMAT}")
-        for section, keys in _RUN_KEYS.items():
-            for key in keys:
-                run["config"][section][key]
-        for key in _RUN_KEYS_OF_TRAINING:
-            run[key]
-        for key in _RUN_DATABASE_KEYS:
-            run["database"][key]
-    except FileNotFoundError as error:
-        raise GlpiError(
-            f"{workdir}: not a workdir (no {RUN_FILE}); `glpi train` makes one"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        cause = f"no {error}" if isinstance(error, KeyError) else error
-        raise GlpiError(f"{path}: not a readable run description ({cause})") from error
-    return run
-
-
 def _check_counts(config: ConfigDict) -> None:
     values = config_files.flatten(config.to_dict())
     for key in _COUNTS:
@@ -291,91 +308,8 @@ def _split(config: ConfigDict, source: Database, workdir: Path) -> Split:
     if not (workdir / RUN_FILE).is_file():
         return make_split(config, source)
     saved = read_run(workdir)
-    _check_same(saved["config"], config, workdir, tuple(saved["config"].keys() | config.keys()))
+    check_same(saved["config"], config, workdir, tuple(saved["config"].keys() | config.keys()))
     return read_split(workdir / SPLIT_FILE, source)
-
-
-def _begin(
-    config: ConfigDict,
-    source: Database,
-    split: Split,
-    workdir: Path,
-    weights: StartingWeights | None,
-) -> None:
-    """Write split and `run.json`, which ties a new workdir to its config.
-
-    Of the weights to start from it keeps where they are from, and of a database of photographs
-    what removes the noise of distortion type 15.
-    """
-    begun = (workdir / RUN_FILE).is_file()
-    wait_for_all("begin")  # all have looked
-    if is_first() and not begun:
-        _write_beginning(config, source, split, workdir, weights)
-    wait_for_all("begun")
-
-
-def _write_beginning(
-    config: ConfigDict,
-    source: Database,
-    split: Split,
-    workdir: Path,
-    weights: StartingWeights | None,
-) -> None:
-    # Weights that cannot be read are told before there is a workdir.
-    denoiser = distorting_of(config).denoiser().identity if source.photographs else None
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_split(workdir / SPLIT_FILE, source, split)
-    if config.init_from:
-        hand_on_carried(Path(config.init_from), workdir)
-    if weights and weights.carried:
-        write_carried(workdir, weights.carried)
-    run = {
-        "format": FORMAT,
-        "config": config_files.to_plain(config),
-        "database": {
-            "name": source.name,
-            "score_name": source.score_name,
-            "higher_is_better": source.higher_is_better,
-            "label_note": source.label_note,
-        },
-        "init_from": weights.origin if weights and config.init_from else None,
-        "pretrained": weights.origin if weights and not config.init_from else None,
-        "denoiser": denoiser,
-    }
-    write_json(workdir / RUN_FILE, run)
-
-
-def _check_origin(weights: StartingWeights, workdir: Path) -> None:
-    """Refuse other weights than the run was begun with, if it was stopped before it saved them."""
-    run = read_run(workdir)
-    noted = run["init_from"] or run["pretrained"]
-    for file, before in zip(_files(weights.origin), _files(noted), strict=True):
-        if file != before:
-            raise GlpiError(
-                f"{file['path']}: has changed since {workdir / RUN_FILE} noted its SHA-256,"
-                f" {before['sha256']}; train in another workdir"
-            )
-
-
-def _files(origin: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each of the files that weights are from."""
-    return [origin] if "sha256" in origin else [file for file in origin.values() if file]
-
-
-def _check_same(
-    saved: dict[str, Any], config: ConfigDict, workdir: Path, sections: Sequence[str]
-) -> None:
-    given = config_files.to_plain(config)
-    changed = config_files.differences(
-        {key: saved.get(key) for key in sections},
-        {key: given.get(key) for key in sections},
-        but_for=SPEED_KEYS,
-    )
-    if changed:
-        raise GlpiError(
-            f"{workdir} is a run of another config: {'; '.join(changed)}. "
-            "Give the same config, or another --workdir"
-        )
 
 
 def _predict_part(

@@ -14,8 +14,9 @@ from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.predict import Prediction
 from glpi_jax.evaluation.protocols import Part
 from glpi_jax.models.glpi import SIZES
-from glpi_jax.runs import _part_results, evaluate_run, load_best, read_run, train_run
+from glpi_jax.runs import _part_results, evaluate_run, load_best, train_run
 from glpi_jax.training.sharding import make_mesh
+from glpi_jax.workdir import read_run
 
 # Written by the run itself; TensorBoard's and Orbax's files have names of their own choosing.
 FILES = ["metrics.csv", "report.html", "results.json", "run.json", "split.json"]

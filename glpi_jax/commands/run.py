@@ -27,6 +27,11 @@ def add(commands: Commands) -> None:
     )
     add_run_options(train)
     add_process_options(train)
+    train.add_argument(
+        "--profile",
+        action="store_true",
+        help="trace five steps into WORKDIR/profile, for XProf or TensorBoard",
+    )
     train.set_defaults(run=_train, resumes=True)
 
     evaluate = add_command(
@@ -69,11 +74,14 @@ def demo_config(args: argparse.Namespace) -> "ConfigDict":
 
 
 def _train(args: argparse.Namespace) -> int:
+    from glpi_jax.compilation import COMPILATIONS, kept_compilations
     from glpi_jax.runs import train_run
     from glpi_jax.training.processes import is_first
 
     join_processes(args)
-    trained = train_run(config_of(args), args.workdir)
+    profile = args.workdir / "profile" if args.profile else None
+    with kept_compilations(args.workdir / COMPILATIONS):
+        trained = train_run(config_of(args), args.workdir, profile=profile)
     if is_first():
         say("done" if trained else "this run is finished: nothing to do")
         say(f"report: {args.workdir / 'report.html'}")
@@ -81,12 +89,14 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    from glpi_jax.compilation import COMPILATIONS, kept_compilations
     from glpi_jax.evaluation.report import results_markdown
     from glpi_jax.runs import evaluate_run
     from glpi_jax.training.processes import is_first
 
     join_processes(args)
-    results = evaluate_run(config_of(args), args.workdir)
+    with kept_compilations(args.workdir / COMPILATIONS):
+        results = evaluate_run(config_of(args), args.workdir)
     if is_first():
         print(results_markdown(results))
         say(f"report: {args.workdir / 'report.html'}")
@@ -95,11 +105,13 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _benchmark(args: argparse.Namespace) -> int:
     from glpi_jax.benchmark import run_benchmark
+    from glpi_jax.compilation import COMPILATIONS, kept_compilations
     from glpi_jax.evaluation.report import benchmark_markdown
     from glpi_jax.training.processes import is_first
 
     join_processes(args)
-    rounds = run_benchmark(config_of(args), args.workdir, rounds=args.rounds)
+    with kept_compilations(args.workdir / COMPILATIONS):
+        rounds = run_benchmark(config_of(args), args.workdir, rounds=args.rounds)
     if is_first():
         print(benchmark_markdown(rounds))
         say(f"report: {args.workdir / 'report.html'}")
@@ -107,7 +119,9 @@ def _benchmark(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
+    from glpi_jax.compilation import COMPILATIONS, kept_compilations
     from glpi_jax.demo import run_demo
 
-    run_demo(demo_config(args), args.workdir)
+    with kept_compilations(args.workdir / COMPILATIONS):
+        run_demo(demo_config(args), args.workdir)
     return EXIT_OK

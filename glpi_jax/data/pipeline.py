@@ -304,6 +304,10 @@ class BatchIterator(Iterator[dict[str, Any]]):
         self._next_index += 1
         return batch
 
+    def skip(self) -> None:
+        """Count a batch that others read."""
+        self.set_state({"next_index": self._next_index + 1})
+
     def get_state(self) -> dict[str, int]:
         """What `set_state` takes, fit for JSON."""
         return {"next_index": self._next_index}

@@ -15,8 +15,9 @@ from glpi_jax.hub.trained import TrainedModel
 from glpi_jax.models.glpi import SIZES, Size
 from glpi_jax.porting.convert import load_torch
 from glpi_jax.porting.torch_files import SUFFIXES
-from glpi_jax.runs import RUN_FILE, load_best, read_run
+from glpi_jax.runs import load_best
 from glpi_jax.training.sharding import make_mesh
+from glpi_jax.workdir import RUN_FILE, read_run
 
 # The demonstration weights that come with the package, a hub folder.
 SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "demo"

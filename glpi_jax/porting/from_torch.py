@@ -25,13 +25,13 @@ from glpi_jax.porting.carried import Carried, write_carried
 from glpi_jax.porting.convert import carried_names, flax_entries, read_weights, to_variables
 from glpi_jax.porting.recipe import Recipe, model_of, recipe_of, set_adam
 from glpi_jax.porting.torch_files import CheckpointError, OfficialCheckpoint, read_state
-from glpi_jax.runs import FORMAT, RUN_FILE, SPLIT_FILE, read_run
 from glpi_jax.starting_weights import names_starting_weights
 from glpi_jax.training.bookkeeping import steps_per_epoch
 from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
 from glpi_jax.training.loop import distorting_of
 from glpi_jax.training.sharding import make_mesh
 from glpi_jax.training.state import TrainState, create_state
+from glpi_jax.workdir import FORMAT, RUN_FILE, SPLIT_FILE, read_run
 
 CRITERION = "SROCC that the official file came with"
 

@@ -22,7 +22,7 @@ from glpi_jax.porting.carried import (
 from glpi_jax.porting.convert import to_official
 from glpi_jax.porting.recipe import Recipe, get_adam, model_of, recipe_of
 from glpi_jax.porting.torch_files import OfficialCheckpoint, check_output, write_checkpoint
-from glpi_jax.runs import RUN_FILE, SPLIT_FILE, load_best, read_run
+from glpi_jax.runs import load_best
 from glpi_jax.training.bookkeeping import steps_per_epoch
 from glpi_jax.training.checkpoint import (
     BEST_FOLDER,
@@ -33,6 +33,7 @@ from glpi_jax.training.checkpoint import (
 )
 from glpi_jax.training.sharding import make_mesh
 from glpi_jax.training.state import TrainState, abstract_state
+from glpi_jax.workdir import RUN_FILE, SPLIT_FILE, read_run
 
 
 def to_torch(

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsFloat
 
 import numpy as np
 import optax
@@ -16,7 +16,8 @@ from glpi_jax.errors import GlpiError
 from glpi_jax.training.checkpoint import RESUME_FOLDER, BestCheckpoint, ResumeCheckpoints
 from glpi_jax.training.metric_writer import MetricWriter
 from glpi_jax.training.state import TrainState
-from glpi_jax.training.step import Metrics
+
+Numbers = Mapping[str, SupportsFloat]  # by name, on their way from the devices
 
 _NAMED = 32  # images of a batch that a message names at most
 
@@ -106,7 +107,7 @@ class Bookkeeping:
     def after_step(
         self,
         step: int,
-        outputs: Metrics,
+        outputs: Numbers,
         state: Callable[[], TrainState],
         batches: BatchIterator,
         metrics: MetricWriter,
@@ -213,7 +214,7 @@ class _Window:
 
     def __init__(self, batch_size: int):
         self._batch_size = batch_size
-        self._last: tuple[int, Metrics] | None = None  # on its way
+        self._last: tuple[int, Numbers] | None = None  # on its way
         self._losses: list[float] = []
         self.restart_clock()
 
@@ -221,7 +222,7 @@ class _Window:
         """Leave out the time since the window began, as after validation or a save."""
         self._begin = time.monotonic()
 
-    def add(self, step: int, outputs: Metrics) -> float | None:
+    def add(self, step: int, outputs: Numbers) -> float | None:
         """Take in a step; returns the loss of the step before, so that the device never waits.
 
         Raises:
@@ -233,7 +234,7 @@ class _Window:
         self._losses.append(_finite_loss(*before))
         return self._losses[-1]
 
-    def close(self, step: int, outputs: Metrics) -> dict[str, float | None]:
+    def close(self, step: int, outputs: Numbers) -> dict[str, float | None]:
         """The window's metrics, its last step's included; a new one begins.
 
         Raises:
@@ -251,7 +252,7 @@ class _Window:
         return metrics
 
 
-def _finite_loss(step: int, outputs: Metrics) -> float:
+def _finite_loss(step: int, outputs: Numbers) -> float:
     """The loss of a step; of a gradient that is not finite the parameters are lost as well."""
     for what, name in (("loss", "loss"), ("gradient", "grad_norm")):
         value = float(outputs[name])

@@ -1,7 +1,9 @@
 """The device mesh, and what is split over it; the only place that names its axes."""
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -149,3 +151,109 @@ def to_devices(rows: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
         name: jax.make_array_from_process_local_data(sharding, value)
         for name, value in rows.items()
     }
+
+
+def check_rounds(rounds: int, mesh: Mesh) -> None:
+    """Raise a GlpiError unless the mesh's groups can share the rounds."""
+    groups = mesh.shape[ROUND_AXIS]
+    if rounds % groups:
+        raise GlpiError(
+            f"{rounds} rounds do not split evenly over config.mesh.round = {groups} groups of"
+            " devices"
+        )
+    if mesh.shape[FSDP_AXIS] > 1:
+        raise GlpiError(
+            f"config.mesh.fsdp = {mesh.shape[FSDP_AXIS]} with config.mesh.round = {groups}: rounds"
+            " side by side hold their parameters whole; take 1 for one of the two"
+        )
+
+
+def round_sharding(mesh: Mesh) -> NamedSharding:
+    """Sharding of arrays whose first axis counts rounds."""
+    return NamedSharding(mesh, PartitionSpec(ROUND_AXIS))
+
+
+def place_in_round(number: int, rounds: int, mesh: Mesh) -> tuple[int, int] | None:
+    """This process's place among those that share a round, and how many they are; None without one.
+
+    Args:
+        number: of the round, from 0.
+        rounds: how many there are; each group of devices has as many of them, in order.
+        mesh: from `make_mesh`.
+    """
+    groups = mesh.shape[ROUND_AXIS]
+    devices = mesh.devices[number // (rounds // groups)].flat
+    processes = sorted({device.process_index for device in devices})
+    if jax.process_index() not in processes:
+        return None
+    return processes.index(jax.process_index()), len(processes)
+
+
+def rounds_to_devices(
+    own: Sequence[dict[str, np.ndarray] | None], active: Sequence[bool], mesh: Mesh
+) -> tuple[dict[str, jax.Array], jax.Array]:
+    """Make global arrays (R, B, …) from this process's rows of the rounds that it shares.
+
+    Args:
+        own: of each round the rows that this process has read; None where it has no devices.
+        active: of each round.
+        mesh: from `make_mesh`.
+
+    Returns:
+        The batches, split by round and then over the group, and `active` (R,) bool, split by round.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec(ROUND_AXIS, (DATA_AXIS, FSDP_AXIS)))
+    first = next(number for number, rows in enumerate(own) if rows is not None)
+    batches: dict[str, jax.Array] = {}
+    for name, sample in (own[first] or {}).items():
+        _, sharing = place_in_round(first, len(own), mesh) or (0, 1)
+        shape = (len(own), len(sample) * sharing, *sample.shape[1:])
+        shard = functools.partial(_shard_of_rounds, name, own, sharding, shape)
+        batches[name] = jax.make_array_from_callback(shape, sharding, shard)
+    flags = np.asarray(active)
+    on: jax.Array = jax.make_array_from_callback(
+        flags.shape, round_sharding(mesh), lambda i: flags[i]
+    )
+    return batches, on
+
+
+def _shard_of_rounds(
+    name: str,
+    own: Sequence[dict[str, np.ndarray] | None],
+    sharding: NamedSharding,
+    shape: tuple[int, ...],
+    index: tuple[slice, ...],
+) -> np.ndarray:
+    """A device's part: rows of its group's rounds; this process's rows lie in order of devices."""
+    rounds, (begin, end, _) = index[0].indices(len(own)), index[1].indices(shape[1])
+    indices = sharding.addressable_devices_indices_map(shape).values()
+    begins = sorted(
+        each[1].start or 0 for each in indices if each and each[0].indices(len(own)) == rounds
+    )
+    local = begins.index(begin) * (end - begin)
+    chosen = [own[number] for number in range(*rounds)]
+    return np.stack([rows[name][local : local + end - begin] for rows in chosen if rows])
+
+
+def run_each_round(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """Apply a function of one round's trees to trees with an axis of rounds in front.
+
+    Each group of devices runs its own rounds, one after the other, and none communicates with
+    another; within a group the compiler splits the work as the batch is split.
+    """
+
+    def own_rounds(*trees: Any) -> Any:
+        if all(len(leaf) == 1 for leaf in jax.tree.leaves(trees)):
+            result = function(*jax.tree.map(lambda x: x[0], trees))
+            return jax.tree.map(lambda x: x[None], result)
+        return jax.lax.map(lambda each: function(*each), trees)
+
+    by_round = PartitionSpec(ROUND_AXIS)
+    return jax.shard_map(
+        own_rounds,
+        mesh=mesh,
+        in_specs=by_round,
+        out_specs=by_round,
+        axis_names={ROUND_AXIS},
+        check_vma=False,
+    )

@@ -15,6 +15,7 @@ from glpi_jax.models.glpi import GLPI, SIZES
 from glpi_jax.porting.carried import CARRIED_FILE, hand_on_carried, read_carried
 from glpi_jax.porting.convert import carried_names, is_count, load_torch
 from glpi_jax.training.sharding import make_mesh
+from glpi_jax.workdir import read_run
 
 DEMO = GLPI(SIZES["glpi_demo"], 0.0)
 
@@ -67,7 +68,7 @@ def test_the_workdir_has_the_weights_and_says_what_it_is(imported, official_file
     for collection in expected:
         jax.tree.map(np.testing.assert_array_equal, variables[collection], expected[collection])
     assert (selection["step"], selection["epoch"], selection["value"]) == (0, 0, None)
-    run = runs.read_run(imported)
+    run = read_run(imported)
     digest = hashlib.sha256(official_file.read_bytes()).hexdigest()
     assert run["init_from"] == {"path": str(official_file), "sha256": digest, "selection": None}
     assert run["database"]["higher_is_better"] is True
@@ -78,7 +79,7 @@ def test_the_workdir_has_the_weights_and_says_what_it_is(imported, official_file
 def test_labels_of_which_lower_is_better(official_file, tmp_path, capsys):
     workdir = tmp_path / "new folder" / "workdir"
     assert port("from-torch", official_file, workdir, "--lower-is-better") == 0
-    database = runs.read_run(workdir)["database"]
+    database = read_run(workdir)["database"]
     assert (database["score_name"], database["higher_is_better"]) == ("DMOS", False)
     assert "no config.data.root: it scores and exports" in capsys.readouterr().err
 

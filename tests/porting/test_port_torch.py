@@ -20,6 +20,7 @@ from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
 from glpi_jax.training.sharding import make_mesh
 from glpi_jax.training.state import abstract_state, create_state
 from glpi_jax.training.step import train_step
+from glpi_jax.workdir import read_run
 
 pytestmark = pytest.mark.torch
 
@@ -228,7 +229,7 @@ def test_a_run_goes_on_through_an_official_file_to_the_same_bits(trained, tmp_pa
     assert port("to-torch", trained.workdir / "checkpoints/6", file) == 0
     assert port("from-torch", file, workdir, *trained.config) == 0
     assert main(["train", "--workdir", str(workdir), *trained.config]) == 0
-    config = ConfigDict(runs.read_run(workdir)["config"])
+    config = ConfigDict(read_run(workdir)["config"])
     model = model_of(config)
     own = recipe_of(config, model)
     target = abstract_state(model, own.optimizer, own.multipliers, mesh=make_mesh(1))
