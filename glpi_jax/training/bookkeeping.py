@@ -94,7 +94,8 @@ class Bookkeeping:
         if damaged is not None and step < damaged:
             self.best.remove(damaged)
         elif step == damaged or (step == self.total_steps and self.best.selection() is None):
-            self._keep(state, step, self._validate(state.variables).value)
+            value = self._validate(state.variables).value
+            self._keep(state, step // self._epoch_steps, value)
         self._window.restart_clock()
         return state
 

@@ -18,7 +18,7 @@ from glpi_jax.data.sources import load_database
 from glpi_jax.data.splits import strict_split
 from glpi_jax.errors import GlpiError
 from glpi_jax.models.glpi import build
-from glpi_jax.training import checkpoint_files, loop
+from glpi_jax.training import bookkeeping, checkpoint_files, loop
 from glpi_jax.training.bookkeeping import Validation, steps_per_epoch
 from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
 from glpi_jax.training.loop import fit, resize_of
@@ -239,7 +239,7 @@ def test_the_images_of_the_batch_are_named(fit_with, monkeypatch, step, batch_si
 
 
 def test_of_many_images_thirty_two_are_named(fit_with, monkeypatch):
-    monkeypatch.setattr(loop, "_NAMED", 3)
+    monkeypatch.setattr(bookkeeping, "_NAMED", 3)
     with pytest.raises(GlpiError, match=r"its batch was (\S+\.png, ){2}\S+\.png and 1 more; "):
         fit_with(loss=lambda at: np.inf)
 
