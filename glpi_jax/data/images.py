@@ -187,7 +187,7 @@ def walk_images(folder: Path, on_error: Callable[[GlpiError], None] = _raise) ->
     found = False
     for path in _images_below(str(folder), on_error):
         found = True
-        yield path
+        yield str(Path(path))
     if not found:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
         raise GlpiError(f"{folder}: no image in this folder (looked for {suffixes})")

@@ -58,7 +58,8 @@ def fetch(
             expected = response.headers.get("Content-Length")
     except urllib.error.HTTPError as error:
         error.close()
-        raise ImageError(f"{url}: the server answers {error.code} {error.reason}") from None
+        reason = " ".join(str(error.reason).split())
+        raise ImageError(f"{url}: the server answers {error.code} {reason}") from None
     except TimeoutError:
         raise ImageError(f"{url}: nothing came for {silence_seconds:g} s") from None
     except urllib.error.URLError as error:
