@@ -23,6 +23,7 @@ from glpi_jax.commands import (
     run,
     saqt,
     score,
+    serve,
 )
 from glpi_jax.commands.common import (
     EXIT_AGAIN,
@@ -99,6 +100,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"glpi_jax {__version__}")
     parser.set_defaults(resumes=False)  # whether the same command goes on after an interrupt
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for family in (run, report, score, rank, compare, quality_map, data, saqt, port, push, export):
+    for family in (
+        run,
+        report,
+        score,
+        rank,
+        compare,
+        quality_map,
+        serve,
+        data,
+        saqt,
+        port,
+        push,
+        export,
+    ):
         family.add(commands)
     return parser

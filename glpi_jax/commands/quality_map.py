@@ -4,7 +4,12 @@ import argparse
 from pathlib import Path
 
 from glpi_jax.commands.common import EXIT_OK, Commands, add_command
-from glpi_jax.commands.scoring_options import add_model_option, check_png, scorer_of
+from glpi_jax.commands.scoring_options import (
+    add_model_option,
+    allow_large_images,
+    check_png,
+    scorer_of,
+)
 
 
 def add(commands: Commands) -> None:
@@ -31,6 +36,7 @@ def _map(args: argparse.Namespace) -> int:
     from glpi_jax.scoring.reading import read_pixels
 
     check_png(args.out)
+    allow_large_images()
     pixels = read_pixels(args.photograph)
     scorer = scorer_of(args, args.model)
     with progress_bar(None, unit="crop", description="map", leave=False) as bar:

@@ -1,6 +1,7 @@
 """Options that the commands share that score photographs."""
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,7 @@ def scorer_of(args: argparse.Namespace, model: str | None, *, quiet: bool = Fals
     """
     from glpi_jax.scoring import PAPER_CROPS, load
 
+    allow_large_images()
     crops, placement, seed = (getattr(args, name, None) for name in ("crops", "placement", "seed"))
     if getattr(args, "paper_crops", False):
         if (crops, placement, seed) != (None, None, None):
@@ -65,6 +67,13 @@ def scorer_of(args: argparse.Namespace, model: str | None, *, quiet: bool = Fals
     elif not quiet:
         say(scorer.meaning)
     return scorer
+
+
+def allow_large_images() -> None:
+    """Say nothing about images above half of the most pixels that Pillow decodes."""
+    from PIL import Image
+
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def check_png(path: Path) -> None:

@@ -12,6 +12,11 @@ import glpi_jax
 from glpi_jax.scoring import Scorer
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _compile_once(shared_compilations: dict[str, str]) -> None:
+    """Each call of the command loads the model anew."""
+
+
 @pytest.fixture(scope="session")
 def scorer(shared_compilations: dict[str, str]) -> Scorer:
     return glpi_jax.load()
