@@ -6,9 +6,9 @@ from pathlib import Path
 from glpi_jax.commands.common import EXIT_OK, Commands, add_command
 from glpi_jax.commands.scoring_options import (
     add_model_option,
-    allow_large_images,
     check_png,
     scorer_of,
+    silence_pillow,
 )
 
 
@@ -36,7 +36,7 @@ def _map(args: argparse.Namespace) -> int:
     from glpi_jax.scoring.reading import read_pixels
 
     check_png(args.out)
-    allow_large_images()
+    silence_pillow()
     pixels = read_pixels(args.photograph)
     scorer = scorer_of(args, args.model)
     with progress_bar(None, unit="crop", description="map", leave=False) as bar:

@@ -53,7 +53,7 @@ def scorer_of(args: argparse.Namespace, model: str | None, *, quiet: bool = Fals
     """
     from glpi_jax.scoring import PAPER_CROPS, load
 
-    allow_large_images()
+    silence_pillow()
     crops, placement, seed = (getattr(args, name, None) for name in ("crops", "placement", "seed"))
     if getattr(args, "paper_crops", False):
         if (crops, placement, seed) != (None, None, None):
@@ -69,11 +69,9 @@ def scorer_of(args: argparse.Namespace, model: str | None, *, quiet: bool = Fals
     return scorer
 
 
-def allow_large_images() -> None:
-    """Say nothing about images above half of the most pixels that Pillow decodes."""
-    from PIL import Image
-
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+def silence_pillow() -> None:
+    """No remarks of Pillow on stderr: on large images, and on files that are damaged a little."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def check_png(path: Path) -> None:
