@@ -265,6 +265,22 @@ def test_a_budget_is_kept_and_nobody_waits_for_ever():
     assert 0 < most <= 100
 
 
+def test_who_needs_more_than_is_free_waits():
+    budget = MemoryBudget(100)
+    inside = threading.Event()
+
+    def reserve():
+        with budget.reserve(500):  # more than there is: all of it
+            inside.set()
+
+    thread = threading.Thread(target=reserve)
+    with budget.reserve(1):
+        thread.start()
+        assert not inside.wait(0.1)
+    assert inside.wait(30)
+    thread.join()
+
+
 def test_what_is_reserved_follows_the_header(scorer, save, monkeypatch):
     reserved = []
     before = MemoryBudget.reserve
