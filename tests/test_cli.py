@@ -300,7 +300,7 @@ def test_an_error_of_the_system_is_one_line(error, words, plan_run, monkeypatch,
     ],
 )
 def test_an_interruption_ends_with_130(arguments, stage, resumes, plan_run, monkeypatch, capsys):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(*stage, interrupted)
