@@ -11,7 +11,20 @@ from contextlib import contextmanager
 from types import FrameType
 
 from glpi_jax import __version__
-from glpi_jax.commands import data, export, port, push, report, run, saqt, score
+from glpi_jax.commands import (
+    compare,
+    data,
+    export,
+    port,
+    push,
+    quality_map,
+    rank,
+    report,
+    run,
+    saqt,
+    score,
+    serve,
+)
 from glpi_jax.commands.common import (
     EXIT_AGAIN,
     EXIT_INTERRUPTED,
@@ -87,6 +100,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"glpi_jax {__version__}")
     parser.set_defaults(resumes=False)  # whether the same command goes on after an interrupt
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for family in (run, report, score, data, saqt, port, push, export):
+    for family in (
+        run,
+        report,
+        score,
+        rank,
+        compare,
+        quality_map,
+        serve,
+        data,
+        saqt,
+        port,
+        push,
+        export,
+    ):
         family.add(commands)
     return parser

@@ -27,7 +27,7 @@ class ProgressBar:
 
     def __init__(
         self,
-        total: int,
+        total: int | None,
         *,
         unit: str,
         description: str,
@@ -79,7 +79,9 @@ class ProgressBar:
         parts = []
         if self.speed:
             parts.append(f"{self.speed:.3g} {self._unit}s/s")
-        if self.completed >= self.total:
+        if self.total is None:
+            parts.append(f"{_duration(self._clock() - self._started)} so far")
+        elif self.completed >= self.total:
             parts.append(f"took {_duration(self._clock() - self._started)}")
         elif self.speed:
             parts.append(f"{_duration((self.total - self.completed) / self.speed)} left")
@@ -88,6 +90,9 @@ class ProgressBar:
 
     def line(self) -> str:
         """Give the whole state in one line, as it is printed where there is no terminal."""
+        if self.total is None:
+            count = f"{self.description}: {self.completed} {self._unit}s"
+            return ", ".join([count, self.status()])
         percent = 100 * self.completed // self.total if self.total else 100
         count = f"{self.description}: {self.completed}/{self.total} {self._unit}s ({percent} %)"
         return ", ".join(filter(None, [count, self.status()]))
@@ -95,7 +100,7 @@ class ProgressBar:
 
 @contextmanager
 def progress_bar(
-    total: int,
+    total: int | None,
     *,
     unit: str,
     description: str,
@@ -117,7 +122,7 @@ def progress_bar(
     plain line every `line_every` seconds and one at the end. Bars may be nested.
 
     Args:
-        total: units in all, those already done included.
+        total: units in all, those already done included; None where nobody knows.
         unit: what is counted, in the singular: `image`, `step`.
         description: what is going on, in a word or two.
         initial: units that an earlier run has done; they do not count for the speed.

@@ -195,3 +195,24 @@ def test_the_live_bar_leaves_results_for_a_file_alone(monkeypatch):
         bar.advance()
     assert results.getvalue() == "a.png,3.2\n"
     assert "a.png" not in console.file.getvalue()
+
+
+def test_a_total_that_nobody_knows():
+    console, clock = log_console(), Clock()
+    with progress_bar(
+        None, unit="image", description="score", console=console, clock=clock, line_every=4
+    ) as bar:
+        for _ in range(5):
+            clock.now += 1
+            bar.advance(2)
+    assert lines(console) == [
+        "score: 8 images, 2 images/s, 4 s so far",
+        "score: 10 images, 2 images/s, 5 s so far",
+    ]
+
+
+def test_a_bar_without_a_total():
+    console = terminal_console()
+    with progress_bar(None, unit="image", description="score", console=console) as bar:
+        bar.advance(3)
+    assert "3/?" in console.file.getvalue()

@@ -1,19 +1,22 @@
 """`glpi score`."""
 
 import argparse
-import csv
-import io
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glpi_jax.commands.common import EXIT_BAD_INPUT, EXIT_OK, Commands, add_command, say
+from glpi_jax.commands.scoring_options import add_crop_options, scorer_of
+from glpi_jax.errors import GlpiError
 
 if TYPE_CHECKING:
-    from glpi_jax.scoring import ImageScore
+    from glpi_jax.scoring import ImageScore, Problem, Scorer
+    from glpi_jax.scoring.records import Form, Records
 
-DEMONSTRATION = "demonstration weights, trained on a handful of photographs"
+_IMAGES = "files, folders (searched), quoted patterns, URLs; - reads a list of these from stdin"
 
 
 def add(commands: Commands) -> None:
@@ -24,57 +27,160 @@ def add(commands: Commands) -> None:
         "Score photographs with a trained model. The model is a workdir, a hub folder, a"
         " checkpoint or hf://owner/name; without one, weights that come with the package are used.",
     )
-    score.usage = "%(prog)s [-h] [--model MODEL] [--json | --csv FILE] [MODEL] IMAGE|FOLDER ..."
+    score.usage = "%(prog)s [-h] [--model MODEL] [OPTION ...] [MODEL] IMAGE|FOLDER|URL|- ..."
     score.add_argument("first", metavar="MODEL", help="what scores, if the first argument is one")
     more = score.add_argument(
-        "more", nargs="+", default=[], metavar="IMAGE|FOLDER", help="folders are searched"
+        "more", nargs="+", default=[], metavar="IMAGE|FOLDER|URL|-", help=_IMAGES
     )
     # Not nargs="*", whose none would be found before an option: glpi score MODEL --json IMAGE.
     more.required = False
     score.add_argument(
         "--model", metavar="MODEL", help="what scores; all arguments are images or folders then"
     )
+    score.add_argument(
+        "--null", action="store_true", help="the list on stdin is divided by zero bytes, not lines"
+    )
     form = score.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    form.add_argument("--csv", type=Path, metavar="FILE", help="write a CSV file as well")
+    form.add_argument(
+        "--jsonl",
+        metavar="FILE",
+        help="write a line of JSON as soon as an image is scored; - is stdout, instead of a table",
+    )
+    form.add_argument("--csv", metavar="FILE", help="write a CSV file as well, row by row")
+    score.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where an interrupted run stopped that wrote the same --csv or --jsonl file",
+    )
+    add_crop_options(score)
     score.set_defaults(run=_score, usage_error=score.error)
 
 
 def _score(args: argparse.Namespace) -> int:
-    from glpi_jax.scoring import load
+    from glpi_jax.progress import progress_bar
+    from glpi_jax.scoring.records import filled_fields, partial_file
 
-    model, paths = _model_and_paths(args)
-    scorer = load(model)
-    if model is None:
-        say(f"{DEMONSTRATION}: {scorer.meaning}")
-    results = scorer.score_files_and_folders(paths)
+    file, form = _file_and_form(args)
+    model, arguments = _model_and_inputs(args)
+    if file is not None and args.resume and file.exists() and not partial_file(file).exists():
+        say(f"{file} is complete; without --resume it would be made anew")
+        return EXIT_OK
+    scorer = scorer_of(args, model, quiet=args.json or args.jsonl == "-")
+    args.resumes = args.resume
+    results = []
+    errors = 0
+    with ExitStack() as stack:
+        records = _open(stack, scorer, file, form, resume=args.resume)
+        known = records.names if records else set()
+        bar = stack.enter_context(
+            progress_bar(
+                _count(arguments),
+                unit="image",
+                description="score",
+                initial=len(known),
+                leave=False,
+            )
+        )
+        for result in scorer.score_iter(_unknown(arguments, args.null, known)):
+            if records:
+                records.write(result)
+            if args.json:
+                results.append(filled_fields(result))
+            elif args.jsonl == "-":
+                print(json.dumps(filled_fields(result)), flush=True)
+            elif result.score is not None:
+                print(f"{result.score:8.3f}  {result.image}", flush=sys.stdout.isatty())
+            _remark(result)
+            errors += result.error is not None
+            bar.advance()
+        if records and records.errors:
+            say(f"{records.errors} of the {len(known)} images that were scored before had errors")
+            errors += records.errors
     if args.json:
-        print(json.dumps([_plain(result) for result in results], indent=1))
-    else:
-        if model is not None:
-            say(scorer.meaning)
-        for result in results:
-            if result.score is not None:
-                print(f"{result.score:8.3f}  {result.image}")
-    if args.csv:
-        _write_csv(args.csv, results)
-    for result in results:
-        if result.note:
-            say(f"{result.image}: {result.note}")
-        if result.error:
-            say(f"error: {result.error}")
-    return EXIT_BAD_INPUT if any(result.error for result in results) else EXIT_OK
+        print(json.dumps(results, indent=1))
+    return EXIT_BAD_INPUT if errors else EXIT_OK
 
 
-def _model_and_paths(args: argparse.Namespace) -> tuple[str | None, list[str]]:
+def _file_and_form(args: argparse.Namespace) -> tuple[Path | None, "Form"]:
+    """The file that results go to, if any."""
+    from glpi_jax.data.images import IMAGE_SUFFIXES
+
+    option, form = ("--csv", "csv") if args.csv is not None else ("--jsonl", "jsonl")
+    name = args.csv if args.csv is not None else args.jsonl
+    if name is None or (args.csv is None and name == "-"):
+        if args.resume:
+            raise GlpiError("--resume: needs the --csv FILE or --jsonl FILE of the earlier run")
+        return None, "csv"
+    path = Path(name)
+    # As in `--jsonl photo.jpg`, whose file name was forgotten.
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise GlpiError(f"{option} {path}: this would replace an image; name a file for the scores")
+    if path.is_dir():
+        raise GlpiError(f"{option} {path}: this is a folder; name a file for the scores")
+    return path, "csv" if form == "csv" else "jsonl"
+
+
+def _open(
+    stack: ExitStack, scorer: "Scorer", file: Path | None, form: "Form", *, resume: bool
+) -> "Records | None":
+    from glpi_jax.scoring.records import open_records, partial_file
+
+    if file is None:
+        return None
+    settings = {
+        "model": scorer.fingerprint(),
+        "crops": scorer.crops.count,
+        "placement": scorer.crops.placement,
+        "seed": scorer.crops.seed,
+    }
+
+    def tell(kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        if kind is not None and not resume:
+            say(f"{partial_file(file)} holds the scores so far; --resume goes on from there")
+
+    records = stack.enter_context(open_records(file, form, settings, resume=resume))
+    stack.push(tell)
+    return records
+
+
+def _count(arguments: list[str]) -> int | None:
+    """How many images there are, None if only stdin knows."""
+    from glpi_jax.scoring.inputs import STDIN, list_inputs
+
+    return None if STDIN in arguments else sum(1 for _ in list_inputs(arguments))
+
+
+def _unknown(arguments: list[str], null: bool, known: set[str]) -> "Iterator[str | Problem]":
+    from glpi_jax.scoring import Problem
+    from glpi_jax.scoring.inputs import list_inputs
+
+    for source in list_inputs(arguments, stdin=sys.stdin.buffer, null=null):
+        if (source.name if isinstance(source, Problem) else source) not in known:
+            yield source
+
+
+def _remark(result: "ImageScore") -> None:
+    if result.note:
+        say(f"{result.image}: {result.note}")
+    if result.error:
+        say(f"error: {result.error}")
+
+
+def _model_and_inputs(args: argparse.Namespace) -> tuple[str | None, list[str]]:
     """The model, None for the shipped one, and what to score with it."""
-    from glpi_jax.data.images import IMAGE_SUFFIXES, list_images
-    from glpi_jax.errors import GlpiError
-    from glpi_jax.hub.sources import SOURCES, looks_like_a_model
+    from glob import has_magic
 
-    first, paths = args.first, [args.first, *args.more]
+    from glpi_jax.data.images import IMAGE_SUFFIXES, walk_images
+    from glpi_jax.hub.sources import SOURCES, looks_like_a_model
+    from glpi_jax.scoring.fetch import is_url
+    from glpi_jax.scoring.inputs import STDIN
+
+    first, inputs = args.first, [args.first, *args.more]
     if args.model is not None:
-        return args.model, paths
+        return args.model, inputs
+    if first == STDIN or is_url(first):
+        return None, inputs
     if looks_like_a_model(first):
         if not args.more:
             args.usage_error(f"{first} is a model: name an image or a folder to score with it")
@@ -82,24 +188,9 @@ def _model_and_paths(args: argparse.Namespace) -> tuple[str | None, list[str]]:
     path = Path(first)
     if path.is_dir():
         try:
-            list_images([path])
+            next(walk_images(path))
         except GlpiError as error:
             raise GlpiError(f"{error}, and it is not a model, which is {SOURCES}") from error
-    elif not path.exists() and path.suffix.lower() not in IMAGE_SUFFIXES:
+    elif not (path.exists() or has_magic(first) or path.suffix.lower() in IMAGE_SUFFIXES):
         raise GlpiError(f"{first}: no such image, folder or model; a model is {SOURCES}")
-    return None, paths
-
-
-def _plain(result: "ImageScore") -> dict[str, str | float]:
-    """A result without its empty fields."""
-    return {key: value for key, value in vars(result).items() if value is not None}
-
-
-def _write_csv(path: Path, results: Sequence["ImageScore"]) -> None:
-    from glpi_jax.files import write_text
-
-    text = io.StringIO(newline="")
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["image", "score", "crop_std", "note", "error"])
-    rows.writerows([r.image, r.score, r.crop_std, r.note, r.error] for r in results)
-    write_text(path, text.getvalue())
+    return None, inputs

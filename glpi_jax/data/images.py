@@ -1,12 +1,16 @@
 """Image files to uint8 RGB arrays, and the errors that say why one could not be read."""
 
+import functools
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from glpi_jax.errors import GlpiError
 
@@ -14,6 +18,10 @@ IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 
+MAX_FILE_BYTES = 2**31  # more than the largest image that is decoded takes without compression
+DECODING_BYTES_PER_PIXEL = 12  # at most about, decoders included, besides the file itself
+
+_STRIP_PIXELS = 2**20
 # Pillow gives both with samples on the scale 0..65535; other formats leave mode "I" unscaled.
 _FORMATS_WITH_16_BIT_INTEGERS = ("PNG", "PPM")
 
@@ -38,18 +46,54 @@ def read_encoded(path: str | os.PathLike[str]) -> bytes:
     """The content of an image file.
 
     Raises:
-        ImageError: the path is missing, a folder, or unreadable.
+        ImageError: the path is missing, a folder, no regular file, too large, or unreadable.
+    """
+    check_file(path)
+    with _file_errors(path):
+        return Path(path).read_bytes()
+
+
+def check_file(path: str | os.PathLike[str]) -> int:
+    """Size in bytes of what may be an image file.
+
+    A pipe or a device is refused before it is opened, which could wait for ever.
+
+    Raises:
+        ImageError: the path is missing, a folder, no regular file, or larger than
+            `MAX_FILE_BYTES`.
+    """
+    with _file_errors(path):
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(f"{path}: a pipe or device, an image file is needed")
+    if status.st_size > MAX_FILE_BYTES:
+        raise ImageError(
+            f"{path}: {status.st_size / 2**30:.1f} GiB are too many for an image; the most is "
+            f"{MAX_FILE_BYTES / 2**30:g} GiB"
+        )
+    return status.st_size
+
+
+def pixel_count(source: str | os.PathLike[str] | bytes) -> int:
+    """Pixels of an image as its header states them; 0 where Pillow finds no header.
+
+    Args:
+        source: a regular file, or its content.
     """
     try:
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such image file") from None
-    except IsADirectoryError:
-        raise ImageError(f"{path}: this is a folder, an image file is needed") from None
-    except PermissionError:
-        raise ImageError(f"{path}: permission denied; make the file readable") from None
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({_one_line(error)})") from error
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return image.width * image.height
+    except Exception:  # whatever is wrong, decoding says it better
+        return 0
+
+
+class Decoded(NamedTuple):
+    """An image, and whether its file holds an animation, of which this is the first frame."""
+
+    pixels: np.ndarray
+    animated: bool
 
 
 def decode_image(data: bytes, name: str, *, apply_orientation: bool) -> np.ndarray:
@@ -60,6 +104,8 @@ def decode_image(data: bytes, name: str, *, apply_orientation: bool) -> np.ndarr
     step of that); CMYK and other colour spaces are converted without colour profiles; of several
     frames the first is taken. Float and 32-bit integer images are refused: nothing in the file
     says which value is white.
+
+    Memory is about 7 bytes a pixel besides the file, at most `DECODING_BYTES_PER_PIXEL`.
 
     Args:
         data: the whole file.
@@ -73,14 +119,132 @@ def decode_image(data: bytes, name: str, *, apply_orientation: bool) -> np.ndarr
         ImageError: empty, truncated, corrupt, too large (Pillow's decompression-bomb limit), not an
             image, or of a kind that has no 8-bit meaning.
     """
+    return decode_first_frame(data, name, apply_orientation=apply_orientation).pixels
+
+
+def decode_first_frame(data: bytes, name: str, *, apply_orientation: bool) -> Decoded:
+    """Do as `decode_image` does, and say whether there were more frames."""
     if not data:
         raise ImageError(f"{name}: the file is empty")
+    with _decoding_errors(name), Image.open(BytesIO(data)) as image:
+        # A telephone's MPO file holds other views of the same photograph, or its depth.
+        animated = image.format != "MPO" and getattr(image, "is_animated", False)
+        pixels = _pixels(image, name, apply_orientation=apply_orientation, last_use=True)
+        return Decoded(pixels, animated)
+
+
+def convert_image(image: Image.Image, name: str, *, apply_orientation: bool) -> np.ndarray:
+    """Convert a Pillow image, which stays as it is, as `decode_image` does a file.
+
+    Returns:
+        (height, width, 3) uint8 RGB, C-contiguous and writable.
+
+    Raises:
+        ImageError: its file is truncated, corrupt or closed, or it has no 8-bit meaning.
+    """
+    with _decoding_errors(name):
+        return _pixels(image, name, apply_orientation=apply_orientation, last_use=False)
+
+
+def list_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Expand files and folders to image files.
+
+    A file is taken whatever its suffix. A folder is searched as `walk_images` does. A file
+    reached twice is listed once.
+
+    Raises:
+        GlpiError: a path does not exist, a folder holds no image or cannot be listed.
+    """
+    found: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if path.is_dir():
+            found.update(dict.fromkeys(map(Path, walk_images(path))))
+        elif path.exists():
+            found[path] = None
+        else:
+            raise GlpiError(f"{path}: no such file or folder")
+    return list(found)
+
+
+def _raise(error: GlpiError) -> None:
+    raise error
+
+
+def walk_images(folder: Path, on_error: Callable[[GlpiError], None] = _raise) -> Iterator[str]:
+    """Yield the image files below a folder, sorted by path, while they are found.
+
+    The folder is searched recursively, links included, for `IMAGE_SUFFIXES` (either case); hidden
+    files and folders are left out. Of a folder that several links reach, one is followed.
+
+    Args:
+        folder: where to search.
+        on_error: told about a folder that cannot be listed; if it does not raise, the rest is
+            searched.
+
+    Raises:
+        GlpiError: there is no image.
+    """
+    found = False
+    for path in _images_below(str(folder), on_error):
+        found = True
+        yield str(Path(path))
+    if not found:
+        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+        raise GlpiError(f"{folder}: no image in this folder (looked for {suffixes})")
+
+
+def _images_below(folder: str, on_error: Callable[[GlpiError], None]) -> Iterator[str]:
+    visited: set[tuple[int, int]] = set()
+
+    def entries(folder: str) -> Iterator[tuple[str, bool]]:
+        """Paths in a folder, sorted, and whether each is a folder itself; none that are hidden."""
+        names: list[tuple[str, bool]] = []
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) not in visited:  # else a link back
+                visited.add((status.st_dev, status.st_ino))
+                with os.scandir(folder) as found:
+                    names = [
+                        (e.name, os.path.isdir(e.path)) for e in found if not e.name.startswith(".")
+                    ]
+        except OSError as error:
+            on_error(GlpiError(f"{folder}: this folder cannot be listed ({error.strerror})"))
+        for name, is_folder in sorted(names):
+            yield os.path.join(folder, name), is_folder
+
+    open_folders = [entries(folder)]
+    while open_folders:
+        path, is_folder = next(open_folders[-1], (None, False))
+        if path is None:
+            open_folders.pop()
+        elif is_folder:
+            open_folders.append(entries(path))
+        elif os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:
+            yield path
+
+
+@contextmanager
+def _file_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
-        with Image.open(BytesIO(data)) as image:
-            source_format = image.format
-            image.load()
-            oriented = ImageOps.exif_transpose(image) if apply_orientation else image
-            return _to_rgb(oriented, source_format, name)
+        yield
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such image file") from None
+    except IsADirectoryError:
+        raise ImageError(f"{path}: this is a folder, an image file is needed") from None
+    except PermissionError:
+        raise ImageError(f"{path}: permission denied; make the file readable") from None
+    except OSError as error:
+        raise ImageError(
+            f"{path}: cannot be read ({error.strerror or _one_line(error)})"
+        ) from error
+    except ValueError as error:  # a zero byte in the name
+        raise ImageError(f"{path}: no file has such a name ({_one_line(error)})") from error
+
+
+@contextmanager
+def _decoding_errors(name: str) -> Iterator[None]:
+    try:
+        yield
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -94,69 +258,60 @@ def decode_image(data: bytes, name: str, *, apply_orientation: bool) -> np.ndarr
         raise ImageError(f"{name}: corrupt or truncated image ({cause})") from error
 
 
-def list_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Expand files and folders to image files.
-
-    A file is taken whatever its suffix. A folder is searched recursively, links included, for
-    `IMAGE_SUFFIXES` (either case), sorted by path; hidden files and folders are left out. A file
-    reached twice is listed once.
-
-    Raises:
-        GlpiError: a path does not exist, a folder holds no image or cannot be listed.
-    """
-    found: dict[Path, None] = {}
-    for path in map(Path, paths):
-        if path.is_dir():
-            images = _images_below(path)
-            if not images:
-                suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-                raise GlpiError(f"{path}: no image in this folder (looked for {suffixes})")
-            found.update(dict.fromkeys(images))
-        elif path.exists():
-            found[path] = None
-        else:
-            raise GlpiError(f"{path}: no such file or folder")
-    return list(found)
+def _pixels(
+    image: Image.Image, name: str, *, apply_orientation: bool, last_use: bool
+) -> np.ndarray:
+    image.load()
+    if image.mode == "I" and image.format not in _FORMATS_WITH_16_BIT_INTEGERS:
+        _refuse_samples(name, "32-bit integer")
+    if image.mode == "F":
+        _refuse_samples(name, "floating-point")
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if apply_orientation else 1
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    # Strip by strip, since Pillow's images take four bytes a pixel and each conversion makes one.
+    rows = max(1, _STRIP_PIXELS // max(1, image.width))
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        strip = image.crop((0, top, image.width, bottom))
+        pixels[top:bottom] = _strip_to_rgb(strip, name)
+    if last_use:
+        image.close()  # its memory goes before the turned copy comes
+    return np.ascontiguousarray(_turned(pixels, orientation))
 
 
-def _images_below(folder: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise GlpiError(f"{error.filename}: this folder cannot be listed ({error.strerror})")
-
-    images = []
-    visited: set[str] = set()
-    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in visited:  # a link back to a folder already walked
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        images += [
-            Path(parent, name)
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-        ]
-    return sorted(images)
+def _refuse_samples(name: str, kind: str) -> NoReturn:
+    raise ImageError(
+        f"{name}: {kind} samples have no agreed white level; save the image with 8 or 16 bits"
+    )
 
 
-def _to_rgb(image: Image.Image, source_format: str | None, name: str) -> np.ndarray:
-    if image.mode.startswith("I;16"):
+def _turned(pixels: np.ndarray, orientation: object) -> np.ndarray:
+    """Turn as an EXIF orientation says; what is not in the standard turns nothing."""
+    if orientation in (2, 3, 7, 8):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 6, 7):
+        pixels = pixels[::-1]
+    return pixels.swapaxes(0, 1) if orientation in (5, 6, 7, 8) else pixels
+
+
+def _strip_to_rgb(image: Image.Image, name: str) -> np.ndarray:
+    if image.mode.startswith("I"):
         return _grey_16_bit_to_rgb(np.asarray(image), image.info.get("transparency"))
-    if image.mode == "I" and source_format in _FORMATS_WITH_16_BIT_INTEGERS:
-        return _grey_16_bit_to_rgb(np.asarray(image), None)
-    if image.mode in ("I", "F"):
-        kind = "32-bit integer" if image.mode == "I" else "floating-point"
-        raise ImageError(
-            f"{name}: {kind} samples have no agreed white level; save the image with 8 or 16 bits"
-        )
+    if image.mode == "LAB":
+        return np.asarray(ImageCms.applyTransform(image, _lab_to_srgb()))
     if image.mode == "La":  # premultiplied; Pillow converts it to LA only
         image = image.convert("LA")
     if image.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, rgba)
-    return np.array(image.convert("RGB"))
+    return np.asarray(image.convert("RGB"))
+
+
+@functools.cache
+def _lab_to_srgb() -> ImageCms.ImageCmsTransform:
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
 
 
 def _grey_16_bit_to_rgb(grey: np.ndarray, transparent: int | None) -> np.ndarray:

@@ -1,3 +1,4 @@
+import os
 import struct
 import zlib
 from contextlib import suppress
@@ -6,9 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, ImageOps
 
-from glpi_jax.data.images import ImageError, decode_image, list_images, read_image
+from glpi_jax.data import images
+from glpi_jax.data.images import (
+    MAX_FILE_BYTES,
+    ImageError,
+    convert_image,
+    decode_first_frame,
+    decode_image,
+    list_images,
+    pixel_count,
+    read_image,
+    walk_images,
+)
 from glpi_jax.errors import GlpiError
 
 
@@ -193,6 +205,74 @@ def test_damaged_files_decode_or_raise_image_error(file_format: str) -> None:
             decode(bytes(damaged[:cut]), apply_orientation=True)
 
 
+@pytest.mark.parametrize("orientation", range(10))
+def test_every_orientation_is_pillows(orientation: int) -> None:
+    image = Image.fromarray(photograph())
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(image, "PNG", exif=exif)
+    with Image.open(BytesIO(data)) as stored:
+        expected = np.asarray(ImageOps.exif_transpose(stored))
+        given = convert_image(stored, "picture", apply_orientation=True)
+        assert stored.size == (32, 24)  # a given image stays as it is
+    np.testing.assert_array_equal(given, expected)
+    np.testing.assert_array_equal(decode(data, apply_orientation=True), expected)
+
+
+def test_strips_fit_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (24, 32, 4), dtype=np.uint8)
+    data = encoded(Image.fromarray(pixels), "PNG")
+    whole = decode(data)
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 5 * 32)
+    np.testing.assert_array_equal(decode(data), whole)
+
+
+def test_lab_becomes_the_color_it_was() -> None:
+    pixels = np.full((4, 4, 3), (200, 30, 40), np.uint8)
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    image = Image.fromarray(pixels)
+    converted = ImageCms.profileToProfile(image, srgb, lab, outputMode="LAB")
+    assert np.abs(decode(encoded(converted, "TIFF")).astype(int) - pixels).max() <= 3
+
+
+def test_an_animation_is_its_first_frame_and_says_so() -> None:
+    frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
+    for file_format in ("GIF", "PNG", "WEBP"):
+        options = {"lossless": True} if file_format == "WEBP" else {}
+        moving = encoded(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
+        frame, animated = decode_first_frame(moving, "picture", apply_orientation=True)
+        assert animated
+        assert frame[0, 0].tolist() == [255, 0, 0]
+        still = encoded(frames[0], file_format, **options)
+        assert not decode_first_frame(still, "picture", apply_orientation=True).animated
+
+
+def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match=r"pipe\.png: a pipe or device"):
+        read_image(tmp_path / "pipe.png", apply_orientation=False)
+
+
+def test_a_file_too_large_for_an_image_is_not_read(tmp_path: Path) -> None:
+    with open(tmp_path / "disk.png", "wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    with pytest.raises(ImageError, match=r"disk\.png: 2\.0 GiB are too many for an image"):
+        read_image(tmp_path / "disk.png", apply_orientation=False)
+
+
+@pytest.mark.parametrize("name", ["zero\0byte.png", "surrogate\ud800.png"])
+def test_a_name_that_no_file_has_is_named(name: str) -> None:
+    with pytest.raises(ImageError, match="no file has such a name"):
+        read_image(name, apply_orientation=False)
+
+
+def test_pixels_of_a_header(tmp_path: Path) -> None:
+    data = encoded(Image.fromarray(photograph()), "JPEG")
+    (tmp_path / "a.jpg").write_bytes(data)
+    assert pixel_count(data[:-20]) == pixel_count(tmp_path / "a.jpg") == 24 * 32
+    assert pixel_count(b"no image") == pixel_count(tmp_path / "missing.jpg") == 0
+
+
 def test_read_image(tmp_path: Path) -> None:
     pixels = photograph()
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -217,6 +297,7 @@ def test_permission_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(self: Path) -> bytes:
         raise PermissionError(13, "Permission denied", str(self))
 
+    (tmp_path / "a.png").touch()
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(ImageError, match=r"a\.png: permission denied"):
         read_image(tmp_path / "a.png", apply_orientation=False)
@@ -240,3 +321,36 @@ def test_list_images_errors(tmp_path: Path) -> None:
         list_images([tmp_path])
     with pytest.raises(GlpiError, match=r"gone: no such file or folder"):
         list_images([tmp_path / "gone"])
+
+
+def test_a_folder_is_walked_in_the_order_of_its_paths(tmp_path: Path) -> None:
+    for name in ("b/z.png", "b.png", "a/1.png", "a.png", "a-1.png", "c/d/e.png", "c/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "c/d/back").symlink_to(tmp_path)
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    found = [Path(path) for path in walk_images(tmp_path)]
+    assert found == sorted(found)
+    assert len(found) == 8
+
+
+def test_a_folder_is_walked_as_it_is_asked_for(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/2.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    walk = walk_images(tmp_path)
+    assert next(walk) == str(tmp_path / "a/1.png")
+    (tmp_path / "b/2.png").rename(tmp_path / "b/3.png")
+    assert list(walk) == [str(tmp_path / "b/3.png")]
+
+
+def test_very_deep_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    deep = "/".join("d" * 1200)
+    for folder in (deep[:1200], deep):
+        os.makedirs(folder)
+    Path(deep, "a.png").touch()
+    assert list(walk_images(Path("d"))) == [f"{deep}/a.png"]
+    # pytest's own cleaning up goes no deeper than Python's stack.
+    os.remove(f"{deep}/a.png")
+    os.removedirs(deep)

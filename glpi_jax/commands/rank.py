@@ -1,0 +1,86 @@
+"""`glpi rank`."""
+
+import argparse
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from glpi_jax.commands.common import EXIT_BAD_INPUT, EXIT_OK, Commands, add_command, say
+from glpi_jax.commands.scoring_options import (
+    add_crop_options,
+    add_model_option,
+    check_png,
+    scorer_of,
+)
+from glpi_jax.errors import GlpiError
+
+if TYPE_CHECKING:
+    from glpi_jax.scoring import ImageScore
+
+
+def add(commands: Commands) -> None:
+    """Add the command to the parser."""
+    command = add_command(
+        commands, "rank", "Order photographs from best to worst; --out shows both ends."
+    )
+    command.add_argument(
+        "images", nargs="+", metavar="FOLDER|IMAGE|URL", help="as for `glpi score`"
+    )
+    command.add_argument("--out", type=Path, metavar="FILE.png", help="a contact sheet")
+    command.add_argument(
+        "--top", type=int, default=10, metavar="N", help="of each end in the sheet (default: 10)"
+    )
+    command.add_argument(
+        "--cell", type=int, default=240, help="side of a small picture in pixels (default: 240)"
+    )
+    add_model_option(command)
+    add_crop_options(command)
+    command.set_defaults(run=_rank)
+
+
+def _rank(args: argparse.Namespace) -> int:
+    from glpi_jax.files import write_bytes
+    from glpi_jax.progress import progress_bar
+    from glpi_jax.scoring.contact_sheet import contact_sheet
+    from glpi_jax.scoring.inputs import list_inputs
+
+    if args.top < 1:
+        raise GlpiError(f"--top {args.top}: must be at least 1")
+    if args.cell < 64:
+        raise GlpiError(f"--cell {args.cell}: must be at least 64 pixels")
+    if args.out is not None:
+        check_png(args.out)
+    scorer = scorer_of(args, args.model)
+    scored, errors = [], 0
+    count = sum(1 for _ in list_inputs(args.images))
+    with progress_bar(count, unit="image", description="rank", leave=False) as bar:
+        for result in scorer.score_iter(list_inputs(args.images)):
+            if result.error:
+                say(f"error: {result.error}")
+                errors += 1
+            else:
+                scored.append(result)
+            bar.advance()
+    # Equal scores in the order of the arguments, whatever the direction.
+    sign = 1 if scorer.lower_better else -1
+    ranked = sorted(scored, key=lambda result: sign * (result.score or 0.0))
+    if args.out is not None and ranked:
+        groups = _ends(ranked, args.top, known=scorer.higher_is_better is not None)
+        columns = min(5, max(len(results) for _, results in groups))
+        content = io.BytesIO()
+        contact_sheet(groups, columns=columns, cell=args.cell).save(content, "PNG")
+        write_bytes(args.out, content.getvalue())
+    for place, result in enumerate(ranked, start=1):
+        print(f"{place:5d}  {result.score:8.3f}  {result.image}")
+    return EXIT_BAD_INPUT if errors else EXIT_OK
+
+
+def _ends(
+    ranked: Sequence["ImageScore"], top: int, *, known: bool
+) -> list[tuple[str, Sequence["ImageScore"]]]:
+    """The first and the last of a ranking, none of them twice."""
+    first, last = ("Best", "Worst") if known else ("Highest scores", "Lowest scores")
+    if len(ranked) <= 2 * top:
+        return [(f"All {len(ranked)}, {first.lower()} first", ranked)]
+    return [(first, ranked[:top]), (f"{last} of {len(ranked)}", ranked[-top:])]

@@ -1,0 +1,64 @@
+"""Which crops of an image are scored."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from glpi_jax.data.transforms import grid_crops, image_rng, random_crops
+from glpi_jax.errors import GlpiError
+
+Placement = Literal["grid", "random"]
+
+
+@dataclass(frozen=True)
+class Crops:
+    """How many crops of an image are averaged, and where they lie.
+
+    Attributes:
+        count: at least 1.
+        placement: "grid", spread evenly from edge to edge, so that a score depends on the pixels
+            alone; "random", drawn from the image's file name (of an image in memory: from its
+            pixels) and the seed, as in the paper's evaluation.
+        seed: of the random placement, 0 or more.
+    """
+
+    count: int
+    placement: Placement = "grid"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            GlpiError: one is out of range, or there is no such placement.
+        """
+        if self.placement not in ("grid", "random"):
+            raise GlpiError(f"crop placement {self.placement!r}: must be grid or random")
+        if self.count < 1:
+            raise GlpiError(f"{self.count} crops an image: must be at least 1")
+        if self.seed < 0:
+            raise GlpiError(f"seed {self.seed}: must not be negative")
+
+    def cut(self, image: np.ndarray, side: int, file_name: str | None) -> np.ndarray:
+        """Cut the crops of one image.
+
+        Args:
+            image: (height, width, 3) uint8; mirrored outward where it is smaller than a crop.
+            side: of a crop, in pixels.
+            file_name: what random crops are drawn from; None draws them from the pixels.
+
+        Returns:
+            (count, side, side, 3) uint8.
+        """
+        if self.placement == "grid":
+            return grid_crops(image, side, self.count)
+        if file_name is None:
+            digest = hashlib.sha256(repr(image.shape).encode())
+            digest.update(np.ascontiguousarray(image).data)
+            file_name = digest.hexdigest()
+        return random_crops(image, side, self.count, image_rng(file_name, self.seed))
+
+
+PAPER_CROPS = Crops(count=25, placement="random", seed=0)

@@ -1,0 +1,122 @@
+"""What a command was given to score, one image after the other: files, folders, patterns, URLs."""
+
+import glob
+from collections.abc import Iterator, Sequence
+from os import fsdecode
+from pathlib import Path
+from typing import BinaryIO
+
+from glpi_jax.data.images import walk_images
+from glpi_jax.errors import GlpiError
+from glpi_jax.scoring.fetch import is_url
+from glpi_jax.scoring.results import Problem
+
+STDIN = "-"
+
+_READ_BYTES = 2**16
+_LONGEST_PATH = 2**16
+
+
+def list_inputs(
+    arguments: Sequence[str], *, stdin: BinaryIO | None = None, null: bool = False
+) -> Iterator[str | Problem]:
+    """Yield the paths and URLs that arguments stand for, while they are found.
+
+    A file is taken whatever its suffix, a folder is searched by `walk_images`, and what does not
+    exist but holds one of `*?[` is a pattern (`**` is any depth of folders). `-` is a list of
+    files, folders and URLs on stdin; nothing in the list is a pattern. Of several arguments, a file
+    that is reached twice is given once; a list is taken as it is.
+
+    Args:
+        arguments: of the command line.
+        stdin: where `-` reads.
+        null: the list on stdin is divided by zero bytes, not by lines.
+
+    Yields:
+        a path, normalised, or a URL, or a `Problem` for what leads to no image.
+
+    Raises:
+        GlpiError: stdin holds no list of paths.
+    """
+    seen: set[str] = set()
+    for argument in arguments:
+        if argument == STDIN and stdin is not None:
+            for entry in _entries(stdin, b"\0" if null else b"\n"):
+                yield from _images_of(entry)
+            continue
+        for name in _matches(argument):
+            for found in _images_of(name):
+                key = found if isinstance(found, str) else found.name
+                if len(arguments) == 1 or key not in seen:
+                    seen.add(key)
+                    yield found
+
+
+def _matches(argument: str) -> list[str]:
+    """The argument, or what it matches if it is a pattern."""
+    if is_url(argument) or not glob.has_magic(argument) or _exists(argument):
+        return [argument]
+    return sorted(glob.glob(argument, recursive=True)) or [argument]
+
+
+def _images_of(name: str) -> Iterator[str | Problem]:
+    if is_url(name):
+        yield name
+        return
+    path = Path(name)
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except (OSError, ValueError) as error:
+        yield Problem(name, f"{name}: cannot be read ({getattr(error, 'strerror', error)})")
+        return
+    if is_folder:
+        yield from _images_of_folder(path)
+    elif exists:
+        yield str(path)
+    elif glob.has_magic(name):
+        yield Problem(name, f"{name}: no file or folder matches")
+    else:
+        yield Problem(name, f"{name}: no such file or folder")
+
+
+def _images_of_folder(folder: Path) -> Iterator[str | Problem]:
+    unlisted: list[GlpiError] = []
+    try:
+        for path in walk_images(folder, unlisted.append):
+            yield from _problems(folder, unlisted)
+            yield path
+    except GlpiError as error:  # no image, which an error of the folder itself explains better
+        if not unlisted:
+            unlisted.append(error)
+    yield from _problems(folder, unlisted)
+
+
+def _problems(folder: Path, errors: list[GlpiError]) -> Iterator[Problem]:
+    while errors:
+        yield Problem(str(folder), str(errors.pop(0)))
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _entries(stream: BinaryIO, separator: bytes) -> Iterator[str]:
+    """The entries of a list, without empty ones."""
+    rest = b""
+    while block := stream.read(_READ_BYTES):
+        *entries, rest = (rest + block).split(separator)
+        for entry in entries:
+            yield from _entry(entry, separator)
+        if len(rest) > _LONGEST_PATH:
+            raise GlpiError("stdin: no list of paths; one of them would be longer than 64 kB")
+    yield from _entry(rest, separator)
+
+
+def _entry(entry: bytes, separator: bytes) -> Iterator[str]:
+    if separator == b"\n":
+        entry = entry.removesuffix(b"\r")
+    if entry:
+        yield fsdecode(entry)

@@ -1,0 +1,210 @@
+"""Images of any kind to crops, read and decoded by threads ahead of the device."""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from glpi_jax.data.images import (
+    DECODING_BYTES_PER_PIXEL,
+    Decoded,
+    ImageError,
+    check_file,
+    convert_image,
+    decode_first_frame,
+    pixel_count,
+    read_encoded,
+)
+from glpi_jax.scoring.crops import Crops
+from glpi_jax.scoring.fetch import fetch, is_url
+from glpi_jax.scoring.results import Problem
+
+MIN_SIDE = 16  # pixels: one patch of the ViT; less shows nothing that could be judged
+MEMORY_BYTES = 2**30  # for files and images that are being decoded, together
+
+# A file's path, a URL, a Pillow image, pixels, or the content of a file.
+Source: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | bytes | Problem
+SINGLE_SOURCES = (str, os.PathLike, Image.Image, bytes, Problem)
+
+
+@dataclass
+class Reading:
+    """One image ready to be scored, or why it is not.
+
+    Attributes:
+        name: what results call the image.
+        crops: (n, crop, crop, 3) uint8, None if there is an error.
+        note: what was done to an unusual image.
+        error: why there are no crops.
+    """
+
+    name: str
+    crops: np.ndarray | None = None
+    note: str | None = None
+    error: str | None = None
+
+
+class MemoryBudget:
+    """Bytes that threads may use together; who needs more than there are waits, then runs alone."""
+
+    def __init__(self, total: int):
+        """Begin with all of it free."""
+        self._total = total
+        self._used = 0
+        self._changed = threading.Condition()
+        self._first_in_line = threading.Lock()  # so that small images do not overtake for ever
+
+    @contextmanager
+    def reserve(self, size: int) -> Iterator[None]:
+        """Hold `size` bytes of the budget, or all of it if that is less."""
+        size = min(size, self._total)
+        with self._first_in_line, self._changed:
+            self._changed.wait_for(lambda: self._used + size <= self._total)
+            self._used += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= size
+                self._changed.notify_all()
+
+
+class Reader:
+    """Turns sources into crops, in order, a few images ahead of whoever asks for them."""
+
+    def __init__(self, crops: Crops, *, side: int, ahead: int, memory_bytes: int = MEMORY_BYTES):
+        """Settle what is cut out of every image.
+
+        Args:
+            crops: which crops.
+            side: of a crop in pixels.
+            ahead: images whose crops are held ready, besides those in the threads.
+            memory_bytes: see `MemoryBudget`; an image that needs more is decoded alone.
+        """
+        self._crops = crops
+        self._side = side
+        self._ahead = ahead
+        self._threads = min(8, os.cpu_count() or 1)
+        self._budget = MemoryBudget(memory_bytes)
+
+    def read(self, sources: Iterable[Source]) -> Iterator[Reading]:
+        """Yield each source's crops or error, in order; a source is asked for only when needed.
+
+        Files and URLs are read by threads. An image in memory is cut at once, since whoever gave
+        it may change it when asked for the next.
+
+        Raises:
+            TypeError: a source is of no kind that can be read, or an array does not hold pixels.
+        """
+        executor = ThreadPoolExecutor(self._threads, thread_name_prefix="glpi-read")
+        waiting: deque[Future[Reading]] = deque()
+        try:
+            for index, source in enumerate(sources):
+                waiting.append(self._start(source, index, executor))
+                if len(waiting) > self._ahead + self._threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+    def _start(self, source: Source, index: int, executor: ThreadPoolExecutor) -> Future[Reading]:
+        name = _name_of(source, f"image {index}")
+        if isinstance(source, str | os.PathLike):
+            return executor.submit(self._reading, source, name, PurePath(name).name)
+        ready: Future[Reading] = Future()
+        ready.set_result(self._reading(source, name, None))
+        return ready
+
+    def _reading(self, source: Source, name: str, file_name: str | None) -> Reading:
+        """Decode and cut; an image that cannot be read is an error, and only that."""
+        try:
+            image, animated = _decode(source, name, self._budget)
+            _check_size(image, name)
+        except ImageError as error:
+            return Reading(name, error=str(error))
+        notes = ["animated: the first frame is scored"] if animated else []
+        height, width = image.shape[:2]
+        if min(height, width) < self._side:
+            notes.append(
+                f"{width}×{height}, smaller than the crop: mirrored to {self._side} pixels"
+            )
+        crops = self._crops.cut(image, self._side, file_name)
+        return Reading(name, crops, "; ".join(notes) or None)
+
+
+def read_pixels(source: Source) -> np.ndarray:
+    """One image as (height, width, 3) uint8 RGB, upright.
+
+    Raises:
+        ImageError: it cannot be read, or is too small to be judged.
+        TypeError: it is of no kind that can be read.
+    """
+    name = _name_of(source, "image")
+    pixels = _decode(source, name, MemoryBudget(MEMORY_BYTES)).pixels
+    _check_size(pixels, name)
+    return pixels
+
+
+def _name_of(source: Source, unnamed: str) -> str:
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    if isinstance(source, Problem):
+        return source.name
+    return getattr(source, "filename", "") or unnamed  # of a Pillow image that was opened
+
+
+def _decode(source: Source, name: str, budget: MemoryBudget) -> Decoded:
+    if isinstance(source, Problem):
+        raise ImageError(source.error)
+    if isinstance(source, np.ndarray):
+        return Decoded(_rgb_pixels(source, name), False)
+    if isinstance(source, Image.Image):
+        return Decoded(convert_image(source, name, apply_orientation=True), False)
+    if isinstance(source, str | os.PathLike) and not is_url(name):
+        size = check_file(name)
+        with budget.reserve(size + DECODING_BYTES_PER_PIXEL * pixel_count(name)):
+            return decode_first_frame(read_encoded(name), name, apply_orientation=True)
+    if isinstance(source, str | os.PathLike | bytes):
+        data = source if isinstance(source, bytes) else fetch(name)
+        with budget.reserve(DECODING_BYTES_PER_PIXEL * pixel_count(data)):
+            return decode_first_frame(data, name, apply_orientation=True)
+    raise TypeError(
+        f"{name}: {type(source).__name__} is no image; give a path, a URL, a Pillow image, a uint8"
+        " array or the bytes of an image file"
+    )
+
+
+def _rgb_pixels(array: np.ndarray, name: str) -> np.ndarray:
+    """Grey is repeated, transparency laid on white."""
+    if array.dtype != np.uint8 or not (
+        array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
+    ):
+        raise TypeError(
+            f"{name}: an array of {array.dtype} with shape {array.shape}; an image is uint8 of "
+            "shape (height, width), (height, width, 3) or (height, width, 4)"
+        )
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.shape[2] == 1:
+        return np.repeat(array, 3, axis=2)
+    if array.shape[2] == 4 and array.size:
+        return convert_image(Image.fromarray(array), name, apply_orientation=False)
+    return array[:, :, :3]
+
+
+def _check_size(image: np.ndarray, name: str) -> None:
+    height, width = image.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise ImageError(
+            f"{name}: {width}×{height} pixels are too few to judge; the least is "
+            f"{MIN_SIDE}×{MIN_SIDE}"
+        )
