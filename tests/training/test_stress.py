@@ -24,7 +24,7 @@ from glpi_jax.commands.common import EXIT_AGAIN
 
 pytestmark = pytest.mark.stress
 
-EPOCHS = 20  # of four steps
+EPOCHS = 30  # of four steps
 OVERRIDES = (
     f"--config.train.epochs={EPOCHS}",
     "--config.train.checkpoint_every_steps=3",
@@ -45,10 +45,14 @@ class Blow(NamedTuple):
 
 
 def blows_of(processes):
-    """Ten SIGKILLs, half of them inside a save, and five SIGTERMs, in random order."""
+    """In random order; every second one inside a save, every second SIGKILL for all processes.
+
+    Two processes, of which JAX compiles the second anew every time, get the smaller part.
+    """
     rng = random.Random(processes)
-    kinds = [(signal.SIGKILL, i % 2 == 0, i // 2 % 2 == 0) for i in range(10)]
-    kinds += [(signal.SIGTERM, i % 2 == 0, False) for i in range(5)]
+    kills, terminations = {1: (14, 8), 2: (6, 2)}[processes]
+    kinds = [(signal.SIGKILL, i % 2 == 0, i // 2 % 2 == 0) for i in range(kills)]
+    kinds += [(signal.SIGTERM, i % 2 == 0, False) for i in range(terminations)]
     rng.shuffle(kinds)
     return [
         Blow(number, inside, rng.randrange(5), rng.uniform(0, 60), together)
@@ -181,7 +185,7 @@ def test_killed_again_and_again_a_run_ends_with_the_same_bits(
             assert list(saves_under_way(workdir)) == []
         for error in errors:
             assert "warning: " not in error  # nothing is damaged by a kill
-    assert inside >= 3  # that many kills have left half a checkpoint
+    assert inside >= 2  # that many kills have left half a checkpoint
     run_to_the_end(plan_run, shared_compilations, workdir, processes)
     found, expected = end_of(workdir), end_of(tmp_path / "undisturbed")
     assert found.keys() == expected.keys()
