@@ -108,7 +108,7 @@ def get_config() -> ConfigDict:
     config.evaluation.select = "best"
     config.evaluation.crops = 25  # a crop's scores are averaged to the image's
     config.evaluation.placement = "random"  # "random", seeded by file name, or "grid"
-    config.evaluation.batch_size = 100  # crops at a time
+    config.evaluation.batch_size = 128  # crops at a time, on all devices together
     config.evaluation.bootstrap_resamples = 1000  # for the confidence intervals; 0 leaves them out
     config.evaluation.confidence = 0.95  # of the intervals
 

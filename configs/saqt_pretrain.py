@@ -44,5 +44,4 @@ def get_config() -> ConfigDict:
     config.train.checkpoint_every_steps = 2000
 
     config.evaluation.crops = 5
-    config.evaluation.batch_size = 120
     return config

@@ -1,10 +1,18 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import linen as nn
 
 from glpi_jax.models.integration import _l2_normalize
-from glpi_jax.models.layers import BatchNorm, Conv1x1, torch_dense
+from glpi_jax.models.layers import (
+    BatchNorm,
+    Conv1x1,
+    Dropout,
+    PatchEmbedding,
+    gelu,
+    torch_dense,
+)
 from glpi_jax.models.resnet import _max_pool
 
 
@@ -28,6 +36,70 @@ def test_batch_norm_uses_running_statistics_in_inference():
     variables = norm.init(jax.random.key(0), x, False)
     variables["batch_stats"] = {"mean": jnp.array([3.0]), "var": jnp.array([4.0])}
     np.testing.assert_allclose(norm.apply(variables, x, False), -1.0, atol=1e-5)
+
+
+def test_batch_norms_gradient_is_that_of_its_formula():
+    """Against JAX's own derivative of mean, variance and the rest."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(3, 2, (2, 3, 4, 5)), jnp.float32)
+    weights = jnp.asarray(rng.normal(size=x.shape), jnp.float32)
+    scale, bias = (jnp.asarray(rng.normal(size=5), jnp.float32) for _ in range(2))
+    stats = {"mean": jnp.zeros(5), "var": jnp.ones(5)}
+
+    def ours(x, scale, bias):
+        variables = {"params": {"scale": scale, "bias": bias}, "batch_stats": stats}
+        y, _ = BatchNorm().apply(variables, x, True, mutable=["batch_stats"])
+        return jnp.sum(y * weights)
+
+    def formula(x, scale, bias):
+        mean, var = jnp.mean(x, (0, 1, 2)), jnp.var(x, (0, 1, 2))
+        y = (x - mean[None, None, None]) / jnp.sqrt(var + 1e-5)[None, None, None]
+        return jnp.sum((y * scale[None, None, None] + bias[None, None, None]) * weights)
+
+    found, expected = (jax.grad(f, (0, 1, 2))(x, scale, bias) for f in (ours, formula))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    of_half = jax.grad(ours)(x.astype(jnp.bfloat16), scale, bias)
+    assert of_half.dtype == jnp.bfloat16
+
+
+def test_gelu_is_the_exact_one():
+    x = jnp.linspace(-6, 6, 1001)
+    np.testing.assert_allclose(gelu(x), jax.nn.gelu(x, approximate=False), atol=1e-6)
+
+
+def test_patch_embedding_equals_a_strided_convolution():
+    x = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32)
+    layer = PatchEmbedding(5, 4, jnp.float32, nn.initializers.normal(1.0), nn.initializers.ones)
+    variables = layer.init(jax.random.key(0), x)
+    kernel = variables["params"]["kernel"]
+    assert kernel.shape == (4, 4, 3, 5)
+    expected = jax.lax.conv_general_dilated(
+        x, kernel, (4, 4), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(layer.apply(variables, x), expected.reshape(2, 6, 5) + 1, atol=1e-4)
+
+
+def drop(rate, x, examples):
+    rngs = {"dropout": jax.random.key(3)}
+    return np.asarray(Dropout(rate).apply({}, x, jnp.asarray(examples), rngs=rngs))
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.3])
+def test_dropout_drops_its_share_and_scales_the_rest(rate):
+    x = jnp.ones((4, 50, 100))
+    dropped = drop(rate, x, [0, 1, 2, 3])
+    assert set(np.unique(dropped)) == {0, np.float32(1 / (1 - rate))}
+    # The standard deviation of the share over 20,000 values is 0.0035.
+    assert abs(np.mean(dropped == 0) - rate) < 0.015
+    assert len({mask.tobytes() for mask in dropped}) == 4
+    np.testing.assert_array_equal(Dropout(rate).apply({}, x, None), x)
+
+
+def test_dropout_goes_by_the_examples_number_alone():
+    x = jnp.ones((4, 6, 7))
+    whole = drop(0.5, x, [0, 1, 2, 3])
+    np.testing.assert_array_equal(drop(0.5, x[:2], [3, 1]), whole[[3, 1]])
 
 
 def test_max_pool_equals_the_windowed_maximum():

@@ -3,25 +3,19 @@
 import csv
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+from ports import free_port
 
 from glpi_jax.commands.common import EXIT_AGAIN
 from glpi_jax.errors import GlpiError
 from glpi_jax.training import processes
 
 STEPS = 8  # of the planned run
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def start_pair(trained, workdir, environment):
