@@ -17,7 +17,8 @@ TOLERANCE = 1e-5  # relative
 
 
 def start(environment, devices, told):
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    # Without optimisation: the compilation takes most of the time, and the sums are the same.
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
     script = Path(__file__).with_name("ten_steps.py")
     return subprocess.Popen(
         [sys.executable, str(script), json.dumps(told)],
@@ -42,10 +43,9 @@ def ten_steps(shared_compilations):
 
 
 @pytest.fixture(scope="module")
-def one_device(ten_steps, tmp_path_factory):
-    """The reference, which saves after step 5."""
-    folder = tmp_path_factory.mktemp("one")
-    return folder, ten_steps(checkpoint=str(folder), save_at=5)
+def one_device(ten_steps):
+    """The reference."""
+    return ten_steps()
 
 
 def assert_same(found, expected, tolerance=TOLERANCE):
@@ -57,10 +57,9 @@ def assert_same(found, expected, tolerance=TOLERANCE):
 
 
 def test_the_reference_has_dropout_and_moves(one_device):
-    _, found = one_device
-    assert found["steps"] == list(range(10))
-    assert len(set(found["predictions"])) == 16
-    assert found["devices"] == 1
+    assert one_device["steps"] == list(range(10))
+    assert len(set(one_device["predictions"])) == 16
+    assert one_device["devices"] == 1
 
 
 @pytest.mark.parametrize(
@@ -68,7 +67,6 @@ def test_the_reference_has_dropout_and_moves(one_device):
     [
         (8, {"mesh": {"data": 8}}),
         (8, {"mesh": {"data": 1, "fsdp": 8}}),
-        (8, {"mesh": {"data": -1, "fsdp": 4}, "accumulation": 2}),
         (1, {"accumulation": 4}),
         (1, {"remat": {"vgfe": "full", "clfe": "full", "integration": "full"}}),
         (
@@ -80,14 +78,14 @@ def test_the_reference_has_dropout_and_moves(one_device):
             },
         ),
     ],
-    ids=["data", "fsdp", "data, fsdp and parts", "parts", "remat", "remat of dots, parts, xla"],
+    ids=["data", "fsdp", "parts", "remat", "remat of dots, parts, xla"],
 )
 def test_the_same_losses(ten_steps, one_device, devices, told):
     found = ten_steps(devices, **told)
     assert found["devices"] == devices
-    assert_same(found, one_device[1])
+    assert_same(found, one_device)
     split = told.get("mesh", {}).get("fsdp", 1)
-    bytes_of_all = one_device[1]["bytes_of_a_device"]
+    bytes_of_all = one_device["bytes_of_a_device"]
     # Only biases, scales and sizes that do not divide stay whole: under a tenth of this model.
     assert found["bytes_of_a_device"] < bytes_of_all / split + 0.1 * bytes_of_all
     assert found["bytes_of_a_device"] >= bytes_of_all / split
@@ -95,32 +93,20 @@ def test_the_same_losses(ten_steps, one_device, devices, told):
 
 def test_bfloat16_computes_nearly_the_same(ten_steps, one_device):
     found = ten_steps(dtype="bfloat16")
-    np.testing.assert_allclose(found["losses"], one_device[1]["losses"], rtol=1e-3)
-    assert found["losses"] != one_device[1]["losses"]
+    np.testing.assert_allclose(found["losses"], one_device["losses"], rtol=1e-3)
+    assert found["losses"] != one_device["losses"]
 
 
-def test_two_processes_restore_what_one_saved(shared_compilations, ten_steps, one_device, tmp_path):
-    """And one restores, on eight devices, what two processes of four saved from split arrays."""
-    port = free_port()
-    folder, expected = one_device
-    saved = tmp_path / "checkpoints"
-    saved.symlink_to(folder / "checkpoints", target_is_directory=True)
-    told = {"processes": 2, "port": port, "mesh": {"fsdp": 4, "data": 2}}
-    told |= {"checkpoint": str(tmp_path), "restore": True, "save_at": 8}
+def test_two_processes_of_four_devices_and_one_that_goes_on(
+    shared_compilations, ten_steps, one_device, tmp_path
+):
+    """One device restores what two processes of four have saved from split arrays."""
+    told = {"processes": 2, "port": free_port(), "mesh": {"data": 2, "fsdp": 4}}
+    told |= {"checkpoint": str(tmp_path), "save_at": 7}
     pair = [start(shared_compilations, 4, told | {"process": number}) for number in (0, 1)]
     found = result_of(*pair)
     assert found["devices"] == 8
-    assert found["steps"] == [5, 6, 7, 8, 9]
-    assert_same(found, expected)
-    again = ten_steps(8, mesh={"data": 8}, checkpoint=str(tmp_path), restore=True)
-    assert again["steps"] == [8, 9]
-    assert_same(again, expected)
-
-
-def test_two_processes_of_four_devices_from_the_start(shared_compilations, one_device):
-    port = free_port()
-    told = {"processes": 2, "port": port}
-    pair = [start(shared_compilations, 4, told | {"process": number}) for number in (0, 1)]
-    found = result_of(*pair)
-    assert found["devices"] == 8
-    assert_same(found, one_device[1])
+    assert_same(found, one_device)
+    again = ten_steps(checkpoint=str(tmp_path), restore=True)
+    assert again["steps"] == [7, 8, 9]
+    assert_same(again, one_device)
