@@ -111,10 +111,21 @@ def wait_for(condition, running):
         time.sleep(0.0005)
 
 
-def hit(blow, rng, running, workdir):
-    """Wait for the moment; returns whether a save was under way, and who was hit, or None."""
+def metrics_file(workdir):
+    """Which file metrics.csv is: a run that goes on replaces it."""
+    path = workdir / "metrics.csv"
+    return path.stat().st_ino if path.exists() else None
+
+
+def hit(blow, rng, running, workdir, metrics_before):
+    """Wait for the moment; returns who was hit, or None if the run ended before."""
     begun = finished_step(workdir)
-    if not wait_for(lambda: steps_written(workdir) > begun + blow.steps, running):
+
+    def taken_enough_steps():
+        fresh = metrics_file(workdir) != metrics_before
+        return fresh and steps_written(workdir) > begun + blow.steps
+
+    if not wait_for(taken_enough_steps, running):
         return None
     if blow.inside_save:
         if not wait_for(lambda: any(saves_under_way(workdir)), running):
@@ -162,8 +173,9 @@ def test_killed_again_and_again_a_run_ends_with_the_same_bits(
     rng = random.Random(0)
     inside = 0
     for blow in blows_of(processes):
+        before = metrics_file(workdir)
         running = start(plan_run, shared_compilations, workdir, processes)
-        targets = hit(blow, rng, running, workdir)
+        targets = hit(blow, rng, running, workdir, before)
         if blow.signal == signal.SIGKILL:
             for process in targets or ():
                 process.wait()
