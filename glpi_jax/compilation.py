@@ -22,11 +22,14 @@ COMPILATIONS = "compilations"  # the cache's folder in a workdir
 _FOR_CPU: CompilerOptions = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
-def compiler_options(mesh: Mesh) -> CompilerOptions | None:
-    """Options for `jax.jit` of a program that runs on a mesh."""
-    if mesh.devices.flat[0].platform != "cpu":
+def compiler_options(mesh: Mesh, *, runs_once: bool = False) -> CompilerOptions | None:
+    """Options for `jax.jit` of a program that runs on a mesh.
+
+    One that runs once, as initialisation does, is not optimised: compiling it takes the time.
+    """
+    if mesh.devices.flat[0].platform != "cpu" or not _known_to_xla():
         return None
-    return _FOR_CPU if _known_to_xla() else None
+    return _FOR_CPU | {"xla_backend_optimization_level": "0"} if runs_once else _FOR_CPU
 
 
 @functools.cache

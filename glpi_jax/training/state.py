@@ -10,6 +10,7 @@ import optax
 from flax import struct, traverse_util
 from jax.sharding import Mesh
 
+from glpi_jax.compilation import compiler_options
 from glpi_jax.models.glpi import GLPI
 from glpi_jax.training.optimizer import split_params
 from glpi_jax.training.sharding import FsdpRules, parameter_shardings, replicated
@@ -67,7 +68,8 @@ def create_state(
     """
     target = abstract_state(model, optimizer, multipliers, mesh=mesh, fsdp_rules=fsdp_rules)
     create = functools.partial(_create, model, optimizer, multipliers, seed)
-    return jax.jit(create, out_shardings=shardings_of(target))(variables)
+    options = compiler_options(mesh, runs_once=True)
+    return jax.jit(create, out_shardings=shardings_of(target), compiler_options=options)(variables)
 
 
 def abstract_state(
