@@ -62,7 +62,14 @@ class Count:
         return self.multipliers[path] is not None
 
     def dense(
-        self, part: str, path: str, rows: int, inputs: int, outputs: int, behind: bool, taps: int = 1
+        self,
+        part: str,
+        path: str,
+        rows: int,
+        inputs: int,
+        outputs: int,
+        behind: bool,
+        taps: int = 1,
     ) -> bool:
         """Add a layer with weights: rows · inputs · taps · outputs multiplications.
 
@@ -208,13 +215,13 @@ def official_multipliers(model) -> dict[str, float | None]:
     import jax
     from flax import traverse_util
 
-    from configs import base
+    from glpi_jax.config import load_config, shipped_config
     from glpi_jax.training.optimizer import learning_rate_multipliers
     from glpi_jax.training.state import init_variables
 
     params = jax.eval_shape(lambda: init_variables(model, 0))["params"]
     paths = list(traverse_util.flatten_dict(params, sep="/"))
-    return learning_rate_multipliers(paths, base.get_config().optimizer.rules)
+    return learning_rate_multipliers(paths, load_config(shipped_config("base")).optimizer.rules)
 
 
 def main() -> None:
@@ -226,7 +233,9 @@ def main() -> None:
     parser.add_argument("--what", choices=("train", "score"), default="train")
     parser.add_argument("--batch", type=int, default=32, help="images that share the weights")
     parser.add_argument("--dtype", choices=BYTES, default="bfloat16")
-    parser.add_argument("--tflops", type=float, default=989.0, help="peak (default 989: H200, bf16)")
+    parser.add_argument(
+        "--tflops", type=float, default=989.0, help="peak (default 989: H200, bf16)"
+    )
     parser.add_argument("--bandwidth", type=float, default=4.8, help="TB/s (default 4.8: H200)")
     options = parser.parse_args()
 
@@ -243,7 +252,9 @@ def main() -> None:
         memory = 1e3 * options.batch * moved / (options.bandwidth * 1e12)
         sums = [
             x + y
-            for x, y in zip(sums, (flops, moved, compute, memory, max(compute, memory)), strict=True)
+            for x, y in zip(
+                sums, (flops, moved, compute, memory, max(compute, memory)), strict=True
+            )
         ]
         _print_line(line, part, flops, moved, compute, memory)
     _print_line(line, "all", *sums[:4])
