@@ -160,7 +160,9 @@ def main() -> None:
                 f"{own['count']} {name} {own['bytes'] / 1e6:.2f} MB"
                 for name, own in run["collectives"].items()
             )
-            print(line.format(devices, way, *megabytes, f"{run['ms_median']:.1f}", kinds), flush=True)
+            print(
+                line.format(devices, way, *megabytes, f"{run['ms_median']:.1f}", kinds), flush=True
+            )
     if options.json:
         settings = {"command": shlex.join(sys.argv), "cores": len(os.sched_getaffinity(0))}
         settings |= {"model": options.model, "batch": options.batch, "steps": options.steps}
