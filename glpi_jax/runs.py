@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -50,7 +51,12 @@ from glpi_jax.training.processes import (
     wait_for_all,
 )
 from glpi_jax.training.rounds import Round, fit_rounds
-from glpi_jax.training.sharding import check_batch_size, check_rounds, mesh_of
+from glpi_jax.training.sharding import (
+    check_batch_size,
+    check_rounds,
+    mesh_of,
+    parameter_shardings,
+)
 from glpi_jax.training.state import abstract_variables
 from glpi_jax.workdir import (
     FORMAT,
@@ -151,7 +157,19 @@ def _model_and_mesh(config: ConfigDict) -> tuple[GLPI, Mesh]:
     _check_counts(config)
     mesh = mesh_of(config)
     check_batch_size(config.evaluation.batch_size, mesh, "config.evaluation.batch_size")
-    return model_of(config, remat=Remat(**config.train.remat.to_dict())), mesh
+    check_batch_size(
+        config.train.batch_size,
+        mesh,
+        "config.train.batch_size",
+        parts=config.train.accumulation,
+        of_round=True,
+    )
+    model = model_of(config, remat=Remat(**config.train.remat.to_dict()))
+    if config.mesh.fsdp != 1:
+        params = traverse_util.flatten_dict(abstract_variables(model, mesh=mesh)["params"], sep="/")
+        shapes = {path: x.shape for path, x in params.items()}
+        parameter_shardings(shapes, config.mesh.fsdp_rules, mesh)
+    return model, mesh
 
 
 def _open_run(config: ConfigDict, workdir: Path, model: GLPI, mesh: Mesh) -> Round:

@@ -30,8 +30,6 @@ from glpi_jax.training.loop import Recipe, make_batches, make_recipe
 from glpi_jax.training.metric_writer import MetricWriter
 from glpi_jax.training.processes import is_first
 from glpi_jax.training.sharding import (
-    check_batch_size,
-    check_rounds,
     place_in_round,
     replicated,
     round_sharding,
@@ -70,9 +68,6 @@ def fit_rounds(rounds: Sequence[Round], *, model: GLPI, mesh: Mesh) -> None:
         Terminated: after SIGTERM, when every round is saved.
     """
     config = rounds[0].config
-    check_rounds(len(rounds), mesh)
-    key, parts = "config.train.batch_size", config.train.accumulation
-    check_batch_size(config.train.batch_size, mesh, key, parts=parts, of_round=True)
     recipe = make_recipe(config, model, mesh)
     records = [
         Bookkeeping(

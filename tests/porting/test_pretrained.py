@@ -117,7 +117,7 @@ def stopped_before_the_first_step(monkeypatch, config, workdir):
         raise GlpiError("stopped")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "compile_train_step", lambda *_: stop)
+        patch.setattr(loop, "compile_train_step", lambda *_, **__: stop)
         with pytest.raises(GlpiError, match="stopped"):
             train_run(config, workdir)
 
