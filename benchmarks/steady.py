@@ -24,7 +24,6 @@ from pathlib import Path
 
 import jax
 from input_pipeline import make_database
-from jax._src import dispatch
 
 from glpi_jax.config import load_config, shipped_config
 from glpi_jax.files import write_json
@@ -34,6 +33,7 @@ from glpi_jax.training.sharding import make_mesh, to_devices
 from glpi_jax.training.state import create_state
 from glpi_jax.training.step import compile_train_step
 
+COMPILED = "/jax/core/compile/backend_compile_duration"  # an event of jax.monitoring
 WINDOW = 200
 SLOWER = 1.25
 IMAGES = 16
@@ -61,7 +61,7 @@ def main() -> None:
     step = 0
 
     def listen(event: str, *_: object, **__: object) -> None:
-        if event == dispatch.BACKEND_COMPILE_EVENT:
+        if event == COMPILED:
             compiled_at.append(step)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
