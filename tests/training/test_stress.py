@@ -108,7 +108,7 @@ def wait_for(condition, running):
             return True
         if count % 100 == 0 and any(process.poll() is not None for process in running):
             return False
-        time.sleep(0.0005)
+        time.sleep(0.002)
 
 
 def metrics_file(workdir):
