@@ -28,7 +28,7 @@ from glpi_jax.training.optimizer import (
 )
 from glpi_jax.training.processes import is_first
 from glpi_jax.training.profile import Profile
-from glpi_jax.training.sharding import to_devices
+from glpi_jax.training.sharding import check_batch_size, to_devices
 from glpi_jax.training.state import TrainState, abstract_state, abstract_variables, create_state
 from glpi_jax.training.step import compile_train_step
 
@@ -108,6 +108,8 @@ def fit(
             that is not finite.
         Terminated: after SIGTERM, when the state of the last step is saved.
     """
+    key = "config.train.batch_size"
+    check_batch_size(config.train.batch_size, mesh, key, parts=config.train.accumulation)
     recipe = make_recipe(config, model, mesh)
     record = Bookkeeping(
         config,
