@@ -284,7 +284,7 @@ def test_a_workdir_that_is_a_file_is_one_line(plan_run, tmp_path, capsys):
     ],
 )
 def test_an_error_of_the_system_is_one_line(error, words, plan_run, monkeypatch, capsys):
-    def fail(*_):
+    def fail(*_, **__):
         raise error
 
     monkeypatch.setattr(runs, "train_run", fail)
