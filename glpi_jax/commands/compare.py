@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from glpi_jax.scoring import ImageScore
 
 _CLEAR = 2.0  # standard errors: with independent crops, chance exceeds it in 5 % of cases
+# A score's last digits depend on where in a batch its crops lie: float32, summed in blocks.
+_ROUNDING = 1e-6
 
 
 def add(commands: Commands) -> None:
@@ -54,7 +56,7 @@ def verdict(a: "ImageScore", b: "ImageScore", higher_is_better: bool | None) -> 
     assert b.score is not None
     difference = a.score - b.score
     error = math.hypot(a.standard_error or 0.0, b.standard_error or 0.0)
-    if difference == 0:
+    if abs(difference) <= _ROUNDING * max(abs(a.score), abs(b.score)):
         return "the scores are equal"
     if higher_is_better is None:
         word, winner = "higher", a if difference > 0 else b

@@ -336,7 +336,9 @@ def test_files_that_may_not_grow_fail_in_orbax_itself(tmp_path):
         r"checkpoints/5: the checkpoint cannot be saved \(File too large\);", done.stdout
     )
     assert "it goes on from step 2" in done.stdout
-    assert done.stderr == ""
+    # Now and then a write that is still on its way when another has failed tells Python so.
+    late = r"Traceback \(most recent call last\):\n(  .*\n)+RuntimeError: Event loop is closed\n"
+    assert re.sub(late, "", done.stderr) == ""
 
 
 def test_any_number_of_devices_reads_what_another_has_saved(tmp_path):
