@@ -37,6 +37,7 @@ class JaxSide:
             abstract_variables,
             create_state,
             init_variables,
+            key_of,
         )
         from glpi_jax.training.step import compile_train_step
 
@@ -85,7 +86,7 @@ class JaxSide:
                 self._state, outputs = compiled(self._state, batch)
                 return outputs["loss"]
         else:
-            variables = jax.jit(lambda: init_variables(model, 0))()
+            variables = jax.jit(lambda: init_variables(model, key_of(0)))()
 
             def step() -> Any:
                 return compiled(variables, batch["image"])

@@ -1,5 +1,6 @@
 """The weights that a run starts from: of another run, an official checkpoint, or its backbones."""
 
+import functools
 import hashlib
 import importlib.util
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from glpi_jax.porting.convert import carried_names, is_count, load_torch
 from glpi_jax.porting.download import PublishedFile, fetch, published_on_hub
 from glpi_jax.porting.torch_files import NO_TORCH, TORCH_SUFFIXES
 from glpi_jax.training.checkpoint import BestCheckpoint
-from glpi_jax.training.state import abstract_variables, init_variables, tree_differences
+from glpi_jax.training.state import abstract_variables, init_variables, key_of, tree_differences
 
 DOWNLOAD = "download"  # for a path: the published file that the official recipe starts from
 
@@ -113,7 +114,8 @@ def read_pretrained(pretrained: ConfigDict, name: str, model: GLPI, seed: int) -
         held |= backbone.carried
         published = PUBLISHED[part][name].address if path == DOWNLOAD else path
         origin[part] = {"path": published, "sha256": backbone.sha256}
-    initial = jax.jit(lambda: init_variables(model, seed))()  # compiled, as without any backbone
+    # Compiled, as without any backbone.
+    initial = jax.jit(functools.partial(init_variables, model))(key_of(seed))
     flat = traverse_util.flatten_dict(jax.tree.map(np.asarray, initial)) | flat
     carried = None
     if pretrained.vit:  # without it nothing says what blocks behind the last tap should be

@@ -86,11 +86,14 @@ class Run(NamedTuple):
     config: tuple[str, ...]  # `--config` and these overrides
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Compile each program once for this process and those that it starts, in this environment."""
+    """Compile each program once for all tests and what they start: the environment for these."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers
     settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compilations")),
+        "jax_compilation_cache_dir": str(folder / "compilations"),
         "jax_persistent_cache_min_compile_time_secs": 0,
     }
     before = {name: getattr(jax.config, name) for name in settings}

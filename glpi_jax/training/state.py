@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct, traverse_util
 from jax.sharding import Mesh
@@ -39,10 +40,19 @@ class TrainState(struct.PyTreeNode):
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def init_variables(model: GLPI, seed: int) -> dict[str, Any]:
-    """Initialise a model's variables from a seed."""
+def key_of(seed: int) -> np.ndarray:
+    """The random key of a seed as uint32 words.
+
+    Programs take it as an argument, so that one program, which takes seconds to compile, serves all
+    seeds; it is a NumPy array, which every process of several may hand to a program.
+    """
+    return np.asarray(jax.random.key_data(jax.random.key(seed)))
+
+
+def init_variables(model: GLPI, key: jax.Array) -> dict[str, Any]:
+    """Initialise a model's variables from a key of `key_of`."""
     crop = model.size.crop
-    return dict(model.init(jax.random.key(seed), jnp.zeros((1, crop, crop, 3))))
+    return dict(model.init(jax.random.wrap_key_data(key), jnp.zeros((1, crop, crop, 3))))
 
 
 def create_state(
@@ -67,9 +77,10 @@ def create_state(
         fsdp_rules: what of it is split, see `abstract_state`.
     """
     target = abstract_state(model, optimizer, multipliers, mesh=mesh, fsdp_rules=fsdp_rules)
-    create = functools.partial(_create, model, optimizer, multipliers, seed)
+    create = functools.partial(_create, model, optimizer, multipliers)
     options = compiler_options(mesh, runs_once=True)
-    return jax.jit(create, out_shardings=shardings_of(target), compiler_options=options)(variables)
+    compiled = jax.jit(create, out_shardings=shardings_of(target), compiler_options=options)
+    return compiled(key_of(seed), variables)
 
 
 def abstract_state(
@@ -85,8 +96,8 @@ def abstract_state(
     Parameters, and what the optimizer keeps of them, are split as the rules say; see
     `parameter_shardings`. Everything else is whole on every device.
     """
-    create = functools.partial(_create, model, optimizer, multipliers, 0)
-    state = jax.eval_shape(create, None)
+    create = functools.partial(_create, model, optimizer, multipliers)
+    state = jax.eval_shape(create, key_of(0), None)
     shapes = {path: x.shape for path, x in _flat(state.params).items()}
     shardings = parameter_shardings(shapes, fsdp_rules, mesh)
 
@@ -107,7 +118,7 @@ def shardings_of(tree: Any) -> Any:
 
 def abstract_variables(model: GLPI, *, mesh: Mesh) -> dict[str, Any]:
     """Shapes, dtypes and shardings of a model's variables."""
-    return on_mesh(jax.eval_shape(functools.partial(init_variables, model), 0), mesh)
+    return on_mesh(jax.eval_shape(functools.partial(init_variables, model), key_of(0)), mesh)
 
 
 def on_mesh(tree: Any, mesh: Mesh) -> Any:
@@ -151,16 +162,16 @@ def _create(
     model: GLPI,
     optimizer: optax.GradientTransformation,
     multipliers: Mapping[str, float | None],
-    seed: int,
+    key: jax.Array,
     variables: Mapping[str, Any] | None,
 ) -> TrainState:
     if variables is None:
-        variables = init_variables(model, seed)
+        variables = init_variables(model, key)
     trainable, _ = split_params(variables["params"], multipliers)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         opt_state=optimizer.init(trainable),
-        dropout_key=jax.random.key_data(jax.random.fold_in(jax.random.key(seed), 1)),
+        dropout_key=jax.random.key_data(jax.random.fold_in(jax.random.wrap_key_data(key), 1)),
     )

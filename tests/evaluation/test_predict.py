@@ -1,3 +1,6 @@
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -6,7 +9,7 @@ from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.predict import compile_scorer, predict
 from glpi_jax.models.glpi import build
 from glpi_jax.training.sharding import make_mesh
-from glpi_jax.training.state import init_variables
+from glpi_jax.training.state import init_variables, key_of
 
 
 def mean_of_pixels(calls):
@@ -69,8 +72,8 @@ def test_images_arrive_in_order_while_later_ones_are_read():
 
 def test_scorer_normalises_pixels_as_the_official_transform():
     model = build("glpi_demo", dropout=0.5)
-    variables = init_variables(model, 0)
+    variables = jax.jit(functools.partial(init_variables, model))(key_of(0))
     crops = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
     ours = compile_scorer(model, make_mesh(2))(variables, crops)
-    expected, _ = model.apply(variables, (crops.astype(np.float32) / 255 - 0.5) / 0.5)
+    expected, _ = jax.jit(model.apply)(variables, (crops.astype(np.float32) / 255 - 0.5) / 0.5)
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)

@@ -1,5 +1,6 @@
 """Runs that start from published backbones: `config.model.pretrained`."""
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -21,7 +22,7 @@ from glpi_jax.porting.to_torch import to_torch
 from glpi_jax.runs import train_run
 from glpi_jax.starting_weights import PUBLISHED, read_pretrained
 from glpi_jax.training import loop
-from glpi_jax.training.state import init_variables
+from glpi_jax.training.state import init_variables, key_of
 
 DEMO = SIZES["glpi_demo"]
 MODEL = build("glpi_demo", dropout=0.0)
@@ -44,7 +45,7 @@ PLANNED = (
 @pytest.fixture(scope="module")
 def initial(shared_compilations):
     """What a run without starting weights begins with."""
-    return jax.jit(lambda: init_variables(MODEL, 0))()
+    return jax.jit(functools.partial(init_variables, MODEL))(key_of(0))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from own_process import with_devices
 
 from glpi_jax.errors import GlpiError
 from glpi_jax.training import checkpoint_files
@@ -344,10 +345,9 @@ def test_files_that_may_not_grow_fail_in_orbax_itself(tmp_path):
 def test_any_number_of_devices_reads_what_another_has_saved(tmp_path):
     script = Path(__file__).with_name("restore_on_devices.py")
     for mode, devices in (("save", 8), ("check", 1), ("check", 2), ("check", 8)):
-        flags = f"--xla_force_host_platform_device_count={devices}"
         done = subprocess.run(
             [sys.executable, script, mode, tmp_path],
-            env={**os.environ, "XLA_FLAGS": flags},
+            env=with_devices(os.environ, devices),
             capture_output=True,
             text=True,
             check=False,

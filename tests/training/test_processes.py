@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from ports import free_port
+from own_process import free_port, with_devices
 
 from glpi_jax.commands.common import EXIT_AGAIN
 from glpi_jax.errors import GlpiError
@@ -21,7 +21,6 @@ STEPS = 8  # of the planned run
 def start_pair(trained, workdir, environment):
     """Both processes of a run, with one device each: as many as the one process has."""
     address = f"127.0.0.1:{free_port()}"
-    flags = "--xla_force_host_platform_device_count=1"
     return [
         subprocess.Popen(
             [
@@ -29,7 +28,7 @@ def start_pair(trained, workdir, environment):
                 *trained.config,
                 *("--coordinator", address, "--processes", "2", "--process", str(number)),
             ],
-            env={**environment, "XLA_FLAGS": flags},
+            env=with_devices(environment, 1),
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -9,7 +9,6 @@ import itertools
 import json
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from own_process import free_port, with_devices
 
 from glpi_jax.commands.common import EXIT_AGAIN
 
@@ -62,17 +62,14 @@ def blows_of(processes):
 
 def start(trained, environment, workdir, processes):
     """All processes of a run, with two devices in all."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "glpi_jax", "train", "--workdir", workdir]
     command += [*trained.config, *OVERRIDES]
-    flags = f"--xla_force_host_platform_device_count={2 // processes}"
     place = ("--coordinator", address, "--processes", str(processes), "--process")
     return [
         subprocess.Popen(
             [*command, *((*place, str(number)) if processes > 1 else ())],
-            env={**environment, "XLA_FLAGS": flags},
+            env=with_devices(environment, 2 // processes),
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -11,18 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ports import free_port
+from own_process import free_port, with_devices
 
 TOLERANCE = 1e-5  # relative
 
 
 def start(environment, devices, told):
-    # Without optimisation: the compilation takes most of the time, and the sums are the same.
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
     script = Path(__file__).with_name("ten_steps.py")
     return subprocess.Popen(
         [sys.executable, str(script), json.dumps(told)],
-        env={**environment, "XLA_FLAGS": flags},
+        env=with_devices(environment, devices),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
