@@ -56,7 +56,9 @@ simulate = False  # @param {type:"boolean"}
 # %%
 import os
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"  # concerns the CPU alone
+flags = os.environ.get("XLA_FLAGS", "")
+flags += " --xla_force_host_platform_device_count=8"  # concerns the CPU alone
+os.environ["XLA_FLAGS"] = flags
 if simulate:
     os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -79,11 +81,12 @@ print(f"{jax.device_count()} devices: {jax.devices()[0].device_kind}, {jax.defau
 from glpi_jax.training.sharding import make_mesh
 
 count = jax.device_count()
-meshes = {"one device": make_mesh(1), f"data {count}": make_mesh(count)}
-if count % 2 == 0 and not short:
-    meshes[f"data {count // 2} × fsdp 2"] = make_mesh(count // 2, fsdp=2)
-if count > 1:
+meshes = {"one device": make_mesh(1)}
+if count > 1 and not short:
+    meshes[f"data {count}"] = make_mesh(count)
     meshes[f"fsdp {count}"] = make_mesh(1, fsdp=count)
+if count % 2 == 0:
+    meshes[f"data {count // 2} × fsdp 2"] = make_mesh(count // 2, fsdp=2)
 for name, mesh in meshes.items():
     print(f"{name:20} {dict(mesh.shape)}")
 
@@ -111,6 +114,7 @@ jax.debug.visualize_array_sharding(batch["side"])
 
 # %%
 from glpi_jax.config import load_config, shipped_config
+from glpi_jax.hub.sources import read_model
 from glpi_jax.porting.recipe import model_of
 from glpi_jax.training.loop import make_recipe
 from glpi_jax.training.state import create_state
@@ -118,6 +122,7 @@ from glpi_jax.training.step import compile_train_step
 
 config = load_config(shipped_config("demo"))
 model = model_of(config)
+start = read_model().variables  # the demonstration weights
 crop, size, steps = model.size.crop, 16, 3 if short else steps
 batches = [
     {
@@ -134,7 +139,7 @@ def train_on(mesh):
     recipe = make_recipe(config, model, mesh)
     parts = (model, recipe.optimizer, recipe.multipliers)
     rules = config.mesh.fsdp_rules
-    state = create_state(*parts, seed=0, mesh=mesh, fsdp_rules=rules)
+    state = create_state(*parts, seed=0, mesh=mesh, fsdp_rules=rules, variables=start)
     step = compile_train_step(*parts, mesh, fsdp_rules=rules)
     losses = []
     for rows in batches:
@@ -171,7 +176,7 @@ print("equal losses on every mesh, up to float32's rounding")
 
 # %%
 for name, (state, _) in trained.items():
-    kernel = state.params["vgfe"]["blocks_0"]["fc1"]["kernel"]
+    kernel = state.params["vgfe"]["blocks_0"]["mlp"]["fc1"]["kernel"]
     print(f"{name}: {kernel.shape}")
     jax.debug.visualize_array_sharding(kernel)
 

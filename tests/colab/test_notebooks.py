@@ -79,7 +79,6 @@ def test_forms(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def maker() -> ModuleType:
-    pytest.importorskip("jupytext")
     spec = importlib.util.spec_from_file_location("make_notebooks", COLAB / "make_notebooks.py")
     assert spec is not None
     assert spec.loader is not None
@@ -117,10 +116,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Outputs:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
             **os.environ,
             "PYTHONPATH": str(ROOT),
+            # Instead of the two devices of the tests: compile quickly what runs for a moment.
+            "XLA_FLAGS": "--xla_backend_optimization_level=0",
         }
-        # Those of the tests: two devices, a renderer without a window.
-        for variable in ("XLA_FLAGS", "MPLBACKEND"):
-            environment.pop(variable)
+        environment.pop("MPLBACKEND")  # a renderer without a window
         folder = tmp_path_factory.mktemp(name)
         client = NotebookClient(
             notebook, timeout=SECONDS, resources={"metadata": {"path": str(folder)}}
@@ -197,7 +196,6 @@ def test_train_and_benchmark(run: Outputs) -> None:
 
 @pytest.mark.notebooks
 def test_port_checkpoints(run: Outputs) -> None:
-    pytest.importorskip("torch")
     text = texts_of(run("03_port_checkpoints"))
     counted = re.search(r"(\d+) of (\d+) entries are bit-equal", text)
     assert counted, text
@@ -225,9 +223,10 @@ def test_many_devices(run: Outputs) -> None:
     assert "8 devices: cpu" in text
     assert "equal losses on every mesh" in text
     shares = [int(share) for share in re.findall(r"(\d+)% \|", text)]
-    assert shares[0] == shares[1] == 100 > 2 * shares[2]
+    assert shares[0] == 100
+    assert 45 < shares[1] < 60  # half of the matrices; biases and scales whole
     steps = re.findall(r"\| \d+ \|.*", text)
     assert len(steps) == 3
     for step in steps:
         one, *others = numbers(step)
-        assert others == pytest.approx([one, one], rel=1e-4)
+        assert others == pytest.approx([one], rel=1e-4)
