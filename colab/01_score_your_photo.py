@@ -18,7 +18,7 @@
 # How good does a photograph look to people? GLPI tells it from the pixels alone, without an
 # undistorted original to compare with: *no-reference image quality assessment* (IQA).
 #
-# In @@01@@ you get
+# In a few minutes you get
 #
 # - a score for a photograph of yours, with its standard error,
 # - a *quality map*: where in the picture it is good or bad,

@@ -15,7 +15,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/glpi-jax/glpi_jax/blob/v0.1.0/colab/03_port_checkpoints.ipynb)
 #
-# In @@03@@ you get
+# In a few minutes you get
 #
 # - an official PyTorch checkpoint as a JAX model that scores photographs,
 # - the way back: a `.pth` file from a JAX run, **bit-equal** to the one you began with,

@@ -20,7 +20,7 @@
 # and takes the scores that people gave to the same distortions of a photograph that looks like
 # it.
 #
-# In @@04@@ you get
+# In a few minutes you get
 #
 # - all 125 distorted forms of a photograph as one sheet,
 # - the retrieval: for each photograph the reference that is most like it,
@@ -77,9 +77,10 @@ if not photographs:
     photographs.mkdir(exist_ok=True)
     for scene in scenes[: 2 if short else 4]:
         picture = Image.open(photograph_path(scene)).convert("RGB")
-        side = min(picture.size) // 2  # a part, so that no photograph is a reference itself
-        picture = picture.crop((0, 0, side, side))
-        picture.resize((96, 96) if short else (256, 256)).save(photographs / f"{scene}.png")
+        width, height = picture.size  # a part of it: no photograph is a reference itself
+        picture = picture.crop((width // 4, height // 4, width * 3 // 4, height * 3 // 4))
+        picture.thumbnail((96, 96) if short else (256, 256))
+        picture.save(photographs / f"{scene}.png")
 if not kadid10k:
     kadid10k = write_stand_in_references(work / "kadid10k", scenes[: 3 if short else 6])
     print("Stand-in for KADID-10k: the demo's photographs, with mean scores. No real labels.")

@@ -15,7 +15,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/glpi-jax/glpi_jax/blob/v0.1.0/colab/05_many_devices.ipynb)
 #
-# In @@05@@ you get
+# In a few minutes you get
 #
 # - a *mesh*: devices in a grid with named axes,
 # - pictures of how batches and parameters lie on it,
@@ -66,7 +66,7 @@ import jax
 import numpy as np
 from IPython.display import Markdown, display
 
-print(f"{jax.device_count()} devices: {jax.devices()[0].device_kind}, {jax.default_backend()}")
+print(f"{jax.device_count()} devices: {jax.devices()[0].device_kind}")
 
 # %% [markdown]
 # ## A mesh

@@ -8,7 +8,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.plot_style import STYLE_LOCK
@@ -18,7 +17,7 @@ from glpi_jax.scoring.scorer import Scorer
 
 LEVELS = (0, 1, 2, 3, 4, 5)  # 0 is the photograph as it came
 
-_THUMBNAIL_PIXELS = 260  # longer side in the picture
+_CUT_PIXELS = 260  # longer side of what is shown of a picture
 _CELL_INCHES, _CURVE_INCHES = 1.75, 2.6
 _DOTS_PER_INCH = 120
 _COLOR = "#0072b2"
@@ -87,6 +86,8 @@ def score_ladders(
 def ladder_picture(ladders: Sequence[Ladder], *, scale: str) -> bytes:
     """Draw ladders: a row a type, its pictures with their scores, and the scores as a curve.
 
+    Of large pictures the centre is shown, pixel for pixel: noise is not to be seen in reduced ones.
+
     Args:
         ladders: from `score_ladders`, at least one.
         scale: what the scores are, written at the curves.
@@ -112,7 +113,7 @@ def ladder_picture(ladders: Sequence[Ladder], *, scale: str) -> bytes:
         )
         for row, ladder, spread in zip(grid, ladders, spreads, strict=True):
             for level, axes in enumerate(row[:-1]):
-                axes.imshow(_thumbnail(ladder.images[level]))
+                axes.imshow(_centre(ladder.images[level]))
                 axes.set_title(f"{ladder.scores[level]:.2f}", fontsize=9, pad=3)
                 axes.set_xticks([])
                 axes.set_yticks([])
@@ -131,9 +132,10 @@ def ladder_picture(ladders: Sequence[Ladder], *, scale: str) -> bytes:
     return content.getvalue()
 
 
-def _thumbnail(pixels: np.ndarray) -> np.ndarray:
-    # Enlarged where it is small, so that every cell of the picture is as sharp.
+def _centre(pixels: np.ndarray) -> np.ndarray:
+    """The middle of a picture, of its aspect, with at most `_CUT_PIXELS` on the longer side."""
     height, width = pixels.shape[:2]
-    factor = _THUMBNAIL_PIXELS / max(height, width)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+    factor = min(1.0, _CUT_PIXELS / max(height, width))
+    shown = (max(1, round(height * factor)), max(1, round(width * factor)))
+    top, left = (height - shown[0]) // 2, (width - shown[1]) // 2
+    return pixels[top : top + shown[0], left : left + shown[1]]
