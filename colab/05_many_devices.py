@@ -171,7 +171,7 @@ print("equal losses on every mesh, up to float32's rounding")
 #
 # ## Where the parameters are
 #
-# One matrix of the ViT, on each mesh. A block with several numbers is held by each of these devices.
+# One matrix of the ViT on each mesh. A block with several numbers is held by each of these devices.
 
 # %%
 for name, (state, _) in trained.items():
