@@ -1,6 +1,8 @@
 # make demo        train and test a small model on distorted photographs, and write its report
 # make test        the tests, two at a time       (PYTEST_FLAGS="-k metrics" for some of them)
 # make test-torch  the tests that compare with PyTorch; installs it into .venv
+# make notebooks   the notebooks of colab/, executed in their short form
+# make notebooks-sync  colab/*.ipynb anew from the texts beside them
 # make test-stress the test that kills runs at random moments; minutes
 # make lint        ruff, mypy and shellcheck
 # make clean       remove .venv, caches and runs/demo
@@ -18,7 +20,7 @@ TORCH := torch==2.13.0
 # The modules that published backbones are made for; without what else they would bring.
 TORCH_MODELS := timm==1.0.31 torchvision==0.29.2 pyyaml
 
-.PHONY: demo test test-torch test-stress lint clean
+.PHONY: demo test test-torch test-stress notebooks notebooks-sync lint clean
 .DELETE_ON_ERROR:
 
 # Large pages for large arrays: a fifth faster on the CPU with glibc, ignored elsewhere.
@@ -35,6 +37,13 @@ test-torch: $(VENV)/.torch-installed
 test-stress: $(VENV)/.test-installed
 	$(VENV)/bin/python -m pytest -m stress $(PYTEST_FLAGS)
 
+# 03_port_checkpoints needs PyTorch.
+notebooks: $(VENV)/.torch-installed $(VENV)/.colab-installed
+	$(VENV)/bin/python -m pytest -m notebooks tests/colab $(PYTEST_FLAGS)
+
+notebooks-sync: $(VENV)/.colab-installed
+	$(VENV)/bin/python colab/make_notebooks.py
+
 lint: $(VENV)/.test-installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -49,7 +58,7 @@ $(VENV)/.made: launch/make_venv.sh
 	PYTHON="$(PYTHON)" launch/make_venv.sh $(VENV)
 	touch $@
 
-$(VENV)/.demo-installed $(VENV)/.test-installed: $(VENV)/.%-installed: $(VENV)/.made pyproject.toml requirements.txt
+$(VENV)/.demo-installed $(VENV)/.test-installed $(VENV)/.colab-installed: $(VENV)/.%-installed: $(VENV)/.made pyproject.toml requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
 	touch $@
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ DARK = Theme(
 MARKERS = ("o", "s", "^", "D")
 HATCHES = ("", "////", "....", "xxxx")
 DASHED = (0, (4, 3))
+# Matplotlib's settings are those of the whole process, also of threads that draw.
+STYLE_LOCK = threading.RLock()
 _WIDTH_INCHES = 10.2
 _TITLE_LETTERS = 38
 _DOTS_PER_INCH = 160
@@ -75,7 +78,7 @@ def themed_figure(height: float, theme: Theme) -> Iterator[Figure]:
         "ytick.color": theme.muted,
         "ytick.major.size": 0,
     }
-    with mpl.rc_context(style):
+    with STYLE_LOCK, mpl.rc_context(style):
         yield Figure(figsize=(_WIDTH_INCHES, height), layout="constrained")
 
 

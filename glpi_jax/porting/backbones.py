@@ -16,6 +16,7 @@ from glpi_jax.models.glpi import GLPI
 from glpi_jax.models.resnet import EXPANSION, ResNet
 from glpi_jax.porting import torch_names
 from glpi_jax.porting.convert import (
+    IMAGENET_CLASSES,
     Entry,
     carried_names,
     check,
@@ -160,21 +161,31 @@ def resnet_variables(state: Mapping[str, Any], label: str) -> tuple[str, dict[st
     return name, traverse_util.unflatten_dict(flat)
 
 
-def _resnet_arrays(state: Mapping[str, Any], label: str) -> tuple[str, dict[str, np.ndarray]]:
-    """Check a torchvision state dict; gives its key of `RESNETS` and its arrays by name."""
-    arrays, problems = numeric(state)
-    name = _infer_name(arrays, label)
-    size = RESNETS[name]
-    shapes: dict[str, tuple[int | None, ...]] = {
-        "fc.weight": (None, EXPANSION * size.widths[-1]),
-        "fc.bias": (None,),
-    }
-    for path, leaf in _targets(size).items():
+def torchvision_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """Every entry of torchvision's file of a ResNet, a key of `RESNETS`, and its shape.
+
+    Without the counts of batches, which files of 2016 do not have.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path, leaf in _targets(RESNETS[name]).items():
         entry, layout = _torch_name(path)
         shape = leaf.shape
         if layout == torch_names.CONV:
             shape = (shape[3], shape[2], shape[0], shape[1])
         shapes[entry] = shape
+    shapes["fc.weight"] = (IMAGENET_CLASSES, EXPANSION * RESNETS[name].widths[-1])
+    shapes["fc.bias"] = (IMAGENET_CLASSES,)
+    return shapes
+
+
+def _resnet_arrays(state: Mapping[str, Any], label: str) -> tuple[str, dict[str, np.ndarray]]:
+    """Check a torchvision state dict; gives its key of `RESNETS` and its arrays by name."""
+    arrays, problems = numeric(state)
+    name = _infer_name(arrays, label)
+    shapes: dict[str, tuple[int | None, ...]] = dict(torchvision_shapes(name))
+    # Of any number of classes.
+    shapes |= {"fc.weight": (None, *shapes["fc.weight"][1:]), "fc.bias": (None,)}
+    for entry in tuple(shapes):
         counter = entry.removesuffix("running_mean") + "num_batches_tracked"
         if entry.endswith("running_mean") and counter in arrays:  # files of 2016 have none
             shapes[counter] = ()

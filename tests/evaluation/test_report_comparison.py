@@ -15,6 +15,7 @@ from glpi_jax.cli import main
 from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.report import (
     benchmark_markdown,
+    rounds_markdown,
     write_benchmark_report,
     write_comparison,
 )
@@ -215,6 +216,24 @@ def test_the_table_of_a_benchmark_for_the_terminal():
     lines = benchmark_markdown(benchmark).splitlines()
     assert lines[0] == ("glpi_demo, protocol strict: median ± standard deviation of 2 rounds")
     assert lines[4].startswith("| test | demo     | 0.5000 ± 0.2500 | undefined in 1 of 2 | ")
+
+
+def test_the_table_of_rounds_side_by_side():
+    names = ("srocc", "plcc", "krcc", "rmse", "plcc_logistic4", "rmse_logistic4")
+    spread = {"median": 0.5, "std": 0.25, "rounds": 2, "undefined": 0}
+    rounds = [
+        {"round": 1, "metrics": {"test": dict.fromkeys(names, 0.25)}},
+        {"round": 2, "metrics": {"test": dict.fromkeys(names, 0.75) | {"plcc": None}}},
+    ]
+    summary = {"test": {"database": "demo", "metrics": dict.fromkeys(names, spread)}}
+    header, _, srocc, plcc, *others = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in rounds_markdown({"rounds": rounds, "summary": summary}).splitlines()
+    )
+    assert header == ["part", "metric", "round 1", "round 2", "median ± std"]
+    assert srocc == ["test", "SROCC", "0.2500", "0.7500", "0.5000 ± 0.2500"]
+    assert plcc[2:4] == ["0.2500", "undefined"]
+    assert len(others) == 4
 
 
 @pytest.fixture

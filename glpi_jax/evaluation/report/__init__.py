@@ -5,7 +5,11 @@ embedded, plots in a light and a dark version between which the reader's system 
 """
 
 from glpi_jax.evaluation.report.comparison import HEADINGS
-from glpi_jax.evaluation.report.tables import benchmark_markdown, results_markdown
+from glpi_jax.evaluation.report.tables import (
+    benchmark_markdown,
+    results_markdown,
+    rounds_markdown,
+)
 from glpi_jax.evaluation.report.workdirs import BENCHMARK_FILE, RESULTS_FILE
 from glpi_jax.evaluation.report.write import (
     MARKDOWN_FILE,
@@ -25,6 +29,7 @@ __all__ = [
     "TEX_FILE",
     "benchmark_markdown",
     "results_markdown",
+    "rounds_markdown",
     "write_benchmark_report",
     "write_comparison",
     "write_report",

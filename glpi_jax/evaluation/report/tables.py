@@ -73,6 +73,27 @@ def benchmark_markdown(benchmark: Mapping[str, Any]) -> str:
     )
 
 
+def rounds_markdown(benchmark: Mapping[str, Any]) -> str:
+    """Give the metrics of a part a row, a column a round, and the median last.
+
+    Args:
+        benchmark: the content of benchmark.json.
+    """
+    rounds = benchmark["rounds"]
+    header = ["part", "metric", *(f"round {one['round']}" for one in rounds), "median ± std"]
+    rows = [
+        [
+            name,
+            heading,
+            *(number(one["metrics"][name][metric]) for one in rounds),
+            spread_text(part["metrics"][metric]),
+        ]
+        for name, part in benchmark["summary"].items()
+        for metric, heading in HEADINGS.items()
+    ]
+    return _markdown_table(header, rows)
+
+
 def comparison_markdown(groups: Sequence[Group]) -> str:
     """Give a table for each group, with its notes below."""
     return "\n".join(_group_markdown(group) for group in groups)
