@@ -66,8 +66,8 @@ def bootstrap_intervals(
         groups: the reference of each image, n values; None resamples images.
 
     Returns:
-        `{"srocc": {"estimate": …, "low": …, "high": …, "undefined": …}, "plcc": …, "krcc": …,
-        "rmse": …}`. The estimates equal `quality_metrics`. The ends are None where no resample
+        a dictionary with an interval for each: `{"srocc": {"estimate": …, "low": …, "high": …,
+        "undefined": …}, "plcc": …, "krcc": …, "rmse": …}`. The estimates equal `quality_metrics`. The ends are None where no resample
         defines the criterion (as when all predictions are equal), or with fewer than two images or
         references to draw from.
 
