@@ -16,8 +16,10 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,6 +119,13 @@ class NotRun:
 How = Run | DryRun | NotRun
 
 SHORT = "configs/demo.py:short"
+FEW = (
+    "--config.data.root=OWN --config.train.epochs=1 --config.evaluation.every_epochs=1"
+    " --config.evaluation.crops=1 --config.evaluation.bootstrap_resamples=50"
+)
+MINE = (
+    f"glpi train --config {SHORT} --workdir runs/mine --config.optimizer.learning_rate=5e-4 {FEW}"
+)
 # The official recipe on a model and data small enough for a CPU.
 TINY = (
     "--config.model.name=glpi_demo --config.train.epochs=1 --config.train.batch_size=16"
@@ -130,13 +139,18 @@ _MINUTES = "measures for minutes; run by hand when its figures are to be taken"
 _INSTALLS = "installs from a package index; CI installs the checkout by make"
 _OFFICIAL = "needs an official checkpoint of the full size; the tests of make test-torch make one"
 
-# In this order: later ones use what earlier ones leave. A key that ends in … covers every command
-# that begins so.
-HOW: dict[str, How] = {
-    # The demonstration, which leaves runs/demo.
+# A key that ends in … covers every command that begins so.
+
+# First of all: the demonstration, which leaves runs/demo.
+DEMONSTRATION: dict[str, How] = {
     "make demo DEMO_FLAGS=--short": Run(
         leaves=("runs/demo/results.json", "runs/demo/report.html", "runs/demo/metrics.csv")
     ),
+}
+
+# Then these and those of TRAINING side by side, each in this order: later ones use what earlier
+# ones leave.
+SCORING: dict[str, How] = {
     "make demo": NotRun("20 minutes; its short form is run"),
     "make lint": NotRun(_STEP),
     "make test": NotRun(_STEP),
@@ -175,35 +189,72 @@ HOW: dict[str, How] = {
         " \"$(grep -o 'http[^ ]*' serve.log)api/score\"; kill $server; wait $server || true",
         "on a free port, asked for a score, and ended",
     ),
+    # Checkpoints and models.
+    "glpi port from-torch official.pth runs/official": NotRun(_OFFICIAL),
+    "glpi port to-torch runs/official back.pth": Run(
+        "glpi port to-torch runs/demo back.safetensors",
+        "of the demo's model, into a file that needs no PyTorch",
+        leaves=("back.safetensors",),
+    ),
+    "glpi port verify official.pth runs/official --torch-repo GlintIQA --images photo.jpg": Run(
+        "glpi port verify back.safetensors runs/demo", "without the authors' code: by name"
+    ),
+    "glpi push runs/demo runs/demo-published": Run(leaves=("runs/demo-published/config.json",)),
+    "glpi push runs/demo hf://owner/name --license mit": NotRun(
+        "needs an account; tests/test_hub_remote.py has a server of its own"
+    ),
+    "glpi serve --model runs/demo-published": NotRun(
+        "glpi serve is run, and the next command reads this model"
+    ),
+    "glpi export runs/demo runs/demo.stablehlo": Run(
+        "glpi export runs/demo-published runs/demo.stablehlo",
+        "from the published folder",
+        leaves=("runs/demo.stablehlo", "runs/demo.stablehlo.json"),
+    ),
+    # SAQT.
+    "glpi saqt retrieve PHOTOGRAPHS KADID10K/images --weights resnet101-5d3b4d8f.pth"
+    " --out similarity.csv": NotRun(
+        "needs torchvision's weights; tests/saqt retrieves with drawn ones, and the next commands"
+        " have a table as it writes it"
+    ),
+    "glpi saqt preview photo.jpg --out sheet.png": Run(leaves=("sheet.png",)),
+    "glpi saqt render PHOTOGRAPHS runs/saqt --labels labels --format webp": Run(
+        "glpi saqt labels similarity.csv dmos.csv labels-too &&"
+        " glpi saqt render PHOTOGRAPHS runs/saqt --labels labels-too --format webp",
+        "with labels of its own, since those of the training may not be there yet",
+        leaves=("runs/saqt/manifest.json", "runs/saqt/labels.csv"),
+    ),
+    "glpi saqt verify runs/saqt": Run(),
+    # Measurements.
+    "python benchmarks/…": NotRun(_MINUTES),
+    "GLPI_GOLDENS=FOLDER python benchmarks/…": NotRun(_MINUTES),
+}
+
+TRAINING: dict[str, How] = {
     # Training; given again it goes on, here with nothing to do.
     "glpi data demo": Run("glpi data demo --short", "two of the 25 distortions"),
     "glpi train --config configs/demo.py --workdir runs/mine"
     " --config.optimizer.learning_rate=5e-4": Run(
-        f"glpi train --config {SHORT} --workdir runs/mine --config.optimizer.learning_rate=5e-4"
-        " --config.train.epochs=1 2>&1 | tee first.log && ! grep -q 'nothing to do' first.log"
-        f" && glpi train --config {SHORT} --workdir runs/mine"
-        " --config.optimizer.learning_rate=5e-4 --config.train.epochs=1 2>&1"
-        " | grep 'nothing to do'",
-        "the short demo, one epoch; given twice",
+        f"! {MINE} 2>&1 | tee first.log | grep 'nothing to do' && test -s runs/mine/report.html"
+        f" && {MINE} 2>&1 | grep 'nothing to do'",
+        "the short demo's config, one epoch, few images; given twice",
         leaves=("runs/mine/report.html",),
     ),
     "glpi evaluate --config configs/demo.py --workdir runs/mine"
     " --config.optimizer.learning_rate=5e-4": Run(
-        f"glpi evaluate --config {SHORT} --workdir runs/mine"
-        " --config.optimizer.learning_rate=5e-4 --config.train.epochs=1",
-        "the short demo, one epoch",
+        MINE.replace("train", "evaluate", 1),
+        "as that was trained",
         leaves=("runs/mine/results.json",),
     ),
     "glpi benchmark --config configs/demo.py --workdir runs/demo-rounds --rounds 3": Run(
-        f"glpi benchmark --config {SHORT} --workdir runs/demo-rounds --rounds 2"
-        " --config.train.epochs=1 --config.evaluation.crops=1",
-        "the short demo, two rounds of an epoch",
+        f"glpi benchmark --config {SHORT} --workdir runs/demo-rounds --rounds 2 {FEW}",
+        "the short demo's config, two rounds of an epoch, few images",
         leaves=("runs/demo-rounds/report.html",),
     ),
     "glpi train --config configs/base.py --workdir runs/own --config.data.database=csv"
     " --config.data.root=FOLDER": Run(
         "glpi train --config configs/base.py --workdir runs/own --config.data.database=csv"
-        f" --config.data.root=runs/demo-data-short {TINY}",
+        f" --config.data.root=OWN {TINY}",
         _SMALL,
         leaves=("runs/own/results.json",),
     ),
@@ -216,9 +267,9 @@ HOW: dict[str, How] = {
     ),
     f"glpi benchmark --config {KADID} --rounds 10 --workdir runs/kadid10k"
     " --config.data.root=FOLDER": Run(
-        f"glpi benchmark --config {KADID} --rounds 2 --workdir runs/kadid10k"
+        f"glpi benchmark --config {KADID} --rounds 1 --workdir runs/kadid10k"
         f" --config.data.root=FOLDER {TINY}",
-        f"{_SMALL}, two rounds",
+        f"{_SMALL}, one round",
         leaves=("runs/kadid10k/report.html",),
     ),
     f"glpi benchmark --config {KADID} --rounds 10 --workdir runs/kadid10k"
@@ -257,43 +308,15 @@ HOW: dict[str, How] = {
         _SMALL,
         leaves=("runs/kadid10k-one/results.json",),
     ),
-    # Checkpoints and models.
-    "glpi port from-torch official.pth runs/official": NotRun(_OFFICIAL),
-    "glpi port to-torch runs/official back.pth": Run(
-        "glpi port to-torch runs/demo back.safetensors",
-        "of the demo's model, into a file that needs no PyTorch",
-        leaves=("back.safetensors",),
-    ),
-    "glpi port verify official.pth runs/official --torch-repo GlintIQA --images photo.jpg": Run(
-        "glpi port verify back.safetensors runs/demo", "without the authors' code: by name"
-    ),
-    "glpi push runs/demo runs/demo-published": Run(leaves=("runs/demo-published/config.json",)),
-    "glpi push runs/demo hf://owner/name --license mit": NotRun(
-        "needs an account; tests/test_hub_remote.py has a server of its own"
-    ),
-    "glpi serve --model runs/demo-published": NotRun(
-        "glpi serve is run, and the next command reads this model"
-    ),
-    "glpi export runs/demo runs/demo.stablehlo": Run(
-        "glpi export runs/demo-published runs/demo.stablehlo",
-        "from the published folder",
-        leaves=("runs/demo.stablehlo", "runs/demo.stablehlo.json"),
-    ),
     # SAQT.
-    "glpi saqt retrieve PHOTOGRAPHS KADID10K/images --weights resnet101-5d3b4d8f.pth"
-    " --out similarity.csv": NotRun(
-        "needs torchvision's weights; tests/saqt retrieves with drawn ones, and the next commands"
-        " have a table as it writes it"
-    ),
     "glpi saqt labels similarity.csv dmos.csv labels": Run(),
-    "glpi saqt preview photo.jpg --out sheet.png": Run(leaves=("sheet.png",)),
     "glpi train --config configs/saqt_pretrain.py --workdir runs/pretrained"
     " --config.data.root=PHOTOGRAPHS --config.data.labels=labels": Run(
         "glpi train --config configs/saqt_pretrain.py --workdir runs/pretrained"
         " --config.data.root=PHOTOGRAPHS --config.data.labels=labels"
         " --config.split.train_fraction=0.7 --config.split.validation_fraction=0.4"
         f" --config.model.dtype=float32 {TINY}",
-        "the small model, one epoch, four photographs",
+        "the small model, one epoch, three photographs",
         leaves=("runs/pretrained/results.json",),
     ),
     f"glpi train --config {KADID} --workdir runs/finetuned --config.data.root=KADID"
@@ -303,16 +326,12 @@ HOW: dict[str, How] = {
         _SMALL,
         leaves=("runs/finetuned/results.json",),
     ),
-    "glpi saqt render PHOTOGRAPHS runs/saqt --labels labels --format webp": Run(
-        leaves=("runs/saqt/manifest.json", "runs/saqt/labels.csv")
-    ),
-    "glpi saqt verify runs/saqt": Run(),
     # Launch scripts.
     "launch/local.sh --processes 2 --cpu-devices 2 -- train --config configs/demo.py:short"
     " --workdir runs/two": Run(
         "launch/local.sh --processes 2 --cpu-devices 2 -- train --config configs/demo.py:short"
-        " --workdir runs/two --config.train.epochs=1 --config.evaluation.crops=1",
-        "one epoch",
+        f" --workdir runs/two {FEW}",
+        "one epoch, few images",
         leaves=("runs/two/results.json",),
     ),
     f"launch/local.sh -- train --config {KADID} --workdir runs/kadid10k"
@@ -324,10 +343,9 @@ HOW: dict[str, How] = {
     "sbatch …": DryRun(),
     f"glpi benchmark --rounds 10 --workdir runs/kadid10k-rounds --config {KADID}"
     " --config.data.root=FOLDER": NotRun("the median over rounds that Slurm has trained"),
-    # Measurements.
-    "python benchmarks/…": NotRun(_MINUTES),
-    "GLPI_GOLDENS=FOLDER python benchmarks/…": NotRun(_MINUTES),
 }
+
+HOW = DEMONSTRATION | SCORING | TRAINING
 
 
 def entry_of(text: str) -> str | None:
@@ -380,7 +398,8 @@ def prepare_from_demo(scratch: Path) -> None:
     demo = scratch / "runs/demo-data-short"
     tiles = sorted((demo / "references").glob("*_4.png"))[:6]  # the smallest of each scene
     kadid, koniq, csiq = ["dist_img,ref_img,dmos,var"], ["image_name,MOS,MOS_zscore"], []
-    for folder in ("FOLDER/images", "KONIQ/512x384", "CSIQ/dst_imgs_all", "PHOTOGRAPHS"):
+    own = ["image,score,reference"]
+    for folder in ("FOLDER/images", "KONIQ/512x384", "CSIQ/dst_imgs_all", "OWN", "PHOTOGRAPHS"):
         (scratch / folder).mkdir(parents=True)
     for number, tile in enumerate(tiles, start=1):
         for level in range(1, 6):
@@ -389,17 +408,20 @@ def prepare_from_demo(scratch: Path) -> None:
             name = f"I{number:02d}_01_{level:02d}.png"
             shutil.copy(made, scratch / "FOLDER/images" / name)
             kadid.append(f"{name},I{number:02d}.png,{score:.2f},0.5")
+            shutil.copy(made, scratch / "OWN" / name)
+            own.append(f"{name},{score:.2f},{tile.stem}")
             shutil.copy(made, scratch / "KONIQ/512x384" / name)
             koniq.append(f"{name},{score:.2f},{20 * score:.1f}")
             name = f"tile{number}.BLUR.{level}.png"
             shutil.copy(made, scratch / "CSIQ/dst_imgs_all" / name)
             csiq.append(f"{name} {(5 - score) / 5:.3f}")
+    _write(scratch / "OWN/labels.csv", own)
     _write(scratch / "FOLDER/dmos.csv", kadid)
     _write(scratch / "KONIQ/koniq10k_scores_and_distributions.csv", koniq)
     _write(scratch / "CSIQ/csiq_label.txt", csiq)
 
     matches, dmos = ["kadis,kadid-10k,sim_value"], ["dist_img,ref_img,dmos,var"]
-    for number, tile in enumerate(tiles[:4], start=1):
+    for number, tile in enumerate(tiles[:3], start=1):
         shutil.copy(tile, scratch / "PHOTOGRAPHS")
         matches.append(f"{tile.name},I{number:02d}.png,0.{90 - number}")
         dmos += [
@@ -445,26 +467,47 @@ def run_all(commands: Sequence[Command], scratch: Path, match: str) -> int:
         "MPLBACKEND": "Agg",
     }
     begin = time.monotonic()
-    for key, how in HOW.items():
-        todo = {c.text: c for c in commands if entry_of(c.text) == key and match in c.text}
-        for command in todo.values():
-            if isinstance(how, NotRun):
-                print(f"    not run  {command.text}\n             ({how.why})", flush=True)
-                continue
-            line = line_of(command, how)
-            started = time.monotonic()
-            status, output = run(line, scratch, environment)
-            print(f"{time.monotonic() - started:9.1f} s  {command.text}", flush=True)
-            if isinstance(how, Run) and how.instead:
-                print(f"             ({how.short})")
-            problem = _problem(how, status, scratch)
-            if problem:
-                print(f"\n{output}\n{command.page}: {command.text}\nrun as: {line}\n{problem}")
-                return status or 1
-        if key.startswith("make demo DEMO_FLAGS") and not match:
-            prepare_from_demo(scratch)
-    print(f"all done in {time.monotonic() - begin:.0f} s")
-    return 0
+    failed = threading.Event()
+
+    def run_part(part: Mapping[str, How]) -> int:
+        for key, how in part.items():
+            todo = {c.text: c for c in commands if entry_of(c.text) == key and match in c.text}
+            for command in todo.values():
+                if failed.is_set():
+                    return 0
+                status = _run_one(command, how, scratch, environment)
+                if status:
+                    failed.set()
+                    return status
+        return 0
+
+    status = run_part(DEMONSTRATION)
+    if not status and not match:
+        prepare_from_demo(scratch)
+    if not status:
+        with ThreadPoolExecutor(2) as pool:
+            status = max(pool.map(run_part, (SCORING, TRAINING)))
+    if not status:
+        print(f"all done in {time.monotonic() - begin:.0f} s")
+    return status
+
+
+def _run_one(command: Command, how: How, scratch: Path, environment: Mapping[str, str]) -> int:
+    """Run a command and say so; its status, or 1 if it left not what it should."""
+    if isinstance(how, NotRun):
+        print(f"    not run  {command.text}\n             ({how.why})", flush=True)
+        return 0
+    line = line_of(command, how)
+    started = time.monotonic()
+    status, output = run(line, scratch, environment)
+    said = f"{time.monotonic() - started:9.1f} s  {command.text}"
+    if isinstance(how, Run) and how.short:
+        said += f"\n             ({how.short})"
+    problem = _problem(how, status, scratch)
+    if problem:
+        said += f"\n\n{output}\n{command.page}: {command.text}\nrun as: {line}\n{problem}"
+    print(said, flush=True)
+    return (status or 1) if problem else 0
 
 
 def _problem(how: Run | DryRun, status: int, scratch: Path) -> str:

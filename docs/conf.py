@@ -1,6 +1,5 @@
 """How Sphinx builds these pages: `make docs`."""
 
-import re
 import sys
 from pathlib import Path
 
