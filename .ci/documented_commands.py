@@ -488,7 +488,11 @@ def run_all(commands: Sequence[Command], scratch: Path, match: str) -> int:
         with ThreadPoolExecutor(2) as pool:
             status = max(pool.map(run_part, (SCORING, TRAINING)))
     if not status:
-        print(f"all done in {time.monotonic() - begin:.0f} s")
+        used = os.times()
+        print(
+            f"all done in {time.monotonic() - begin:.0f} s, with"
+            f" {used.children_user + used.children_system:.0f} s of CPU"
+        )
     return status
 
 

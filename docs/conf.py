@@ -1,7 +1,10 @@
 """How Sphinx builds these pages: `make docs`."""
 
+import re
 import sys
 from pathlib import Path
+
+from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -47,5 +50,26 @@ copybutton_prompt_text = r"\$ "
 copybutton_prompt_is_regexp = True
 
 
-def setup(app: object) -> None:
-    """Nothing yet."""
+# Pages whose text is a file elsewhere in the checkout; in docs/ each is a link to it.
+ELSEWHERE = {
+    "launch": "launch/README.md",
+    "demo_weights": "glpi_jax/weights/demo/README.md",
+    "contributing": "CONTRIBUTING.md",
+    "changelog": "CHANGELOG.md",
+}
+
+
+def setup(app: Sphinx) -> None:
+    """Have the text of `ELSEWHERE` read in place of the links."""
+    app.connect("source-read", _read_elsewhere)
+
+
+def _read_elsewhere(app: Sphinx, docname: str, content: list[str]) -> None:
+    if docname not in ELSEWHERE:
+        return
+    path = Path(ELSEWHERE[docname])
+    app.env.note_dependency(str(ROOT / path))
+    text = (ROOT / path).read_text(encoding="utf-8")
+    text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)  # a model card's facts
+    # Links start from docs/ now.
+    content[0] = re.sub(r"\]\((?!https?:|#)", f"](../{path.parent.as_posix()}/", text)

@@ -1,8 +1,11 @@
 """Make the pictures in docs/screenshots from real runs: `make screenshots`.
 
 A short demo and the demonstration weights give what is shown; headless Chromium takes the pages.
+
+    .venv/bin/python docs/make_screenshots.py --run runs/demo    # the report of another run
 """
 
+import argparse
 import base64
 import io
 import itertools
@@ -37,6 +40,9 @@ from glpi_jax.saqt import distort  # noqa: E402
 
 def main() -> int:
     """Make all pictures; 2 without a browser."""
+    parser = argparse.ArgumentParser(description="Make the pictures in docs/screenshots.")
+    parser.add_argument("--run", type=Path, help="a finished workdir (default: a short demo)")
+    args = parser.parse_args()
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         print(
@@ -48,20 +54,24 @@ def main() -> int:
     SCRATCH.mkdir(parents=True, exist_ok=True)
     PICTURES.mkdir(exist_ok=True)
     photograph = write_photographs(SCRATCH)
-    glpi("demo", "--short", "--workdir", "runs/demo")
+    if args.run is None:
+        glpi("demo", "--short", "--workdir", "runs/demo")
+    report = (args.run or SCRATCH / "runs/demo").resolve() / "report.html"
     glpi("rank", "holiday", "--out", "rank.png", "--top", "4", "--cell", "220")
     glpi("map", photograph.name, "--out", "map.png")
     glpi("saqt", "preview", "other.png", "--out", "saqt.png", "--cell", "160")
     for name in ("rank", "map", "saqt"):
         with Image.open(SCRATCH / f"{name}.png") as picture:
-            save(picture, f"{name}.jpg")
+            # Of the 25 distortions the first eight: all of them would fill screens.
+            height = int(1.08 * picture.width) if name == "saqt" else picture.height
+            save(picture.crop((0, 0, picture.width, height)), f"{name}.jpg")
     with Browser(browser) as pages, serving() as address:
-        pages.open((SCRATCH / "runs/demo/report.html").as_uri(), width=1100)
-        save(pages.shot(height=1500), "report.png")
+        pages.open(report.as_uri(), width=1100)
+        save(pages.shot(height=1690), "report.png")
         pages.open(address, width=900)
         pages.choose_file("#file", photograph)
         pages.wait_for("document.querySelector('#map').naturalWidth > 0")
-        save(pages.shot(), "serve.png")
+        save(pages.shot(), "serve.jpg")
     sizes = {path.name: path.stat().st_size for path in sorted(PICTURES.iterdir())}
     for name, size in sizes.items():
         print(f"docs/screenshots/{name}: {size / 1000:.0f} kB")
@@ -110,11 +120,11 @@ def save(picture: Image.Image, name: str, width: int = 1200) -> None:
             PICTURES / name, optimize=True
         )
         return
-    for quality in range(88, 40, -4):
-        content = io.BytesIO()
-        picture.save(content, "JPEG", quality=quality, optimize=True, progressive=True)
-        if content.tell() <= MAX_BYTES:
-            break
+    content = io.BytesIO()
+    picture.save(content, "JPEG", quality=85, optimize=True, progressive=True)
+    if content.tell() > MAX_BYTES:
+        save(picture, name, width=int(0.85 * picture.width))
+        return
     (PICTURES / name).write_bytes(content.getvalue())
 
 
@@ -198,6 +208,7 @@ class Browser:
 
     def shot(self, height: int | None = None) -> Image.Image:
         """The page from its top, all of it or so many pixels."""
+        self._resize(height or 100)  # a page is no lower than its window
         self._resize(height or int(self._value("document.documentElement.scrollHeight")))
         data = self._ask("Page.captureScreenshot", format="png")["data"]
         return Image.open(io.BytesIO(base64.b64decode(data)))
