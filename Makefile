@@ -45,7 +45,7 @@ lint: $(VENV)/.test-installed
 
 # Every warning is an error, a link to a name that is not there included.
 docs: $(VENV)/.docs-installed
-	$(VENV)/bin/python -m sphinx -W --keep-going --nitpicky --quiet -b html docs build/docs
+	$(VENV)/bin/python -m sphinx -W --keep-going --nitpicky --quiet --write-all -b html docs build/docs
 	@echo "build/docs/index.html"
 
 screenshots: $(VENV)/.test-installed
