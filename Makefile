@@ -5,6 +5,8 @@
 # make notebooks-sync  colab/*.ipynb anew from the texts beside them
 # make test-stress the test that kills runs at random moments; minutes
 # make lint        ruff, mypy and shellcheck
+# make docs        the documentation as pages: build/docs/index.html
+# make screenshots the pictures in docs/screenshots, from real runs; needs Chromium
 # make clean       remove .venv, caches and runs/demo
 #
 # Needs Python 3.11-3.13 and make; everything else goes into .venv, once.
@@ -20,7 +22,7 @@ TORCH := torch==2.13.0
 # The modules that published backbones are made for; without what else they would bring.
 TORCH_MODELS := timm==1.0.31 torchvision==0.29.2 pyyaml
 
-.PHONY: demo test test-torch test-stress notebooks notebooks-sync lint clean
+.PHONY: demo test test-torch test-stress notebooks notebooks-sync lint docs screenshots clean
 .DELETE_ON_ERROR:
 
 # Large pages for large arrays: a fifth faster on the CPU with glibc, ignored elsewhere.
@@ -50,6 +52,14 @@ lint: $(VENV)/.test-installed
 	$(VENV)/bin/mypy
 	$(VENV)/bin/shellcheck .ci/run $$(find launch -name '*.sh')
 
+# Every warning is an error, a link to a name that is not there included.
+docs: $(VENV)/.docs-installed
+	$(VENV)/bin/python -m sphinx -W --keep-going --nitpicky --quiet --write-all -b html docs build/docs
+	@echo "build/docs/index.html"
+
+screenshots: $(VENV)/.test-installed
+	$(VENV)/bin/python docs/make_screenshots.py
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis $(DEMO_DIR)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -58,7 +68,7 @@ $(VENV)/.made: launch/make_venv.sh
 	PYTHON="$(PYTHON)" launch/make_venv.sh $(VENV)
 	touch $@
 
-$(VENV)/.demo-installed $(VENV)/.test-installed $(VENV)/.colab-installed: $(VENV)/.%-installed: $(VENV)/.made pyproject.toml requirements.txt
+$(VENV)/.demo-installed $(VENV)/.test-installed $(VENV)/.colab-installed $(VENV)/.docs-installed: $(VENV)/.%-installed: $(VENV)/.made pyproject.toml requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
 	touch $@
 

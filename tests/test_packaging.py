@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import glpi_jax
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -52,6 +54,12 @@ def test_every_import_is_declared():
             if not names & declared:
                 undeclared[name] = str(source.relative_to(ROOT))
     assert undeclared == {}
+
+
+def test_version_is_the_same_everywhere():
+    declared = PROJECT["version"]
+    assert glpi_jax.__version__ == declared
+    assert f"\nversion: {declared}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_installed_version_is_the_declared_one():

@@ -66,10 +66,10 @@ def bootstrap_intervals(
         groups: the reference of each image, n values; None resamples images.
 
     Returns:
-        `{"srocc": {"estimate": …, "low": …, "high": …, "undefined": …}, "plcc": …, "krcc": …,
-        "rmse": …}`. The estimates equal `quality_metrics`. The ends are None where no resample
-        defines the criterion (as when all predictions are equal), or with fewer than two images or
-        references to draw from.
+        a dictionary with an interval for each: `{"srocc": {"estimate": …, "low": …, "high": …,
+        "undefined": …}, "plcc": …, "krcc": …, "rmse": …}`. The estimates equal `quality_metrics`.
+        The ends are None where no resample defines the criterion (as when all predictions are
+        equal), or with fewer than two images or references to draw from.
 
     Raises:
         GlpiError: the scores are not vectors of one length or hold NaN or an infinity, `groups` has

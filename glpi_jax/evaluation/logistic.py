@@ -3,11 +3,12 @@
 The regression takes the predicted scores to the scale of the labels before they are compared, so
 that a model is not punished for a monotone but curved relation. Two forms are in use:
 
-- 4 parameters: f(x) = (b1 - b2) / (1 + exp(-(x - b3) / |b4|)) + b2. Video Quality Experts Group,
+- 4 parameters: `f(x) = (b1 - b2) / (1 + exp(-(x - b3) / |b4|)) + b2`. Video Quality Experts Group,
   "Final report on the validation of objective models of video quality assessment, Phase II", 2003.
-- 5 parameters: f(x) = b1·(1/2 - 1 / (1 + exp(b2·(x - b3)))) + b4·x + b5. H. R. Sheikh, M. F. Sabir,
-  A. C. Bovik, "A statistical evaluation of recent full reference image quality assessment
-  algorithms", IEEE Transactions on Image Processing 15(11), 2006. It need not be monotone.
+- 5 parameters: `f(x) = b1·(1/2 - 1 / (1 + exp(b2·(x - b3)))) + b4·x + b5`. H. R. Sheikh,
+  M. F. Sabir, A. C. Bovik, "A statistical evaluation of recent full reference image quality
+  assessment algorithms", IEEE Transactions on Image Processing 15(11), 2006. It need not be
+  monotone.
 
 Either may fall as well as rise, as DMOS (lower is better) needs it. PLCC after a fit is therefore
 never negative and says nothing of the direction: read that from the raw SROCC or PLCC, or turn the

@@ -107,8 +107,8 @@ def metrics_by_group(
         groups: the group of each image, n values.
 
     Returns:
-        `{group: {"images": count, "srocc": …, "plcc": …, "krcc": …, "rmse": …}}` in the order in
-        which the groups first appear.
+        a dictionary in the order in which the groups first appear:
+        `{group: {"images": count, "srocc": …, "plcc": …, "krcc": …, "rmse": …}}`.
 
     Raises:
         GlpiError: as `srocc`, or `groups` has another length.
