@@ -158,6 +158,8 @@ SCORING: dict[str, How] = {
     "make test-torch": NotRun(_STEP),
     "make test-stress": NotRun("kills runs at random moments, for minutes; run by hand"),
     "make docs": NotRun(_STEP),
+    "make notebooks": NotRun(_STEP),
+    "make notebooks-sync": NotRun("tests/colab compares the notebooks with their texts"),
     "make screenshots": NotRun("needs Chromium; its pictures are part of the checkout"),
     # Installation.
     "python -m venv .venv": NotRun("launch/make_venv.sh does it, for every make target"),
