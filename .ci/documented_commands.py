@@ -428,7 +428,7 @@ def _write(path: Path, lines: Sequence[str]) -> None:
 
 
 def run(line: str, scratch: Path, environment: Mapping[str, str]) -> tuple[int, str]:
-    """Run a shell line; its status and all that it printed."""
+    """Run a shell line; its status as a shell tells it, and all that it printed."""
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", line],
         cwd=scratch,
@@ -439,7 +439,8 @@ def run(line: str, scratch: Path, environment: Mapping[str, str]) -> tuple[int, 
         text=True,
         errors="replace",
     )
-    return done.returncode, done.stdout
+    killed = done.returncode < 0  # by the signal of this number
+    return 128 - done.returncode if killed else done.returncode, done.stdout
 
 
 def run_all(commands: Sequence[Command], scratch: Path, match: str) -> int:

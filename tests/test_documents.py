@@ -1,6 +1,7 @@
 """The documents: their commands parse, and CI runs each or says why not; their links lead on."""
 
 import importlib.util
+import os
 import re
 import shlex
 import sys
@@ -81,6 +82,26 @@ def test_what_is_collected(tmp_path, monkeypatch):
 )
 def test_a_dry_run(text, line):
     assert documented.line_of(documented.Command(text, "x.md"), documented.DryRun()) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "how", "status"),
+    [
+        ("echo made > file", documented.Run(leaves=("file",)), 0),
+        ("true", documented.Run(leaves=("file",)), 1),
+        ("touch file", documented.Run(leaves=("file",)), 1),
+        ("exit 3", documented.Run(), 3),
+        ("exit 2", documented.Run(status=2), 0),
+        ("true", documented.Run(status=2), 1),
+        ("kill -TERM $$", documented.Run(), 143),
+        ("exit 3", documented.Run("true", "other"), 0),
+        ("exit 3", documented.NotRun("why"), 0),
+    ],
+)
+def test_status_of_a_command(text, how, status, tmp_path, capsys):
+    command = documented.Command(text, "x.md")
+    assert documented._run_one(command, how, tmp_path, dict(os.environ)) == status
+    assert text in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", [text for text in TEXTS if re.search(r"(^|\| )glpi ", text)])
