@@ -3,6 +3,7 @@
 # make test-torch  the tests that compare with PyTorch; installs it into .venv
 # make notebooks   the notebooks of colab/, executed in their short form
 # make notebooks-sync  colab/*.ipynb anew from the texts beside them
+# make test-slow   whole benchmarks: rounds side by side, killed twice; minutes
 # make test-stress the test that kills runs at random moments; minutes
 # make lint        ruff, mypy and shellcheck
 # make docs        the documentation as pages: build/docs/index.html
@@ -22,7 +23,7 @@ TORCH := torch==2.13.0
 # The modules that published backbones are made for; without what else they would bring.
 TORCH_MODELS := timm==1.0.31 torchvision==0.29.2 pyyaml
 
-.PHONY: demo test test-torch test-stress notebooks notebooks-sync lint docs screenshots clean
+.PHONY: demo test test-torch test-slow test-stress notebooks notebooks-sync lint docs screenshots clean
 .DELETE_ON_ERROR:
 
 # Large pages for large arrays: a fifth faster on the CPU with glibc, ignored elsewhere.
@@ -35,6 +36,9 @@ test: $(VENV)/.test-installed
 
 test-torch: $(VENV)/.torch-installed
 	$(VENV)/bin/python -m pytest -m torch $(PYTEST_FLAGS)
+
+test-slow: $(VENV)/.test-installed
+	$(VENV)/bin/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile -m slow $(PYTEST_FLAGS)
 
 test-stress: $(VENV)/.test-installed
 	$(VENV)/bin/python -m pytest -m stress $(PYTEST_FLAGS)

@@ -156,6 +156,7 @@ SCORING: dict[str, How] = {
     "make test": NotRun(_STEP),
     'make test PYTEST_FLAGS="-k golden"': NotRun(_STEP),
     "make test-torch": NotRun(_STEP),
+    "make test-slow": NotRun("whole benchmarks, for minutes; GitHub's workflow runs it"),
     "make test-stress": NotRun("kills runs at random moments, for minutes; run by hand"),
     "make docs": NotRun(_STEP),
     "make notebooks": NotRun(_STEP),

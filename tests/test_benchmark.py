@@ -33,7 +33,10 @@ SMALL = (
 )
 
 
-@pytest.fixture(scope="module", params=["synthetic.py:kadid10k", "authentic.py:koniq10k"])
+@pytest.fixture(
+    scope="module",
+    params=["synthetic.py:kadid10k", pytest.param("authentic.py:koniq10k", marks=pytest.mark.slow)],
+)
 def command(request, tmp_path_factory):
     """The arguments of a benchmark on a miniature, without the workdir."""
     kind = request.param.partition(":")[2]

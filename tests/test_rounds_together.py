@@ -90,6 +90,7 @@ def assert_same_rounds(workdir, expected, rounds=ROUNDS):
     assert len(summary["rounds"]) == rounds
 
 
+@pytest.mark.slow
 def test_two_groups_train_four_rounds_of_which_one_was_there(command, run, one_by_one, tmp_path):
     workdir = tmp_path / "workdir"
     shutil.copytree(one_by_one / "round_01", workdir / "round_01")
@@ -103,6 +104,7 @@ def test_two_groups_train_four_rounds_of_which_one_was_there(command, run, one_b
     assert (workdir / "round_02/metrics.csv").stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_group_of_each(command, one_by_one, shared_compilations, tmp_path):
     """Two groups of two devices: each process has a group of its own."""
     workdir = tmp_path / "workdir"
