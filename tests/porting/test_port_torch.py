@@ -482,7 +482,7 @@ def test_layers_equal_torchs(torch_glpi):
         "bias": theirs.norm.bias.detach().numpy(),
     }
     x = np.random.default_rng(0).normal(size=(2, 12, 9)).astype(np.float32)
-    ours = CWSA(0.5, jnp.float32).apply({"params": params}, x, False)
+    ours = CWSA(0.5, jnp.float32).apply({"params": params}, x, None)
     with torch.inference_mode():
         expected = theirs(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(ours, expected, atol=1e-5)
