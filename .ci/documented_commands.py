@@ -291,7 +291,7 @@ TRAINING: dict[str, How] = {
     ),
     f"glpi benchmark --config {KADID} --rounds 10 --workdir runs/kadid10k"
     " --config.data.root=FOLDER --config.mesh.round=5": NotRun(
-        "needs several devices; tests/test_rounds_together.py has virtual ones"
+        "needs several devices; make test-slow has virtual ones"
     ),
     "glpi benchmark --config configs/authentic.py:koniq10k --rounds 10 --workdir runs/koniq10k"
     " --config.data.root=FOLDER": Run(

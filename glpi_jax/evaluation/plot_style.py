@@ -43,11 +43,20 @@ DARK = Theme(
 MARKERS = ("o", "s", "^", "D")
 HATCHES = ("", "////", "....", "xxxx")
 DASHED = (0, (4, 3))
-# Matplotlib's settings are those of the whole process, also of threads that draw.
-STYLE_LOCK = threading.RLock()
 _WIDTH_INCHES = 10.2
 _TITLE_LETTERS = 38
 _DOTS_PER_INCH = 160
+_LOCK = threading.RLock()
+
+
+@contextmanager
+def settings_of(settings: dict[Any, Any]) -> Iterator[None]:
+    """Give Matplotlib these settings meanwhile; other threads that draw wait.
+
+    Its settings are those of the whole process.
+    """
+    with _LOCK, mpl.rc_context(settings):
+        yield
 
 
 @contextmanager
@@ -78,7 +87,7 @@ def themed_figure(height: float, theme: Theme) -> Iterator[Figure]:
         "ytick.color": theme.muted,
         "ytick.major.size": 0,
     }
-    with STYLE_LOCK, mpl.rc_context(style):
+    with settings_of(style):
         yield Figure(figsize=(_WIDTH_INCHES, height), layout="constrained")
 
 

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
 from glpi_jax.errors import GlpiError
-from glpi_jax.evaluation.plot_style import STYLE_LOCK
+from glpi_jax.evaluation.plot_style import settings_of
 from glpi_jax.saqt import Distorter, find_distortion, seed_for
 from glpi_jax.scoring.reading import Source, read_pixels
 from glpi_jax.scoring.scorer import Scorer
@@ -103,7 +102,7 @@ def ladder_picture(ladders: Sequence[Ladder], *, scale: str) -> bytes:
     row_inches = min(max(_CELL_INCHES * height / width, 0.9), 2.4) + 0.35
     size = (len(LEVELS) * _CELL_INCHES + _CURVE_INCHES, len(ladders) * row_inches + 0.5)
     settings: dict[Any, Any] = {"font.size": 9, "text.parse_math": False}
-    with STYLE_LOCK, mpl.rc_context(settings):
+    with settings_of(settings):
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(
             len(ladders),

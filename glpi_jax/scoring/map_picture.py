@@ -3,12 +3,11 @@
 import io
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from glpi_jax.evaluation.plot_style import STYLE_LOCK
+from glpi_jax.evaluation.plot_style import settings_of
 from glpi_jax.scoring.quality_map import QualityMap
 
 _SIDE_PIXELS = 900  # longer side of each photograph in the picture
@@ -41,7 +40,7 @@ def map_picture(quality: QualityMap, *, scale: str, title: str) -> bytes:
     enlarged = max(1.0, _SIDE_PIXELS / 2 / max(size))
     inches = np.array(size) * enlarged / _DOTS_PER_INCH
     settings: dict[Any, Any] = {"font.size": 10, "text.parse_math": False}
-    with STYLE_LOCK, mpl.rc_context(settings):
+    with settings_of(settings):
         figure = Figure(figsize=(2 * inches[0] + 1.6, inches[1] + 0.8), layout="constrained")
         left, right = figure.subplots(1, 2)
         left.imshow(photograph, interpolation="nearest")
