@@ -27,10 +27,13 @@ from glpi_jax.commands import (
 )
 from glpi_jax.commands.common import (
     EXIT_AGAIN,
+    EXIT_FAILED,
     EXIT_INTERRUPTED,
+    EXIT_OK,
     EXIT_PIPE_CLOSED,
     fail,
     say,
+    speaks_of_others,
 )
 from glpi_jax.errors import GlpiError, Terminated
 
@@ -39,8 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit code: 0, 2 for bad input, 75 when SIGTERM ended a command that would go on if it
-        were given again, 130 when interrupted, 141 when nobody reads the output.
+        The exit code: 0, 1 when another process is gone, 2 for bad input, 75 when SIGTERM ended a
+        command that would go on if it were given again, 130 when interrupted, 141 when nobody reads
+        the output.
     """
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
@@ -52,9 +56,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name need not be valid UTF-8: its bytes are printed as they are.
         sys.stdout.reconfigure(errors="surrogateescape")
+    code = _outcome(args)
+    if args.joined and code not in (EXIT_OK, EXIT_AGAIN, EXIT_INTERRUPTED):
+        # At once: at exit JAX would wait for the other processes, as they do for this one.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _outcome(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit code, after telling what it stands for."""
+    again = "; the same command goes on where it stopped" if args.resumes else ""
     try:
         with _sigterm_raises(enabled=args.resumes):
-            code = args.run(args)
+            code: int = args.run(args)
         sys.stdout.flush()  # not at exit, where a closed pipe would be too late to handle
         return code
     except GlpiError as error:
@@ -66,12 +82,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return fail(f"{where}{error.strerror or error}")
     except KeyboardInterrupt:
-        again = "; the same command goes on where it stopped" if args.resumes else ""
         say(f"interrupted{again}")
         return EXIT_INTERRUPTED
     except Terminated:
-        say("terminated; the same command goes on where it stopped")
+        say(f"terminated{again}")
         return EXIT_AGAIN
+    except (RuntimeError, ValueError) as error:  # JAX raises either
+        if not args.joined or not speaks_of_others(error):
+            raise
+        cause = " ".join(str(error).split())
+        say(f"error: another process is gone or cannot be reached{again} ({cause})")
+        return EXIT_FAILED
 
 
 @contextmanager
@@ -98,7 +119,8 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"glpi_jax {__version__}")
-    parser.set_defaults(resumes=False)  # whether the same command goes on after an interrupt
+    # Whether the same command goes on after an interrupt, and whether other processes are joined.
+    parser.set_defaults(resumes=False, joined=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for family in (
         run,

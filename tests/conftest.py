@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-# Before JAX is imported. A test of more devices runs in a process of its own.
+# Before JAX is imported. A test of more devices runs in a process of its own. Not optimised, for
+# compiling takes most of the time; flags that are set already come last, and win.
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = " ".join(
-    [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=2"]
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 "
+    + os.environ.get("XLA_FLAGS", "")
 ).strip()
 os.environ["MPLBACKEND"] = "Agg"
 

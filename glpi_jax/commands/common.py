@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-EXIT_OK, EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 0, 2, 130, 141
+EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 0, 1, 2, 130, 141
 EXIT_AGAIN = 75  # sysexits' EX_TEMPFAIL: stopped from outside, to be started again
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -50,7 +50,12 @@ def join_processes(args: argparse.Namespace) -> None:
     """Do what the options of `add_process_options` say; only then may JAX be used."""
     from glpi_jax.training.processes import start
 
-    start(args.distributed, args.coordinator, args.processes, args.process)
+    args.joined = start(args.distributed, args.coordinator, args.processes, args.process)
+
+
+def speaks_of_others(error: Exception) -> bool:
+    """Whether an error of JAX is what a process hears when another one has ended."""
+    return any(word in str(error) for word in ("Gloo", "NCCL", "oordination service"))
 
 
 def config_of(args: argparse.Namespace) -> "ConfigDict":

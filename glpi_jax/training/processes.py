@@ -15,7 +15,7 @@ from glpi_jax.errors import GlpiError
 
 def start(
     distributed: str, coordinator: str | None, processes: int | None, process: int | None
-) -> None:
+) -> bool:
     """Join the other processes, before anything else uses JAX.
 
     Args:
@@ -24,6 +24,9 @@ def start(
         coordinator: HOST:PORT of process 0.
         processes: how many there are.
         process: this one's number, from 0.
+
+    Returns:
+        Whether there are others.
 
     Raises:
         GlpiError: a place told in part, or twice, or others that do not answer.
@@ -35,7 +38,7 @@ def start(
             " --processes and --process, or --distributed"
         )
     if distributed == "off" and all(value is None for value in told):
-        return
+        return False
     if distributed == "off" and any(value is None for value in told):
         raise GlpiError("--coordinator, --processes and --process belong together: give all three")
     if process is not None and processes is not None and not 0 <= process < processes:
@@ -51,6 +54,7 @@ def start(
         )
         cause = " ".join(str(error).split())
         raise GlpiError(f"cannot join the other processes: {remedy} ({cause})") from error
+    return bool(jax.process_count() > 1)
 
 
 def is_first() -> bool:

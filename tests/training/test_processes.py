@@ -6,16 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from own_process import free_port, with_devices
 
-from glpi_jax.commands.common import EXIT_AGAIN
+from glpi_jax.commands.common import EXIT_AGAIN, EXIT_FAILED
 from glpi_jax.errors import GlpiError
 from glpi_jax.training import processes
 
 STEPS = 8  # of the planned run
+LOSE_A_PROCESS = Path(__file__).with_name("lose_a_process.py")
 
 
 def start_pair(trained, workdir, environment):
@@ -115,6 +117,26 @@ def test_parts_cover_all_rows(monkeypatch):
     monkeypatch.setattr(processes.multihost_utils, "process_allgather", allgather)
     together = processes.gather_parts(values[2], 7)
     np.testing.assert_array_equal(together, [[row + 0.1, -row] for row in rows])
+
+
+@pytest.mark.parametrize(("end", "code"), [("killed", -signal.SIGKILL), ("bad input", 2)])
+def test_when_one_has_ended_the_other_says_so_and_ends(shared_compilations, end, code):
+    port = str(free_port())
+    running = [
+        subprocess.Popen(
+            [sys.executable, LOSE_A_PROCESS, port, str(number), end],
+            env=with_devices(shared_compilations, 1),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in (0, 1)
+    ]
+    # JAX by itself would wait until the other one has given no sign of life for 100 seconds.
+    errors = [process.communicate(timeout=60)[1] for process in running]
+    assert [process.returncode for process in running] == [EXIT_FAILED, code], errors
+    assert "glpi: error: another process is gone or cannot be reached; the same" in errors[0]
+    assert "Traceback" not in errors[0]
+    assert ("a.png: not an image" in errors[1]) == (code == 2)
 
 
 @pytest.mark.parametrize(

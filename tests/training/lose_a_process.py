@@ -1,0 +1,40 @@
+"""Run by test_processes.py: a command of two processes, one of which ends as it is told.
+
+Arguments: the port, this process's number, and how process 1 ends: killed, or with bad input.
+"""
+
+import os
+import signal
+import sys
+
+import numpy as np
+from jax.experimental import multihost_utils
+
+from glpi_jax import cli
+from glpi_jax.commands import report
+from glpi_jax.commands.common import add_command, add_process_options, join_processes
+from glpi_jax.errors import GlpiError
+
+port, number, end = sys.argv[1:]
+
+
+def lose_one(args):
+    join_processes(args)
+    for count in range(1000):
+        multihost_utils.process_allgather(np.zeros(1))
+        if count == 3 and number == "1" and end == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if count == 3 and number == "1":
+            raise GlpiError("a.png: not an image")
+    return 0
+
+
+def add(commands):
+    parser = add_command(commands, "lose-one", "Lose process 1.")
+    add_process_options(parser)
+    parser.set_defaults(run=lose_one, resumes=True)
+
+
+report.add = add
+place = ["--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process", number]
+sys.exit(cli.main(["lose-one", *place]))
