@@ -204,7 +204,7 @@ victim = next((work / "rendered").rglob("*.webp"))
 content = victim.read_bytes()
 victim.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 print(*verify_rendered(work / "rendered", fast=False, threads=2, progress=False).problems)
-victim.write_bytes(content)
+_ = victim.write_bytes(content)
 
 # %% [markdown]
 # ## Train on it

@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
     config.model.pretrained.resnet = ""  # torchvision's ResNet-50 (.pth, .safetensors)
 
     config.data = ConfigDict()
-    config.data.database = "kadid10k"  # the kind of source, see the README
+    config.data.database = "kadid10k"  # the kind of source, see docs/data.md
     config.data.root = ""  # folder of the database
     config.data.labels = ""  # label file, for the kinds pyiqa and liqe; saqt: or folder of tables
     config.data.skip_bad = False  # leave out rows that cannot be used, and list them

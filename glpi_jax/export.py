@@ -17,9 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax import export as jax_export
 
-from glpi_jax import __version__
+from glpi_jax import __version__, files
 from glpi_jax.errors import GlpiError
-from glpi_jax.files import write_bytes, write_json
 from glpi_jax.hub.sources import read_model
 from glpi_jax.hub.trained import TrainedModel
 from glpi_jax.training.step import normalise
@@ -59,8 +58,8 @@ def export_model(
     sidecar = path.with_name(f"{path.name}.json")
     with suppress(FileNotFoundError):
         sidecar.unlink()
-    write_bytes(path, program)
-    write_json(sidecar, description)
+    files.write_bytes(path, program)
+    files.write_json(sidecar, description)
     return description
 
 
@@ -100,12 +99,7 @@ def _check_output(path: Path, *, force: bool) -> None:
         )
     if path.suffix != SUFFIX:
         raise GlpiError(f"{path}: must end in {SUFFIX}")
-    if path.is_dir():
-        raise GlpiError(f"{path}: this is a folder; name a file")
-    if path.exists() and not force:
-        raise GlpiError(f"{path}: exists already; --force replaces it")
-    if not path.parent.is_dir():
-        raise GlpiError(f"{path}: there is no folder {path.parent}")
+    files.check_output(path, force=force)
 
 
 def _describe(

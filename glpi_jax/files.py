@@ -9,6 +9,20 @@ from typing import Any
 from glpi_jax.errors import GlpiError
 
 
+def check_output(path: Path, *, force: bool) -> None:
+    """Refuse a path that no file can be written to, before the work for it is done.
+
+    Raises:
+        GlpiError: it is a folder, it is a file and `force` is False, or its own folder is missing.
+    """
+    if path.is_dir():
+        raise GlpiError(f"{path}: this is a folder; name a file")
+    if path.exists() and not force:
+        raise GlpiError(f"{path}: exists already; --force replaces it")
+    if not path.parent.is_dir():
+        raise GlpiError(f"{path}: there is no folder {path.parent}")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file as `write_text` does."""
     write_text(path, json.dumps(value, indent=1) + "\n")

@@ -81,26 +81,24 @@ def begin_workdir(
     begun = (workdir / RUN_FILE).is_file()
     wait_for_all("begin")  # all have looked
     if is_first() and not begun:
-        _write_beginning(config, source, split, workdir, weights)
+        # First of all, so that a denoiser that cannot be read is told before there is a workdir.
+        run = _describe(config, source, weights)
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_split(workdir / SPLIT_FILE, source, split)
+        if config.init_from:
+            hand_on_carried(Path(config.init_from), workdir)
+        if weights and weights.carried:
+            write_carried(workdir, weights.carried)
+        write_json(workdir / RUN_FILE, run)
     wait_for_all("begun")
 
 
-def _write_beginning(
-    config: ConfigDict,
-    source: Database,
-    split: Split,
-    workdir: Path,
-    weights: StartingWeights | None,
-) -> None:
-    # Weights that cannot be read are told before there is a workdir.
+def _describe(
+    config: ConfigDict, source: Database, weights: StartingWeights | None
+) -> dict[str, Any]:
+    """What `run.json` says."""
     denoiser = distorting_of(config).denoiser().identity if source.photographs else None
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_split(workdir / SPLIT_FILE, source, split)
-    if config.init_from:
-        hand_on_carried(Path(config.init_from), workdir)
-    if weights and weights.carried:
-        write_carried(workdir, weights.carried)
-    run = {
+    return {
         "format": FORMAT,
         "config": config_files.to_plain(config),
         "database": {
@@ -113,7 +111,6 @@ def _write_beginning(
         "pretrained": weights.origin if weights and not config.init_from else None,
         "denoiser": denoiser,
     }
-    write_json(workdir / RUN_FILE, run)
 
 
 def check_origin(weights: StartingWeights, workdir: Path) -> None:

@@ -82,10 +82,12 @@ run() {
     if [[ $dry_run == yes ]]; then quoted "$@"; else "$@"; fi
 }
 
-# Under Slurm: runs a job step, and puts the job back into the queue if it was stopped and saved.
-# A job that was cancelled does not come here: scancel ends its script as well.
+# Under Slurm: runs a job step with the job's CPUs, and puts the job back into the queue if it was
+# stopped and saved. A job that was cancelled does not come here: scancel ends its script as well.
 run_step() {
     local code=0
+    # srun does not take this over from sbatch.
+    set -- "--cpus-per-task=${SLURM_CPUS_PER_TASK:-8}" "$@"
     if [[ $dry_run == yes ]]; then
         run srun "$@"
         echo '# if that exits with code 75'

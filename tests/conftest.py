@@ -142,6 +142,15 @@ def make_database() -> Callable[[Path], Path]:
 
 
 @pytest.fixture(scope="session")
+def kadid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small KADID-10k of five references; not to be changed."""
+    from miniatures import build_miniature
+
+    folder = tmp_path_factory.mktemp("kadid") / "kadid10k"
+    return build_miniature("kadid10k", folder, references=5, images_per_reference=4, size=(70, 66))
+
+
+@pytest.fixture(scope="session")
 def plan_run(
     tmp_path_factory: pytest.TempPathFactory, make_database: Callable[[Path], Path]
 ) -> Run:

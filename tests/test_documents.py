@@ -1,33 +1,17 @@
 """The documents: their commands parse, and CI runs each or says why not; their links lead on."""
 
-import importlib.util
 import os
 import re
 import shlex
-import sys
 from pathlib import Path
-from types import ModuleType
 
+import documented_commands as documented
 import pytest
 
 from glpi_jax.cli import _parser
 from glpi_jax.config import load_config
 
 ROOT = Path(__file__).parents[1]
-
-
-def _load() -> ModuleType:
-    path = ROOT / ".ci/documented_commands.py"
-    spec = importlib.util.spec_from_file_location("documented_commands", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look
-    spec.loader.exec_module(module)
-    return module
-
-
-documented = _load()
 COMMANDS = documented.collect()
 TEXTS = sorted({command.text for command in COMMANDS})
 PAGES = documented.pages()

@@ -2,14 +2,15 @@
 
 import json
 import shutil
+from functools import partial
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from miniatures import build_miniature
 from safetensors.numpy import save_file
 from saqt_miniature import build_photographs
+from short_runs import SMALL, short_config, stopped_before_the_first_step
 
 import glpi_jax
 from glpi_jax.cli import main
@@ -18,24 +19,7 @@ from glpi_jax.errors import GlpiError
 from glpi_jax.models.glpi import build
 from glpi_jax.runs import load_best, train_run
 from glpi_jax.starting_weights import read_starting_weights
-from glpi_jax.training import loop
 from glpi_jax.training.sharding import make_mesh
-
-# As the planned run of the other tests, so that its programs need no second compilation.
-SMALL = (
-    "--config.model.name=glpi_demo",
-    "--config.model.dropout=0.0",
-    "--config.model.dtype=float32",
-    "--config.optimizer.learning_rate=1e-3",
-    "--config.optimizer.warmup_steps=50",
-    "--config.optimizer.cosine_half_period=4100",
-    "--config.optimizer.rules=(('.*', 1.0),)",
-    "--config.train.batch_size=4",
-    "--config.train.epochs=1",
-    "--config.evaluation.crops=1",
-    "--config.evaluation.batch_size=4",
-    "--config.evaluation.bootstrap_resamples=10",
-)
 
 
 @pytest.fixture(scope="module")
@@ -56,22 +40,10 @@ def pretrained(tmp_path_factory, shared_compilations):
     return folder / "run"
 
 
-@pytest.fixture(scope="module")
-def kadid(tmp_path_factory):
-    """A small KADID-10k of five references."""
-    folder = tmp_path_factory.mktemp("kadid") / "kadid10k"
-    return build_miniature("kadid10k", folder, references=5, images_per_reference=4, size=(70, 66))
-
-
 @pytest.fixture
 def config(kadid):
     """`config("--config.init_from=…")`: a fine-tuning of seconds."""
-
-    def make(*overrides):
-        spec = f"{shipped_config('synthetic')}:kadid10k"
-        return load_config(spec, [*SMALL, f"--config.data.root={kadid}", *overrides])
-
-    return make
+    return partial(short_config, kadid)
 
 
 def read(path):
@@ -85,18 +57,6 @@ def leaves_of(tree):
 def assert_same_arrays(tree, other):
     for leaf, expected in zip(leaves_of(tree), leaves_of(other), strict=True):
         np.testing.assert_array_equal(leaf, expected)
-
-
-def stopped_before_the_first_step(monkeypatch, config, workdir):
-    """Begin a run and stop it where the first step would be."""
-
-    def stop(*_):
-        raise GlpiError("stopped")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "compile_train_step", lambda *_, **__: stop)
-        with pytest.raises(GlpiError, match="stopped"):
-            train_run(config, workdir)
 
 
 def test_pretraining_is_split_by_photograph(pretrained):

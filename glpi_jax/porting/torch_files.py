@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from glpi_jax import files
 from glpi_jax.errors import GlpiError
 
 TORCH_SUFFIXES = (".pth", ".pt")
@@ -107,12 +108,7 @@ def check_output(path: Path, *, force: bool) -> None:
     """Raise a GlpiError unless a checkpoint can be written at a path."""
     if path.suffix not in SUFFIXES:
         raise GlpiError(f"{path}: must end in {', '.join(SUFFIXES)}")
-    if path.is_dir():
-        raise GlpiError(f"{path}: this is a folder; name a file")
-    if path.exists() and not force:
-        raise GlpiError(f"{path}: exists already; --force replaces it")
-    if not path.parent.is_dir():
-        raise GlpiError(f"{path}: there is no folder {path.parent}")
+    files.check_output(path, force=force)
     if path.suffix in TORCH_SUFFIXES:
         try:
             import torch  # noqa: F401

@@ -1,8 +1,8 @@
 """Checkpoints of a run.
 
 Two folders in the workdir: `checkpoints/` holds what training resumes from (state, data iterator),
-`best/` the weights of the epoch that the validation part selected. Of several processes all call
-the methods here together; process 0 decides what is whole.
+`best/` the weights of the selected epoch. Of several processes all call the methods here together;
+process 0 decides what is whole.
 """
 
 import sys

@@ -39,6 +39,6 @@ gpus=${SLURM_GPUS_PER_NODE:-8} tasks=${SLURM_NTASKS_PER_NODE:-8}
 [[ ${gpus##*:} == "$tasks" ]] ||
     bad_arguments "--ntasks-per-node=$tasks and --gpus-per-node=$gpus: must be as many"
 # All processes see all GPUs of their node, or the numbers would not fit. One that dies takes the
-# others along, which would wait for it. srun does not take the CPUs over from sbatch.
-run_step --gpu-bind=none --kill-on-bad-exit=1 "--cpus-per-task=${SLURM_CPUS_PER_TASK:-8}" \
+# others along, which would wait for it.
+run_step --gpu-bind=none --kill-on-bad-exit=1 \
     "$command" "${arguments[@]}" --distributed auto

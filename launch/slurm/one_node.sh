@@ -33,6 +33,4 @@ command=glpi
 read_options "command" "" "$@"
 require command
 require_arguments
-# srun does not take this one over from sbatch.
-run_step --ntasks=1 "--cpus-per-task=${SLURM_CPUS_PER_TASK:-8}" \
-    "$command" "${arguments[@]}" --distributed off
+run_step --ntasks=1 "$command" "${arguments[@]}" --distributed off

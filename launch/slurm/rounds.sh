@@ -39,7 +39,6 @@ require workdir command
 require_whole 0 seed
 require_arguments
 round=${SLURM_ARRAY_TASK_ID:-1}
-# srun does not take the CPUs over from sbatch.
-run_step --ntasks=1 "--cpus-per-task=${SLURM_CPUS_PER_TASK:-8}" \
+run_step --ntasks=1 \
     "$command" train "${arguments[@]}" --workdir "$workdir/$(printf 'round_%02d' "$round")" \
     "--config.split.round=$round" "--config.seed=$((seed + round - 1))" --distributed off

@@ -34,19 +34,19 @@ def test_jobs_are_warned_and_can_be_requeued(script):
 def test_one_node(dry):
     assert batch_options("slurm/one_node.sh")["ntasks"] == "1"
     assert dry("slurm/one_node.sh", *JOB) == [
-        "srun --ntasks=1 --cpus-per-task=8 glpi train --config 'my config.py' --workdir runs/a"
+        "srun --cpus-per-task=8 --ntasks=1 glpi train --config 'my config.py' --workdir runs/a"
         " --distributed off",
         *REQUEUE,
     ]
     lines = dry("slurm/one_node.sh", "--command=my venv/glpi", *JOB, SLURM_CPUS_PER_TASK="3")
-    assert lines[0].startswith("srun --ntasks=1 --cpus-per-task=3 'my venv/glpi' train ")
+    assert lines[0].startswith("srun --cpus-per-task=3 --ntasks=1 'my venv/glpi' train ")
 
 
 def test_many_nodes(dry):
     options = batch_options("slurm/many_nodes.sh")
     assert options["ntasks-per-node"] == options["gpus-per-node"] == "8"
     assert dry("slurm/many_nodes.sh", *JOB) == [
-        "srun --gpu-bind=none --kill-on-bad-exit=1 --cpus-per-task=8 glpi train"
+        "srun --cpus-per-task=8 --gpu-bind=none --kill-on-bad-exit=1 glpi train"
         " --config 'my config.py' --workdir runs/a --distributed auto",
         *REQUEUE,
     ]
@@ -68,7 +68,7 @@ def test_rounds_are_those_of_the_benchmark(number, dry):
     words = ("--workdir", "runs/a b", "--seed", "7", "--", "--config", "demo.py")
     lines = dry("slurm/rounds.sh", *words, SLURM_ARRAY_TASK_ID=str(number))
     assert lines == [
-        "srun --ntasks=1 --cpus-per-task=8 glpi train --config demo.py"
+        "srun --cpus-per-task=8 --ntasks=1 glpi train --config demo.py"
         f" --workdir 'runs/a b/{round_folder(number)}'"
         f" --config.split.round={expected.split.round} --config.seed={expected.seed}"
         " --distributed off",
@@ -104,5 +104,5 @@ def test_only_saved_jobs_are_requeued(code, requeued, launch, write_tool, tmp_pa
     done = launch(script, "--", "train", **variables)
     assert done.returncode == code
     calls = (tmp_path / "calls").read_text().splitlines()
-    assert calls[0] == "srun --ntasks=1 --cpus-per-task=8 glpi train --distributed off"
+    assert calls[0] == "srun --cpus-per-task=8 --ntasks=1 glpi train --distributed off"
     assert calls[1:] == (["scontrol requeue 41"] if requeued else [])

@@ -85,6 +85,12 @@ def test_depth_follows_from_the_names(name, parameters):
     assert count + classifier == parameters
 
 
+@pytest.mark.parametrize("name", ["resnet50", "resnet101", "tiny"])
+def test_entries_of_a_whole_file(name, tiny):
+    expected = torchvision_shapes(RESNETS[name], counters=False)
+    assert backbones.torchvision_shapes(name) == expected
+
+
 def test_values_and_layout(tiny):
     _, variables = resnet_variables(tiny, "state dict")
     block, statistics = variables["params"]["layer2_1"], variables["batch_stats"]["layer2_1"]

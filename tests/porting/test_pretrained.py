@@ -9,10 +9,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from miniatures import build_miniature
 from safetensors.numpy import load_file, save_file
+from short_runs import short_config, stopped_before_the_first_step
 
-from glpi_jax.config import load_config, shipped_config
 from glpi_jax.errors import GlpiError
 from glpi_jax.models.glpi import SIZES, build
 from glpi_jax.porting.backbones import RESNETS, ResNetSize
@@ -27,19 +26,6 @@ from glpi_jax.training.state import init_variables, key_of
 DEMO = SIZES["glpi_demo"]
 MODEL = build("glpi_demo", dropout=0.0)
 VIT, RESNET = "vgfe.backbone.", "clfe.backbone."
-PLANNED = (
-    "--config.model.name=glpi_demo",
-    "--config.model.dropout=0.0",
-    "--config.optimizer.learning_rate=1e-3",
-    "--config.optimizer.warmup_steps=50",
-    "--config.optimizer.cosine_half_period=4100",
-    "--config.optimizer.rules=(('.*', 1.0),)",
-    "--config.train.batch_size=4",
-    "--config.train.epochs=1",
-    "--config.evaluation.crops=1",
-    "--config.evaluation.batch_size=4",
-    "--config.evaluation.bootstrap_resamples=10",
-)
 
 
 @pytest.fixture(scope="module")
@@ -77,23 +63,13 @@ def files(state, tmp_path):
     return paths
 
 
-@pytest.fixture(scope="module")
-def kadid(tmp_path_factory):
-    """A small KADID-10k of five references."""
-    folder = tmp_path_factory.mktemp("kadid") / "kadid10k"
-    return build_miniature("kadid10k", folder, references=5, images_per_reference=4, size=(70, 66))
-
-
 @pytest.fixture
 def config(kadid):
     """`config(vit="…", resnet="…")`: a training of seconds."""
 
     def make(*overrides, **pretrained):
         parts = (f"--config.model.pretrained.{part}={path}" for part, path in pretrained.items())
-        return load_config(
-            f"{shipped_config('synthetic')}:kadid10k",
-            [*PLANNED, f"--config.data.root={kadid}", *parts, *overrides],
-        )
+        return short_config(kadid, *parts, *overrides)
 
     return make
 
@@ -109,18 +85,6 @@ def assert_holds(variables, state, prefixes, initial):
             ours, theirs = ours[key], theirs[key]
         np.testing.assert_array_equal(ours, theirs, err_msg=entry.torch_name)
     return taken
-
-
-def stopped_before_the_first_step(monkeypatch, config, workdir):
-    """Begin a run, or go on with it, and stop it where the next step would be."""
-
-    def stop(*_):
-        raise GlpiError("stopped")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "compile_train_step", lambda *_, **__: stop)
-        with pytest.raises(GlpiError, match="stopped"):
-            train_run(config, workdir)
 
 
 def read(path):

@@ -9,7 +9,7 @@ from flax import traverse_util
 
 from glpi_jax.models.glpi import SIZES, build
 from glpi_jax.models.vit import ViT
-from glpi_jax.porting.backbones import load_resnet, load_vit_backbone
+from glpi_jax.porting.backbones import load_resnet, load_vit_backbone, torchvision_shapes
 from glpi_jax.porting.convert import to_flax_layout
 from glpi_jax.porting.torch_names import to_torch_name
 
@@ -120,6 +120,9 @@ def test_every_stage_and_the_logits_of_torchvisions_resnet(torchvision, tmp_path
     path = tmp_path / "resnet50.pth"
     torch.save(module.state_dict(), path)
     loaded = load_resnet(path)
+    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    counts = {name for name in shapes if name.endswith("num_batches_tracked")}
+    assert torchvision_shapes("resnet50") == {name: shapes[name] for name in shapes.keys() - counts}
     x = images(97, 75)
     features, taps = jax.jit(lambda v, x: loaded.module.apply(v, x, False))(loaded.variables, x)
     with torch.no_grad():

@@ -1,5 +1,6 @@
-"""Golden images of the KADID generator: found in GLPI_GOLDENS, by default in tests/goldens.
+"""Golden images of the KADID generator, and photographs to render.
 
+The goldens are found in GLPI_GOLDENS, by default in tests/goldens.
 Every exact or drawn case of the manifest becomes a `golden_case`; cases of kind "stat", which need
 many runs, become a `stat_case`, and those of the 512x384 image a `codec_case`. The small set in the
 repository has no case of the latter two kinds.
@@ -15,6 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rendering import NAMES, photograph, render
+
+from glpi_jax.saqt import photographs
+from glpi_jax.saqt.render import Rendered
 
 Case = dict[str, Any]
 
@@ -130,3 +135,25 @@ class Goldens:
 @pytest.fixture(scope="session")
 def goldens() -> type[Goldens]:
     return Goldens
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of five photographs."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for seed, name in enumerate(NAMES):
+        Image.fromarray(photograph(seed)).save(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The photographs under two types and levels, rendered in this process at one go."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    assert render(root, out) == Rendered(5, 20, (), 0, None)
+    return out
+
+
+@pytest.fixture
+def three_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photographs, "SOURCES_PER_FILE", 2)
