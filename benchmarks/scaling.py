@@ -36,13 +36,14 @@ COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "coll
 VALUE_BITS = {"pred": 8, "bf16": 16, "f16": 16}  # others say their own: f32, s32, u8
 # The result's shape, or a tuple of them, and the operation; `-done` of a pair counts no more.
 OPERATION = re.compile(rf"= (\(?[^=]*?) ({'|'.join(COLLECTIVES)})(-start)?\(")
+COMMENT = re.compile(r"/\*.*?\*/")  # the number of every fifth element of a tuple
 SHAPE = re.compile(r"([a-z]+[0-9]*)\[([0-9,]*)\]")
 
 
 def collectives(program: str) -> dict[str, dict[str, int]]:
     """Number and bytes of the results of a compiled program's collectives, by operation."""
     found: dict[str, dict[str, int]] = {}
-    for shapes, operation, start in OPERATION.findall(program):
+    for shapes, operation, start in OPERATION.findall(COMMENT.sub("", program)):
         sizes = [_bytes(*shape) for shape in SHAPE.findall(shapes)]
         # An all-gather that starts gives its operands and its results.
         if start and operation in ("all-gather", "collective-permute"):

@@ -46,6 +46,9 @@ def test_scaling_splits_the_state(run):
     alone, data, fsdp = (figures["state_bytes"] for figures in runs)
     assert data == alone
     assert fsdp < 0.6 * alone
+    # The gradients, which are a third of the state but for what is frozen, and not much else.
+    assert runs[0]["collective_bytes"] == 0
+    assert 0.2 * alone < runs[1]["collective_bytes"] < 0.5 * alone
 
 
 def test_streamed_photographs_are_scored_as_one_by_one(run):
