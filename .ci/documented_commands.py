@@ -177,6 +177,15 @@ SCORING: dict[str, How] = {
     "glpi score --model runs/demo holiday/ --csv scores.csv": Run(leaves=("scores.csv",)),
     "glpi score --model runs/demo holiday/ --csv scores.csv --resume": Run(leaves=("scores.csv",)),
     "glpi score 'holiday/*.jpg'": Run(),
+    "glpi score clip.mp4 photo.jpg": Run(
+        "glpi score clip.mp4 photo.jpg --jsonl - | tee frames.txt | grep -F 'clip.mp4#1.000'"
+        " && test $(wc -l < frames.txt) = 4",
+        "and counted: three frames of a clip, and the photograph",
+    ),
+    "glpi score 'clips/*' --every-seconds 0.5 --csv frames.csv --resume": Run(
+        leaves=("frames.csv",)
+    ),
+    "glpi score clip.mp4 --every-seconds 0.5": Run(),
     "find holiday -name '*.jpg' -print0 | glpi score - --null --crops 9": Run(),
     "glpi score holiday/ --jsonl -": Run(
         "glpi score holiday/ --jsonl - --paper-crops", "also the paper's crops"
@@ -368,7 +377,7 @@ def line_of(command: Command, how: Run | DryRun) -> str:
 
 
 def prepare(scratch: Path) -> None:
-    """Make the folder that the commands find: links to the checkout, and two photographs.
+    """Make the folder that the commands find: links to the checkout, two photographs, a clip.
 
     What needs the demo's data is made by `prepare_from_demo`.
     """
@@ -382,6 +391,9 @@ def prepare(scratch: Path) -> None:
     (scratch / "holiday").mkdir()
     for name in ("photo.jpg", "other.jpg"):
         shutil.copy(scratch / name, scratch / "holiday" / name)
+    (scratch / "clips").mkdir()
+    _write_clip(scratch / "clip.mp4", scratch / "photo.jpg")
+    shutil.copy(scratch / "clip.mp4", scratch / "clips/pan.mp4")
 
 
 def prepare_from_demo(scratch: Path) -> None:
@@ -422,6 +434,22 @@ def prepare_from_demo(scratch: Path) -> None:
         ]
     _write(scratch / "similarity.csv", matches)
     _write(scratch / "dmos.csv", dmos)
+
+
+def _write_clip(path: Path, photograph: Path) -> None:
+    """Three seconds of a window that moves over a photograph."""
+    import av
+    import numpy as np
+
+    with av.open(photograph) as still:
+        image = next(still.decode(video=0)).to_ndarray(format="rgb24")
+    with av.open(path, "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for left in range(30):
+            window = np.ascontiguousarray(image[:240, left : left + 320], np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(window, format="rgb24")))
+        container.mux(stream.encode())
 
 
 def _write(path: Path, lines: Sequence[str]) -> None:
