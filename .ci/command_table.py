@@ -75,8 +75,6 @@ DEMONSTRATION: dict[str, How] = {
 # ones leave.
 SCORING: dict[str, How] = {
     "make demo": NotRun("11 minutes; its short form is run"),
-    "make .venv/.demo-installed": NotRun("the first step of make demo"),
-    "make .venv/.colab-installed": NotRun("the first step of make notebooks"),
     "make lint": NotRun(_STEP),
     "make test": NotRun(_STEP),
     'make test PYTEST_FLAGS="-k golden"': NotRun(_STEP),
@@ -102,6 +100,15 @@ SCORING: dict[str, How] = {
     "glpi score --model runs/demo holiday/ --csv scores.csv": Run(leaves=("scores.csv",)),
     "glpi score --model runs/demo holiday/ --csv scores.csv --resume": Run(leaves=("scores.csv",)),
     "glpi score 'holiday/*.jpg'": Run(),
+    "glpi score clip.mp4 photo.jpg": Run(
+        "glpi score clip.mp4 photo.jpg --jsonl - | tee frames.txt | grep -F 'clip.mp4#1.000'"
+        " && test $(wc -l < frames.txt) = 4",
+        "and counted: three frames of a clip, and the photograph",
+    ),
+    "glpi score 'clips/*' --every-seconds 0.5 --csv frames.csv --resume": Run(
+        leaves=("frames.csv",)
+    ),
+    "glpi score clip.mp4 --every-seconds 0.5": Run(),
     "find holiday -name '*.jpg' -print0 | glpi score - --null --crops 9": Run(),
     "glpi score holiday/ --jsonl -": Run(
         "glpi score holiday/ --jsonl - --paper-crops", "also the paper's crops"

@@ -114,7 +114,7 @@ def line_of(command: Command, how: Run | DryRun) -> str:
 
 
 def prepare(scratch: Path) -> None:
-    """Make the folder that the commands find: links to the checkout, and two photographs.
+    """Make the folder that the commands find: links to the checkout, two photographs, a clip.
 
     What needs the demo's data is made by `prepare_from_demo`.
     """
@@ -128,6 +128,9 @@ def prepare(scratch: Path) -> None:
     (scratch / "holiday").mkdir()
     for name in ("photo.jpg", "other.jpg"):
         shutil.copy(scratch / name, scratch / "holiday" / name)
+    (scratch / "clips").mkdir()
+    _write_clip(scratch / "clip.mp4", scratch / "photo.jpg")
+    shutil.copy(scratch / "clip.mp4", scratch / "clips/pan.mp4")
 
 
 def prepare_from_demo(scratch: Path) -> None:
@@ -168,6 +171,22 @@ def prepare_from_demo(scratch: Path) -> None:
         ]
     _write(scratch / "similarity.csv", matches)
     _write(scratch / "dmos.csv", dmos)
+
+
+def _write_clip(path: Path, photograph: Path) -> None:
+    """Three seconds of a window that moves over a photograph."""
+    import av
+    import numpy as np
+
+    with av.open(photograph) as still:
+        image = next(still.decode(video=0)).to_ndarray(format="rgb24")
+    with av.open(path, "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for left in range(30):
+            window = np.ascontiguousarray(image[:240, left : left + 320], np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(window, format="rgb24")))
+        container.mux(stream.encode())
 
 
 def _write(path: Path, lines: Sequence[str]) -> None:

@@ -126,6 +126,12 @@ def test_what_is_refused(port, path, body, kind, code, words):
     assert words in json.loads(content)["error"]
 
 
+def test_a_video_is_refused(port):
+    status, content = post(port, "/api/score", b"\0\0\0\x20ftypisom")
+    assert status == 415
+    assert json.loads(content)["error"].startswith("a video; send an image: BMP, GIF, JPEG")
+
+
 def test_a_bomb_is_refused_by_its_header(port):
     header = b"GIF89a\xff\xff\xff\xff\x00\x00\x00,\x00\x00\x00\x00\xff\xff\xff\xff\x00\x02\x00;"
     status, _ = post(port, "/api/score", header)

@@ -13,10 +13,13 @@ from glpi_jax.commands.scoring_options import add_crop_options, scorer_of
 from glpi_jax.errors import GlpiError
 
 if TYPE_CHECKING:
-    from glpi_jax.scoring import ImageScore, Problem, Scorer
+    from glpi_jax.scoring import Frame, ImageScore, Problem, Scorer
     from glpi_jax.scoring.records import Form, Records
 
-_IMAGES = "files, folders (searched), quoted patterns, URLs; - reads a list of these from stdin"
+_IMAGES = (
+    "files, folders (searched for images), quoted patterns, URLs, videos; - reads a list of these"
+    " from stdin"
+)
 
 
 def add(commands: Commands) -> None:
@@ -24,8 +27,9 @@ def add(commands: Commands) -> None:
     score = add_command(
         commands,
         "score",
-        "Score photographs with a trained model. The model is a workdir, a hub folder, a"
-        " checkpoint or hf://owner/name; without one, weights that come with the package are used.",
+        "Score photographs, and frames of videos, with a trained model. The model is a workdir, a"
+        " hub folder, a checkpoint or hf://owner/name; without one, weights that come with the"
+        " package are used.",
     )
     score.usage = "%(prog)s [-h] [--model MODEL] [OPTION ...] [MODEL] IMAGE|FOLDER|URL|- ..."
     score.add_argument("first", metavar="MODEL", help="what scores, if the first argument is one")
@@ -53,6 +57,14 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="go on where an interrupted run stopped that wrote the same --csv or --jsonl file",
     )
+    score.add_argument(
+        "--every-seconds",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="of a video score the first frame and then one every S seconds; 0 is all of them"
+        " (default: 1)",
+    )
     add_crop_options(score)
     score.set_defaults(run=_score, usage_error=score.error)
 
@@ -60,29 +72,32 @@ def add(commands: Commands) -> None:
 def _score(args: argparse.Namespace) -> int:
     from glpi_jax.progress import progress_bar
     from glpi_jax.scoring.records import filled_fields, partial_file
+    from glpi_jax.scoring.video import check_interval
 
+    check_interval(args.every_seconds)
     file, form = _file_and_form(args)
     model, arguments = _model_and_inputs(args)
     if file is not None and args.resume and file.exists() and not partial_file(file).exists():
         say(f"{file} is complete; without --resume it would be made anew")
         return EXIT_OK
+    count = _count(arguments)
     scorer = scorer_of(args, model, quiet=args.json or args.jsonl == "-")
     args.resumes = args.resume
     results = []
     errors = 0
     with ExitStack() as stack:
-        records = _open(stack, scorer, file, form, resume=args.resume)
+        records = _open(stack, scorer, file, form, args)
         known = records.names if records else set()
         bar = stack.enter_context(
             progress_bar(
-                _count(arguments),
+                count,
                 unit="image",
                 description="score",
                 initial=len(known),
                 leave=False,
             )
         )
-        for result in scorer.score_iter(_unknown(arguments, args.null, known)):
+        for result in scorer.score_iter(_unknown(arguments, args, known)):
             if records:
                 records.write(result)
             if args.json:
@@ -105,6 +120,7 @@ def _score(args: argparse.Namespace) -> int:
 def _file_and_form(args: argparse.Namespace) -> tuple[Path | None, "Form"]:
     """The file that results go to, if any."""
     from glpi_jax.data.images import IMAGE_SUFFIXES
+    from glpi_jax.scoring.video import VIDEO_SUFFIXES
 
     option, form = ("--csv", "csv") if args.csv is not None else ("--jsonl", "jsonl")
     name = args.csv if args.csv is not None else args.jsonl
@@ -114,15 +130,18 @@ def _file_and_form(args: argparse.Namespace) -> tuple[Path | None, "Form"]:
         return None, "csv"
     path = Path(name)
     # As in `--jsonl photo.jpg`, whose file name was forgotten.
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        raise GlpiError(f"{option} {path}: this would replace an image; name a file for the scores")
+    for suffixes, kind in ((IMAGE_SUFFIXES, "an image"), (VIDEO_SUFFIXES, "a video")):
+        if path.suffix.lower() in suffixes:
+            raise GlpiError(
+                f"{option} {path}: this would replace {kind}; name a file for the scores"
+            )
     if path.is_dir():
         raise GlpiError(f"{option} {path}: this is a folder; name a file for the scores")
     return path, "csv" if form == "csv" else "jsonl"
 
 
 def _open(
-    stack: ExitStack, scorer: "Scorer", file: Path | None, form: "Form", *, resume: bool
+    stack: ExitStack, scorer: "Scorer", file: Path | None, form: "Form", args: argparse.Namespace
 ) -> "Records | None":
     from glpi_jax.scoring.records import open_records, partial_file
 
@@ -133,30 +152,46 @@ def _open(
         "crops": scorer.crops.count,
         "placement": scorer.crops.placement,
         "seed": scorer.crops.seed,
+        "every_seconds": args.every_seconds,
     }
 
     def tell(kind: type[BaseException] | None, error: object, traceback: object) -> None:
-        if kind is not None and not resume:
+        if kind is not None and not args.resume:
             say(f"{partial_file(file)} holds the scores so far; --resume goes on from there")
 
-    records = stack.enter_context(open_records(file, form, settings, resume=resume))
+    records = stack.enter_context(open_records(file, form, settings, resume=args.resume))
     stack.push(tell)
     return records
 
 
 def _count(arguments: list[str]) -> int | None:
-    """How many images there are, None if only stdin knows."""
-    from glpi_jax.scoring.inputs import STDIN, list_inputs
+    """How many images there are, None if only stdin or a video knows.
 
-    return None if STDIN in arguments else sum(1 for _ in list_inputs(arguments))
+    Raises:
+        GlpiError: there are videos, and nothing is installed that reads them.
+    """
+    from glpi_jax.scoring.inputs import STDIN, list_inputs, names_video
+    from glpi_jax.scoring.video import check_package
+
+    if STDIN in arguments:
+        return None
+    count = 0
+    for source in list_inputs(arguments):
+        count += 1
+        if isinstance(source, str) and names_video(source):
+            check_package(source)
+            return None
+    return count
 
 
-def _unknown(arguments: list[str], null: bool, known: set[str]) -> "Iterator[str | Problem]":
-    from glpi_jax.scoring import Problem
-    from glpi_jax.scoring.inputs import list_inputs
+def _unknown(
+    arguments: list[str], args: argparse.Namespace, known: set[str]
+) -> "Iterator[str | Frame | Problem]":
+    from glpi_jax.scoring.inputs import list_inputs, videos_as_frames
 
-    for source in list_inputs(arguments, stdin=sys.stdin.buffer, null=null):
-        if (source.name if isinstance(source, Problem) else source) not in known:
+    inputs = list_inputs(arguments, stdin=sys.stdin.buffer, null=args.null)
+    for source in videos_as_frames(inputs, args.every_seconds):
+        if (source if isinstance(source, str) else source.name) not in known:
             yield source
 
 
@@ -175,6 +210,7 @@ def _model_and_inputs(args: argparse.Namespace) -> tuple[str | None, list[str]]:
     from glpi_jax.hub.sources import SOURCES, looks_like_a_model
     from glpi_jax.scoring.fetch import is_url
     from glpi_jax.scoring.inputs import STDIN
+    from glpi_jax.scoring.video import VIDEO_SUFFIXES
 
     first, inputs = args.first, [args.first, *args.more]
     if args.model is not None:
@@ -191,6 +227,8 @@ def _model_and_inputs(args: argparse.Namespace) -> tuple[str | None, list[str]]:
             next(walk_images(path))
         except GlpiError as error:
             raise GlpiError(f"{error}, and it is not a model, which is {SOURCES}") from error
-    elif not (path.exists() or has_magic(first) or path.suffix.lower() in IMAGE_SUFFIXES):
+    elif not (
+        path.exists() or has_magic(first) or path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    ):
         raise GlpiError(f"{first}: no such image, folder or model; a model is {SOURCES}")
     return None, inputs

@@ -1,7 +1,10 @@
-"""What a command was given to score, one image after the other: files, folders, patterns, URLs."""
+"""What a command was given to score, one image after the other: files, folders, patterns, URLs.
+
+Of videos it is frames.
+"""
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from os import fsdecode
 from pathlib import Path
 from typing import BinaryIO
@@ -10,6 +13,7 @@ from glpi_jax.data.images import walk_images
 from glpi_jax.errors import GlpiError
 from glpi_jax.scoring.fetch import is_url
 from glpi_jax.scoring.results import Problem
+from glpi_jax.scoring.video import Frame, is_video, video_frames
 
 STDIN = "-"
 
@@ -17,15 +21,36 @@ _READ_BYTES = 2**16
 _LONGEST_PATH = 2**16
 
 
+def videos_as_frames(
+    inputs: Iterable[str | Problem], every_seconds: float
+) -> Iterator[str | Frame | Problem]:
+    """Replace each video by its frames, which `video_frames` gives.
+
+    Raises:
+        GlpiError: as of `video_frames`.
+    """
+    for found in inputs:
+        if isinstance(found, str) and names_video(found):
+            yield from video_frames(found, every_seconds)
+        else:
+            yield found
+
+
+def names_video(name: str) -> bool:
+    """Whether a path or URL is that of a video whose frames can be scored: a local file."""
+    return not is_url(name) and is_video(name)
+
+
 def list_inputs(
     arguments: Sequence[str], *, stdin: BinaryIO | None = None, null: bool = False
 ) -> Iterator[str | Problem]:
     """Yield the paths and URLs that arguments stand for, while they are found.
 
-    A file is taken whatever its suffix, a folder is searched by `walk_images`, and what does not
-    exist but holds one of `*?[` is a pattern (`**` is any depth of folders). `-` is a list of
-    files, folders and URLs on stdin; nothing in the list is a pattern. Of several arguments, a file
-    that is reached twice is given once; a list is taken as it is.
+    A file is taken whatever its suffix and content, a folder is searched by `walk_images`, which
+    leaves videos out, and what does not exist but holds one of `*?[` is a pattern (`**` is any
+    depth of folders). `-` is a list of files, folders and URLs on stdin; nothing in the list is a
+    pattern. Of several arguments, a file that is reached twice is given once; a list is taken as it
+    is.
 
     Args:
         arguments: of the command line.

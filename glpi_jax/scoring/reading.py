@@ -15,6 +15,7 @@ from PIL import Image
 
 from glpi_jax.data.images import (
     DECODING_BYTES_PER_PIXEL,
+    IMAGE_SUFFIXES,
     Decoded,
     ImageError,
     check_file,
@@ -26,13 +27,14 @@ from glpi_jax.data.images import (
 from glpi_jax.scoring.crops import Crops
 from glpi_jax.scoring.fetch import fetch, is_url
 from glpi_jax.scoring.results import Problem
+from glpi_jax.scoring.video import Frame, has_video_signature, is_video
 
 MIN_SIDE = 16  # pixels: one patch of the ViT; less shows nothing that could be judged
 MEMORY_BYTES = 2**30  # for files and images that are being decoded, together
 
-# A file's path, a URL, a Pillow image, pixels, or the content of a file.
-Source: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | bytes | Problem
-SINGLE_SOURCES = (str, os.PathLike, Image.Image, bytes, Problem)
+# A file's path, a URL, a Pillow image, pixels, the content of a file, or a frame of a video.
+Source: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | bytes | Frame | Problem
+SINGLE_SOURCES = (str, os.PathLike, Image.Image, bytes, Frame, Problem)
 
 
 @dataclass
@@ -121,7 +123,8 @@ class Reader:
         if isinstance(source, str | os.PathLike):
             return executor.submit(self._reading, source, name, PurePath(name).name)
         ready: Future[Reading] = Future()
-        ready.set_result(self._reading(source, name, None))
+        file_name = PurePath(name).name if isinstance(source, Frame) else None
+        ready.set_result(self._reading(source, name, file_name))
         return ready
 
     def _reading(self, source: Source, name: str, file_name: str | None) -> Reading:
@@ -132,6 +135,8 @@ class Reader:
         except ImageError as error:
             return Reading(name, error=str(error))
         notes = ["animated: the first frame is scored"] if animated else []
+        if isinstance(source, Frame) and source.note:
+            notes.append(source.note)
         height, width = image.shape[:2]
         if min(height, width) < self._side:
             notes.append(
@@ -157,7 +162,7 @@ def read_pixels(source: Source) -> np.ndarray:
 def _name_of(source: Source, unnamed: str) -> str:
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
-    if isinstance(source, Problem):
+    if isinstance(source, Frame | Problem):
         return source.name
     return getattr(source, "filename", "") or unnamed  # of a Pillow image that was opened
 
@@ -167,20 +172,39 @@ def _decode(source: Source, name: str, budget: MemoryBudget) -> Decoded:
         raise ImageError(source.error)
     if isinstance(source, np.ndarray):
         return Decoded(_rgb_pixels(source, name), False)
+    if isinstance(source, Frame):
+        return Decoded(source.pixels, False)
     if isinstance(source, Image.Image):
         return Decoded(convert_image(source, name, apply_orientation=True), False)
     if isinstance(source, str | os.PathLike) and not is_url(name):
+        if is_video(name):
+            raise _video_error(name)
         size = check_file(name)
         with budget.reserve(size + DECODING_BYTES_PER_PIXEL * pixel_count(name)):
-            return decode_first_frame(read_encoded(name), name, apply_orientation=True)
+            return _decode_file(read_encoded(name), name)
     if isinstance(source, str | os.PathLike | bytes):
         data = source if isinstance(source, bytes) else fetch(name)
         with budget.reserve(DECODING_BYTES_PER_PIXEL * pixel_count(data)):
-            return decode_first_frame(data, name, apply_orientation=True)
+            return _decode_file(data, name)
     raise TypeError(
         f"{name}: {type(source).__name__} is no image; give a path, a URL, a Pillow image, a uint8"
         " array or the bytes of an image file"
     )
+
+
+def _decode_file(data: bytes, name: str) -> Decoded:
+    if has_video_signature(data):
+        raise _video_error(name)
+    return decode_first_frame(data, name, apply_orientation=True)
+
+
+def _video_error(name: str) -> ImageError:
+    remedy = "`glpi score` and video_frames take its frames"
+    if is_url(name):
+        remedy = "download it for its frames"
+    elif PurePath(name).suffix.lower() in IMAGE_SUFFIXES:
+        remedy = "give its name the suffix of a video for its frames"
+    return ImageError(f"{name}: a video, an image is needed; {remedy}")
 
 
 def _rgb_pixels(array: np.ndarray, name: str) -> np.ndarray:

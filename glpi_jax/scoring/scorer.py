@@ -78,7 +78,8 @@ class Scorer:
         Args:
             images: one or several of: a path, an http(s) URL, a Pillow image, a uint8 array of
                 shape (height, width), (height, width, 3) or (height, width, 4), the bytes of an
-                image file. An array with four axes is a batch of images.
+                image file, a frame that `video_frames` gives. An array with four axes is a batch
+                of images.
 
         Returns:
             A result for a single image; for several a list, in order.

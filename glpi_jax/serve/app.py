@@ -23,6 +23,7 @@ from glpi_jax.errors import GlpiError
 from glpi_jax.scoring import Scorer
 from glpi_jax.scoring.map_picture import map_picture
 from glpi_jax.scoring.records import filled_fields
+from glpi_jax.scoring.video import has_video_signature
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 MAX_WAITING = 8  # requests; those beyond are told to come again
@@ -146,6 +147,8 @@ async def _image_of(request: Request, max_bytes: int, max_pixels: int) -> bytes:
 
 def _size_of(data: bytes) -> tuple[int, int]:
     """Width and height as the header says, of the formats that are taken."""
+    if has_video_signature(data):
+        raise HTTPException(415, f"a video; send an image: {', '.join(FORMATS)}")
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             return image.size
