@@ -180,21 +180,19 @@ def test_a_frame_is_decoded_when_it_is_asked_for(here, monkeypatch):
 @pytest.mark.parametrize("codec", [{}, H264])
 def test_frames_before_the_end_of_half_a_file_are_kept(suffix, codec):
     muxer = READ_FROM_THE_START if suffix == "mp4" else {}
-    path = write_video(f"a.{suffix}", muxer=muxer, **codec)
+    path = Path(write_video(f"a.{suffix}", muxer=muxer, **codec))
     whole = {frame.name: frame.pixels for frame in video_frames(path, 0)}
-    content = Path(path).read_bytes()
-    counts = []
-    for part in (0.97, 0.75, 0.5):
-        Path(path).write_bytes(content[: int(len(content) * part)])
+    assert len(whole) == 25
+    content = path.read_bytes()
+    for part, least in ((0.97, 24), (0.75, 18), (0.5, 11)):
+        path.write_bytes(content[: int(len(content) * part)])
         frames = [frame for frame in video_frames(path, 0) if isinstance(frame, Frame)]
-        counts.append(len(frames))
-        for frame in frames:
+        assert least <= len(frames) <= least + 1
+        # Frames of AVI are counted; behind a missing B-frame the last one is counted as that.
+        counted = suffix == "avi" and codec == H264
+        for frame in frames[:-1] if counted else frames:
             np.testing.assert_array_equal(frame.pixels, whole[frame.name])
     frames, error = good_and_bad(path)
-    assert counts == sorted(counts, reverse=True)
-    # All twelve of the first half, or all but one, those that the decoder still held included.
-    assert [frame.seconds for frame in frames] == [n / RATE for n in range(len(frames))]
-    assert len(frames) in (11, 12)
     assert f"{path}: damaged or cut off after {frames[-1].seconds:.3f} s (" in error
 
 
@@ -278,11 +276,17 @@ def test_times_that_go_back():
 
 
 @pytest.mark.usefixtures("here")
-def test_a_playlist_opens_nothing():
-    write_video("secret.ts", **H264)
-    with open("list.mp4", "w") as file:
-        file.write("#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nsecret.ts\n#EXT-X-ENDLIST\n")
-    assert good_and_bad("list.mp4")[0] == []
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\na.ts\n#EXT-X-ENDLIST\n"),
+        ("list.mp4", "ffconcat version 1.0\nfile a.ts\n"),
+    ],
+)
+def test_a_playlist_opens_nothing(name, text):
+    write_video("a.ts", **H264)
+    Path(name).write_text(text)
+    assert good_and_bad(name)[0] == []
 
 
 @pytest.mark.usefixtures("here")

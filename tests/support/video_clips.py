@@ -45,7 +45,9 @@ def write_video(path, *, frames=25, rate=RATE, codec="mpeg4", first=0, **options
     return path
 
 
-H264 = {"codec": "libx264", "encoder": {"crf": "4"}}  # with frames that wait for later ones
+# With B-frames, which are decoded after later ones.
+B_FRAMES = {"crf": "4", "x264-params": "bframes=2:b-adapt=0:scenecut=0"}
+H264 = {"codec": "libx264", "encoder": B_FRAMES}
 READ_FROM_THE_START = {"movflags": "faststart"}  # so that half a file is of use
 
 
