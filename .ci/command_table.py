@@ -177,6 +177,9 @@ SCORING: dict[str, How] = {
     # Measurements.
     "python benchmarks/…": NotRun(_MINUTES),
     "GLPI_GOLDENS=FOLDER python benchmarks/…": NotRun(_MINUTES),
+    "GLPI_FUZZ=20000 python -m pytest tests/test_fuzz_images.py": NotRun(
+        "two minutes; make test runs a few hundred of them"
+    ),
 }
 
 TRAINING: dict[str, How] = {

@@ -135,12 +135,19 @@ def hit(blow, rng, running, workdir, metrics_before):
     return targets
 
 
+def arrays_of(folder):
+    """A saved tree as NumPy arrays, wherever it was saved."""
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        tree = checkpointer.metadata(folder).item_metadata.tree
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        return checkpointer.restore(folder, ocp.args.PyTreeRestore(restore_args=as_numpy))
+
+
 def end_of(workdir):
     """All that two runs must have in common: bits of every array, selection, metrics, results."""
     found = {}
     for folder in (*workdir.glob("checkpoints/*/state"), *workdir.glob("best/*/variables")):
-        leaves = jax.tree_util.tree_leaves_with_path(ocp.StandardCheckpointer().restore(folder))
-        for path, leaf in leaves:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(arrays_of(folder)):
             name = folder.relative_to(workdir).as_posix() + jax.tree_util.keystr(path)
             found[name] = (np.asarray(leaf).dtype, np.asarray(leaf).tobytes())
     for path in (
