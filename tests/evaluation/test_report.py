@@ -11,6 +11,7 @@ from PIL import Image
 
 from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.logistic import fit_logistic
+from glpi_jax.evaluation.protocols import LAST_EPOCH
 from glpi_jax.evaluation.report import results_markdown, write_report
 
 
@@ -65,6 +66,13 @@ def test_the_page_says_what_was_measured_on_what(results, text_of):
         "doi:10.1145/3815779", "jax 0.10.2", '"seed": 3',
     ]:  # fmt: skip
         assert fact in text, fact
+
+
+def test_a_validation_part_that_selected_nothing_is_not_said_to_have(results, text_of):
+    results["selection"]["criterion"] = LAST_EPOCH
+    text = text_of(results)
+    assert "validation not trained on demo 6 5" in text
+    assert "selected by its place, the last epoch of the run" in text
 
 
 def test_raw_metrics_have_intervals_and_fitted_ones_follow(results, text_of):
@@ -162,7 +170,7 @@ def test_thumbnails_are_small_and_missing_images_are_named(tmp_path, results, re
 
 
 def test_the_official_protocol_does_not_pass_for_a_held_out_test(results, text_of):
-    assert "Strict protocol: a validation part selected the epoch" in text_of(results)
+    assert "Strict protocol: the epoch was selected without the test part" in text_of(results)
     results["protocol"] = "official"
     del results["parts"]["validation"]
     text = text_of(results)

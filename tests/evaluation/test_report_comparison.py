@@ -111,7 +111,7 @@ def test_which_correlation_is_the_best(tmp_path, results, write_run, protocol, v
 
 def test_notes_tell_the_protocol_the_rounds_and_the_best(workdirs):
     strict, official, cross = map(table_notes, group_workdirs(read_workdirs(workdirs)))
-    assert "Strict protocol: a validation part selected the epoch" in strict[0]
+    assert "Strict protocol: the epoch was selected without the test part" in strict[0]
     assert "over the rounds, whose numbers differ" in strict[1]
     assert "after a logistic function of four parameters" in strict[2]
     assert strict[3:] == ["The best of a column is bold."]
@@ -251,7 +251,7 @@ def test_the_page_shows_groups_tables_and_plots(workdirs, page_of, figures):
     page = page_of(workdirs)
     for fact in [
         "4 workdirs side by side", "Protocols strict, official", "Test databases LIVE, CSIQ",
-        "Strict protocol, within a database Strict protocol: a validation part selected",
+        "Strict protocol, within a database Strict protocol: the epoch was selected",
         "good strict glpi_demo 3 0.8750 ± 0.1250",
         "official official glpi_demo 1 0.9900",
         "CSIQ (Official protocol, trained on KADID-10k)",

@@ -74,7 +74,7 @@ def protocol_text(protocol: str, *, crossed: bool) -> tuple[str, str]:
     if protocol == "strict":
         were = "were" if crossed else "was"
         return "Strict protocol:", (
-            f"a validation part selected the epoch; the {test} {were} used once, after that. Labels"
+            f"the epoch was selected without the {test}, which {were} used once, after that. Labels"
             " are turned so that higher is better."
         )
     itself = "themselves" if crossed else "itself"

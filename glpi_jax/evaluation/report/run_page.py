@@ -10,6 +10,7 @@ from typing import Any
 
 from glpi_jax.evaluation import plots
 from glpi_jax.evaluation.logistic import LogisticFit
+from glpi_jax.evaluation.protocols import LAST_EPOCH
 from glpi_jax.evaluation.report import markup
 from glpi_jax.evaluation.report.comparison import HEADINGS, RAW, protocol_text
 from glpi_jax.evaluation.report.parts import fit_of, scatter_panel, worst_images
@@ -167,7 +168,8 @@ def _role(part: str, results: Results) -> str:
         if results["protocol"] == "official":
             return "not trained on, but it selected the checkpoint: optimistic"
         return "held out; used once, after the selection"
-    if part == "validation":
+    selection = results["selection"]
+    if part == "validation" and selection and selection["criterion"] != LAST_EPOCH:
         return "not trained on; it selected the checkpoint"
     if part == "train":
         return "the model was trained on these images"
