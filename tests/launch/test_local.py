@@ -153,7 +153,8 @@ def test_signals_reach_all(number, stand_in, tmp_path):
     here = tmp_path / "here"
     here.mkdir()
     process = subprocess.Popen(
-        [ROOT / "launch/local.sh", *job, "--", "train"],
+        # A shell that runs the tests in its background has told them to ignore SIGINT.
+        ["env", "--default-signal", ROOT / "launch/local.sh", *job, "--", "train"],
         cwd=here,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
