@@ -67,7 +67,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _outcome(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code, after telling what it stands for."""
-    again = "; the same command goes on where it stopped" if args.resumes else ""
     try:
         with _sigterm_raises(enabled=args.resumes):
             code: int = args.run(args)
@@ -82,17 +81,22 @@ def _outcome(args: argparse.Namespace) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return fail(f"{where}{error.strerror or error}")
     except KeyboardInterrupt:
-        say(f"interrupted{again}")
+        say(f"interrupted{_again(args)}")
         return EXIT_INTERRUPTED
     except Terminated:
-        say(f"terminated{again}")
+        say(f"terminated{_again(args)}")
         return EXIT_AGAIN
     except (RuntimeError, ValueError) as error:  # JAX raises either
         if not args.joined or not speaks_of_others(error):
             raise
         cause = " ".join(str(error).split())
-        say(f"error: another process is gone or cannot be reached{again} ({cause})")
+        say(f"error: another process is gone or cannot be reached{_again(args)} ({cause})")
         return EXIT_FAILED
+
+
+def _again(args: argparse.Namespace) -> str:
+    """What the same command would do; `glpi score` knows it only when it has begun."""
+    return "; the same command goes on where it stopped" if args.resumes else ""
 
 
 @contextmanager
