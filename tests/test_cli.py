@@ -17,6 +17,7 @@ from PIL import Image
 import glpi_jax
 from glpi_jax import runs, scoring
 from glpi_jax.cli import main
+from glpi_jax.commands import score
 from glpi_jax.models.glpi import SIZES
 from glpi_jax.scoring import MIN_SIDE
 
@@ -309,6 +310,18 @@ def test_an_interruption_ends_with_130(arguments, stage, resumes, plan_run, monk
     error = capsys.readouterr().err
     assert error.startswith("glpi: interrupted")
     assert ("the same command goes on where it stopped" in error) == resumes
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+def test_interrupted_scoring_goes_on_if_told_to(resume, monkeypatch, tmp_path, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(score, "scorer_of", lambda *_, **__: None)
+    monkeypatch.setattr(score, "_open", interrupted)
+    assert main(["score", "a.png", "--csv", str(tmp_path / "scores.csv"), *resume]) == 130
+    error = capsys.readouterr().err
+    assert ("the same command goes on where it stopped" in error) == bool(resume)
 
 
 def test_the_demo_needs_a_config_that_renders(tmp_path, capsys):
