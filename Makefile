@@ -1,6 +1,7 @@
 # make demo        train and test a small model on distorted photographs, and write its report
 # make test        the tests, two at a time       (PYTEST_FLAGS="-k metrics" for some of them)
 # make test-torch  the tests that compare with PyTorch; installs it into .venv
+# make test-browser  the tests of what has a page; needs Chromium
 # make notebooks   the notebooks of colab/, executed in their short form
 # make notebooks-sync  colab/*.ipynb anew from the texts beside them
 # make test-slow   whole benchmarks: rounds side by side, killed twice; minutes
@@ -23,7 +24,7 @@ TORCH := torch==2.13.0
 # The modules that published backbones are made for; without what else they would bring.
 TORCH_MODELS := timm==1.0.31 torchvision==0.29.2 pyyaml
 
-.PHONY: demo test test-torch test-slow test-stress notebooks notebooks-sync lint docs screenshots clean
+.PHONY: demo test test-torch test-browser test-slow test-stress notebooks notebooks-sync lint docs screenshots clean
 .DELETE_ON_ERROR:
 
 # Large pages for large arrays: a fifth faster on the CPU with glibc, ignored elsewhere.
@@ -36,6 +37,9 @@ test: $(VENV)/.test-installed
 
 test-torch: $(VENV)/.torch-installed
 	$(VENV)/bin/python -m pytest -m torch $(PYTEST_FLAGS)
+
+test-browser: $(VENV)/.browser-installed
+	$(VENV)/bin/python -m pytest -m browser $(PYTEST_FLAGS)
 
 test-slow: $(VENV)/.test-installed
 	$(VENV)/bin/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile -m slow $(PYTEST_FLAGS)
@@ -61,7 +65,7 @@ docs: $(VENV)/.docs-installed
 	$(VENV)/bin/python -m sphinx -W --keep-going --nitpicky --quiet --write-all -b html docs build/docs
 	@echo "build/docs/index.html"
 
-screenshots: $(VENV)/.test-installed
+screenshots: $(VENV)/.browser-installed
 	$(VENV)/bin/python docs/make_screenshots.py
 
 clean:
@@ -72,7 +76,7 @@ $(VENV)/.made: launch/make_venv.sh
 	PYTHON="$(PYTHON)" launch/make_venv.sh $(VENV)
 	touch $@
 
-$(VENV)/.demo-installed $(VENV)/.test-installed $(VENV)/.colab-installed $(VENV)/.docs-installed: $(VENV)/.%-installed: $(VENV)/.made pyproject.toml requirements.txt
+$(VENV)/.demo-installed $(VENV)/.test-installed $(VENV)/.browser-installed $(VENV)/.colab-installed $(VENV)/.docs-installed: $(VENV)/.%-installed: $(VENV)/.made pyproject.toml requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
 	touch $@
 

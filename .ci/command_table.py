@@ -82,6 +82,7 @@ SCORING: dict[str, How] = {
     "make test-slow": NotRun("whole benchmarks, for minutes; GitHub's workflow runs it"),
     "make test-stress": NotRun("kills runs at random moments, for minutes; run by hand"),
     "make docs": NotRun(_STEP),
+    "make test-browser": NotRun(_STEP),
     "make notebooks": NotRun(_STEP),
     "make notebooks-sync": NotRun("tests/colab compares the notebooks with their texts"),
     "make screenshots": NotRun("needs Chromium; its pictures are part of the checkout"),

@@ -9,42 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 
-import glpi_jax
 from glpi_jax.cli import main
 from glpi_jax.scoring import Scorer
-from glpi_jax.serve.app import MAX_WAITING, build_app
-
-MAX_BYTES, MAX_PIXELS = 200_000, 40_000
-
-
-@pytest.fixture(scope="module")
-def scorer(shared_compilations):
-    return glpi_jax.load()
-
-
-@pytest.fixture(scope="module")
-def port(scorer):
-    app = build_app(
-        scorer, max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS, hosts=["127.0.0.1", "localhost"]
-    )
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    started = threading.Event()
-    startup = server.startup
-
-    async def tell(sockets=None):
-        await startup(sockets=sockets)
-        started.set()
-
-    server.startup = tell
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    assert started.wait(30)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    thread.join()
+from glpi_jax.serve.app import MAX_WAITING
 
 
 def ask(port, method, path, body=None, **headers):
@@ -112,7 +81,7 @@ def test_a_map(port):
         (encoded(), "multipart/form-data; boundary=x", 415, "send the image itself"),
         (encoded()[:-3000], "image/png", 422, "corrupt or truncated"),
         (encoded(9, 99), "image/png", 422, "too few to judge"),
-        (b"\0" * (MAX_BYTES + 1), "image/png", 413, "larger than 0.190735 MiB"),
+        (b"\0" * 200_001, "image/png", 413, "larger than 0.190735 MiB"),
         (iter([b"\0" * 50_000] * 9), "image/png", 413, "larger than 0.190735 MiB"),
         (encoded(300, 200, "JPEG"), "image/jpeg", 413, "200×300 pixels; the most is 0.04 mega"),
     ],
