@@ -75,6 +75,19 @@ def test_images_of_another_suffix(folder: Path) -> None:
     assert database.images[5] == "001/photo3_02_01.png"
 
 
+def test_blank_lines_are_no_rows(folder: Path) -> None:
+    whole = load_database("saqt", folder / "photographs", folder / "labels")
+    text = labels_of(folder).read_text()
+    lines = text.splitlines(keepends=True)
+    labels_of(folder).write_text("".join([*lines[:4], "\n", ",,,,,\n", *lines[4:], " \n", "\n"]))
+    database = load_database("saqt", folder / "photographs", folder / "labels")
+    assert list(database.images) == list(whole.images)
+    np.testing.assert_array_equal(database.scores, whole.scores)
+    labels_of(folder).write_text("".join([*lines[:4], "\n", "001/photo3_01_04.bmp\n"]))
+    with pytest.raises(GlpiError, match="line 6: not as many values as columns"):
+        load_database("saqt", folder / "photographs", folder / "labels")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
