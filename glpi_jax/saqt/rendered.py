@@ -193,7 +193,7 @@ def read_manifest(out: Path) -> dict[str, Any]:
         GlpiError: none is there, or a damaged one, or one of another version's form.
     """
     path = out / MANIFEST
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises where a folder is locked
         raise GlpiError(f"{path}: no such file; {out} was not made by glpi saqt render")
     manifest = read_json_object(path)
     if manifest.get("format") != FORMAT:
@@ -206,6 +206,15 @@ def read_manifest(out: Path) -> dict[str, Any]:
                 " new folder"
             )
     return manifest
+
+
+def is_rendered(folder: str) -> bool:
+    """Whether `glpi saqt render` has made a folder, or begun to: its images are no photographs."""
+    try:
+        read_manifest(Path(folder))
+    except GlpiError:
+        return False
+    return True
 
 
 def _are_numbers(value: Any) -> bool:

@@ -17,6 +17,7 @@ from glpi_jax.errors import GlpiError
 from glpi_jax.saqt.photographs import select_all
 from glpi_jax.saqt.render import render_photographs
 from glpi_jax.saqt.render_photograph import RenderSettings
+from glpi_jax.saqt.rendered import is_rendered
 from glpi_jax.saqt.verify import verify_rendered
 
 
@@ -265,6 +266,7 @@ def test_a_damaged_manifest(out: Path, key: str, value: object, message: str) ->
 
 
 def test_no_rendered_folder(tmp_path: Path) -> None:
+    assert not is_rendered("x" * 300)  # its manifest cannot even be asked for
     with pytest.raises(GlpiError, match=r"manifest\.json: no such file; .* saqt render"):
         problems(tmp_path)
     (tmp_path / "manifest.json").write_text("{}")

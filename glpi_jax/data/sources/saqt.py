@@ -7,16 +7,15 @@ seconds and a few hundred megabytes.
 
 import csv
 import itertools
-import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from glpi_jax.data.images import IMAGE_SUFFIXES
 from glpi_jax.data.sources.collect import Source
 from glpi_jax.data.sources.database import Database
 from glpi_jax.data.sources.files import AmbiguousName
+from glpi_jax.data.sources.photograph_index import PhotographIndex
 from glpi_jax.data.sources.photographs import LEVELS, TYPES, VARIANTS, Column, Photographs
 from glpi_jax.data.sources.tables import numbered_rows
 from glpi_jax.errors import GlpiError
@@ -31,8 +30,8 @@ def read_saqt(source: Source) -> Database:
 
     Images are named {folder}/{photograph's stem}_{type:02d}_{level:02d}.bmp, or with another suffix
     throughout. Under the old columns (dist_img, label) a photograph is found by its stem, under the
-    new ones (distorted_image, quality_score, source_image, …) by source_image. Each photograph
-    needs all 125 labels.
+    new ones (distorted_image, quality_score, source_image, …) by source_image, in subfolders too.
+    Each photograph needs all 125 labels.
 
     Raises:
         GlpiError: not such a table, a label that is no finite number, a name of another form; and,
@@ -210,20 +209,17 @@ def _number(text: str) -> float:
 
 def _find_photographs(source: Source, tables: _Tables, bad: dict[int, str]) -> list[str]:
     """Each photograph's file name on disk, "" for those that are added to the bad ones."""
-    stems = _stems(source.root) if len(tables.named) < len(tables.prefixes) else {}
+    index = PhotographIndex(source.files)
     files: list[str] = []
     number_of: dict[str, int] = {}
     for prefix, number in tables.prefixes.items():
         name, found = tables.named.get(number), None
         try:
             if name is not None:
-                found = source.files.find(_inside(name))
+                found = index.find(name)
             else:
                 stem = PurePosixPath(prefix).name
-                name, candidates = f"{stem}.*", stems.get(stem, [])
-                if len(candidates) > 1:
-                    raise AmbiguousName(f"{stem!r} could mean {' or '.join(sorted(candidates))}")
-                found = candidates[0] if candidates else None
+                name, found = f"{stem}.*", index.find_stem(stem)
         except AmbiguousName as error:
             bad[number] = str(error)
         else:
@@ -233,24 +229,3 @@ def _find_photographs(source: Source, tables: _Tables, bad: dict[int, str]) -> l
                 bad[number] = f"{found} is labelled under two names"
         files.append(found or "")
     return files
-
-
-def _inside(name: str) -> str:
-    path = PurePosixPath(name.replace("\\", "/"))
-    if not name or path.is_absolute() or ".." in path.parts:
-        raise GlpiError(f"{name!r} is not the name of a photograph inside the folder")
-    return str(path)
-
-
-def _stems(root: Path) -> dict[str, list[str]]:
-    """The image files of a folder by their names without suffix."""
-    try:
-        names = os.listdir(root)
-    except OSError as error:
-        raise GlpiError(f"{root}: this folder cannot be listed ({error.strerror})") from error
-    stems: dict[str, list[str]] = {}
-    for name in names:
-        stem, suffix = os.path.splitext(name)
-        if suffix.lower() in IMAGE_SUFFIXES:
-            stems.setdefault(stem, []).append(name)
-    return stems
