@@ -20,7 +20,9 @@ def add(commands: Commands) -> None:
     )
     labels.add_argument("matches", type=Path, help="similarity table of photographs and references")
     labels.add_argument("dmos", type=Path, help="KADID-10k's dmos.csv")
-    labels.add_argument("out", type=Path, help="folder for the label tables")
+    labels.add_argument(
+        "out", type=Path, help="folder for the label tables; replaces those that are in it"
+    )
     labels.add_argument(
         "--scale", choices=("0-9", "raw"), default="0-9", help="of the labels (default: 0-9)"
     )
@@ -33,7 +35,7 @@ def add(commands: Commands) -> None:
     labels.add_argument(
         "--columns", choices=("old", "new"), default="new", help="of the tables (default: new)"
     )
-    labels.set_defaults(run=_labels)
+    labels.set_defaults(run=_labels, clears_away=True)
 
     preview = add_command(
         saqt, "preview", "All 25 distortions at 5 levels of a photograph as one picture."

@@ -8,6 +8,7 @@ so are the transferred labels.
 import csv
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from glpi_jax.errors import GlpiError
-from glpi_jax.files import write_text
+from glpi_jax.files import staging_folder, write_text
 
 TYPES, LEVELS = 25, 5
 SOURCES_PER_FILE = 1000
@@ -35,6 +36,8 @@ _NEW_LABELS = (
     "distortion_type",
     "distortion_level",
 )
+
+_TABLE_NAME = re.compile(r"labels_(?!000)(\d{3}|[1-9]\d{3,})\.csv")
 
 
 @dataclass(frozen=True)
@@ -216,19 +219,77 @@ def write_label_tables(
     Args:
         matches: the sources.
         labels: from `transfer`, (sources, 25, 5).
-        folder: made if missing; its files of these names are replaced, each in one step.
+        folder: made if missing. Tables of an earlier call are replaced, all of them; until that is
+            done, `list_label_tables` refuses the folder.
         columns: "old" (dist_img, label) or "new" (distorted_image, quality_score, source_image,
             matched_reference, distortion_type, distortion_level).
 
     Returns:
         the files, in order.
+
+    Raises:
+        GlpiError: a file name that the tables cannot hold, other tables in the folder, or a file
+            that cannot be written.
     """
     target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
+    names: list[str] = []
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        earlier = _earlier_tables(target)
+        with staging_folder(target / "labels") as staging:
+            for text in _tables(matches, labels, columns):
+                names.append(_table_name(len(names) + 1))
+                write_text(staging / names[-1], text)
+            # The first table goes first and comes last: what is without it is not read.
+            for name in sorted(earlier - {*names[1:]}):
+                os.unlink(target / name)
+            for name in reversed(names):
+                os.replace(staging / name, target / name)
+    except OSError as error:
+        raise GlpiError(f"{target}: the tables cannot be written ({error.strerror})") from error
+    return [target / name for name in names]
+
+
+def list_label_tables(folder: Path) -> list[Path]:
+    """The tables of a folder, sorted: all of its CSV files.
+
+    Raises:
+        GlpiError: there is none, or `write_label_tables` was killed while it replaced them.
+    """
+    tables = sorted(folder.glob("*.csv"))
+    if not tables:
+        raise GlpiError(f"{folder}: no table in this folder (looked for *.csv)")
+    names = {table.name for table in tables}
+    numbered = sorted(filter(_TABLE_NAME.fullmatch, names))
+    if numbered and _table_name(1) not in names:
+        raise GlpiError(
+            f"{folder}: {_table_name(1)} is missing beside {numbered[0]}, as after an interrupted"
+            " glpi saqt labels; give that command again, or name a single table"
+        )
+    return tables
+
+
+def _table_name(number: int) -> str:
+    return f"labels_{number:03d}.csv"
+
+
+def _earlier_tables(folder: Path) -> set[str]:
+    """Names of the tables that an earlier call has written, the only ones that may be there."""
+    names = {table.name for table in folder.glob("*.csv")}
+    for name in sorted(names):
+        if not _TABLE_NAME.fullmatch(name):
+            raise GlpiError(
+                f"{folder}: holds another table ({name}), which would be read as labels too; give a"
+                " folder of its own"
+            )
+    return names
+
+
+def _tables(matches: Sequence[Match], labels: np.ndarray, columns: Columns) -> Iterator[str]:
+    """The texts of the tables, in order."""
     variants = [f"{t:02d}_{n:02d}.bmp" for t in range(1, TYPES + 1) for n in range(1, LEVELS + 1)]
     ends = [f"{t},{n}" for t in range(1, TYPES + 1) for n in range(1, LEVELS + 1)]
     header = ",".join(_OLD_LABELS if columns == "old" else _NEW_LABELS)
-    files = []
     for start in range(0, len(matches), SOURCES_PER_FILE):
         lines = [header]
         for row in range(start, min(start + SOURCES_PER_FILE, len(matches))):
@@ -243,10 +304,7 @@ def write_label_tables(
                     f"{prefix}{v},{x!r},{middle},{end}"
                     for v, x, end in zip(variants, values, ends, strict=True)
                 ]
-        path = target / f"labels_{start // SOURCES_PER_FILE + 1:03d}.csv"
-        write_text(path, "\n".join(lines) + "\n")
-        files.append(path)
-    return files
+        yield "\n".join(lines) + "\n"
 
 
 def _prefix(source: str, row: int) -> str:

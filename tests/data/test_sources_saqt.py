@@ -72,6 +72,14 @@ def test_a_folder_of_tables_is_one_database_whatever_the_order_of_rows(folder: P
     assert list(parts.references) == [whole.references[row] for row in order]
 
 
+def test_tables_that_were_not_all_replaced_are_refused(folder: Path) -> None:
+    labels_of(folder).rename(folder / "labels/labels_002.csv")
+    with pytest.raises(GlpiError, match=r"labels_001\.csv is missing beside labels_002\.csv"):
+        load_database("saqt", folder / "photographs", folder / "labels")
+    alone = folder / "labels/labels_002.csv"
+    assert len(load_database("saqt", folder / "photographs", alone)) == 375
+
+
 def test_images_of_another_suffix(folder: Path) -> None:
     text = labels_of(folder).read_text()
     labels_of(folder).write_text(text.replace(".bmp,", ".png,").replace("photo2.png", "photo2.bmp"))

@@ -3,16 +3,22 @@
 import csv
 import hashlib
 import json
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from glpi_jax.cli import main
 from glpi_jax.errors import GlpiError
+from glpi_jax.saqt import labels as labels_module
 from glpi_jax.saqt.labels import (
     Match,
     image_name,
+    list_label_tables,
     read_matches,
     read_reference_scores,
     transfer,
@@ -166,6 +172,118 @@ def test_bad_transfers(scores: dict[str, np.ndarray], tmp_path: Path) -> None:
     with pytest.raises(GlpiError, match="comma"):
         write_label_tables([Match("a,b.png", ("I01.png",), (1,))], labels, tmp_path, columns="old")
     assert list(tmp_path.iterdir()) == []
+
+
+def write_table(folder: Path, sources: int, score: float) -> list[Path]:
+    matches = [Match(f"{source}.png", ("I01.png",), (0.5,)) for source in range(sources)]
+    return write_label_tables(matches, np.full((sources, 25, 5), score), folder, columns="old")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in list_label_tables(folder)}
+
+
+@pytest.fixture
+def two_sources_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels_module, "SOURCES_PER_FILE", 2)
+
+
+@pytest.mark.usefixtures("two_sources_a_file")
+@pytest.mark.parametrize(("before", "now"), [(5, 3), (5, 1), (1, 5), (3, 3)])
+def test_a_folder_holds_the_last_table_alone(tmp_path: Path, before: int, now: int) -> None:
+    write_table(tmp_path / "out", before, 1)
+    (tmp_path / "out/notes.txt").touch()
+    written = write_table(tmp_path / "out", now, 2)
+    assert written == list_label_tables(tmp_path / "out")
+    write_table(tmp_path / "expected", now, 2)
+    assert content(tmp_path / "out") == content(tmp_path / "expected")
+    names = [path.name for path in written]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [*names, "notes.txt"]
+
+
+class Killed(BaseException):
+    """Ends a call as a kill would."""
+
+
+@pytest.mark.usefixtures("two_sources_a_file")
+@pytest.mark.parametrize("before", [True, False])
+def test_a_kill_leaves_no_mixture_that_could_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    """A kill just before or after each change of a file name, one more each time."""
+    write_table(tmp_path / "old", 7, 1)
+    write_table(tmp_path / "new", 5, 2)
+    old, new = content(tmp_path / "old"), content(tmp_path / "new")
+    found = []
+    for kills in range(100):
+        out = shutil.copytree(tmp_path / "old", tmp_path / str(kills))
+        left = kills
+
+        def dying(change: Callable[..., None]) -> Callable[..., None]:
+            def call(*arguments: Any, **options: Any) -> None:
+                nonlocal left
+                left -= 1
+                if left == -1 and before:
+                    raise Killed
+                change(*arguments, **options)
+                if left == -1:
+                    raise Killed
+
+            return call
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", dying(os.replace))
+            patch.setattr(os, "unlink", dying(os.unlink))
+            patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+            try:
+                write_table(out, 5, 2)
+            except Killed:
+                killed = True
+            else:
+                killed = False
+        if (out / "labels_001.csv").exists():
+            found.append({str(old): "old", str(new): "new"}[str(content(out))])
+        else:
+            with pytest.raises(GlpiError, match=r"labels_001\.csv is missing beside labels_00"):
+                list_label_tables(out)
+            found.append("refused")
+        write_table(out, 5, 2)
+        assert content(out) == new
+        assert len(list(out.iterdir())) == 3
+        if not killed:
+            break
+    # Three tables under hidden names; then two old ones away, three new ones in their place.
+    old_ones = 4 if before else 3
+    assert found == ["old"] * old_ones + ["refused"] * 4 + ["new"] * (5 - old_ones)
+    assert kills == 3 + 2 + 3
+
+
+@pytest.mark.usefixtures("two_sources_a_file")
+def test_what_fails_leaves_the_earlier_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_table(tmp_path, 3, 1)
+    before = content(tmp_path)
+    write_text = labels_module.write_text
+
+    def full_disk(path: Path, text: str) -> None:
+        if path.name == "labels_002.csv":
+            raise GlpiError(f"{path}: cannot be written (No space left on device)")
+        write_text(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(labels_module, "write_text", full_disk)
+        with pytest.raises(GlpiError, match="No space left"):
+            write_table(tmp_path, 3, 2)
+    assert content(tmp_path) == before
+    (tmp_path / "similarity.csv").touch()
+    with pytest.raises(GlpiError, match=r"holds another table \(similarity\.csv\), which would be"):
+        write_table(tmp_path, 3, 2)
+    (tmp_path / "similarity.csv").unlink()
+    assert len(list(tmp_path.iterdir())) == 2
+    assert content(tmp_path) == before
+    with pytest.raises(GlpiError, match=r"labels_001\.csv: the tables cannot be written \(File"):
+        write_table(tmp_path / "labels_001.csv", 3, 2)
 
 
 def test_missing_tables_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from glpi_jax.data.sources.photograph_index import PhotographIndex
 from glpi_jax.data.sources.photographs import LEVELS, TYPES, VARIANTS, Column, Photographs
 from glpi_jax.data.sources.tables import numbered_rows
 from glpi_jax.errors import GlpiError
+from glpi_jax.saqt.labels import list_label_tables
 
 _OLD = ("dist_img", "label")
 _NEW = ("distorted_image", "quality_score", "source_image")
@@ -39,7 +40,7 @@ def read_saqt(source: Source) -> Database:
     """
     assert source.labels is not None  # `load_database` has seen to it
     tables = _Tables()
-    for path in _files(source.labels):
+    for path in list_label_tables(source.labels) if source.labels.is_dir() else [source.labels]:
         tables.read(path)
     if not tables.prefixes:
         raise GlpiError(f"{source.labels}: the tables hold no labels")
@@ -80,15 +81,6 @@ def read_saqt(source: Source) -> Database:
         left_out=tuple(bad[number] for number in sorted(bad)),
         photographs=photographs,
     )
-
-
-def _files(labels: Path) -> list[Path]:
-    if not labels.is_dir():
-        return [labels]
-    found = sorted(labels.glob("*.csv"))
-    if not found:
-        raise GlpiError(f"{labels}: no table in this folder (looked for *.csv)")
-    return found
 
 
 class _Tables:
