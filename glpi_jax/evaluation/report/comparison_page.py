@@ -165,8 +165,8 @@ def _bars_figure(database: str, workdirs: Sequence[Workdir]) -> str:
     return markup.figure(
         lambda theme: plots.distortion_bars(runs, images, theme),
         f"SROCC by distortion on {database}: {', '.join(runs)}",
-        "SROCC among the test images of one distortion, the median over the rounds; undefined where a"
-        " round has none. In brackets the images of the first round that has the distortion.",
+        "SROCC among the test images of one distortion, the median over the rounds; undefined where"
+        " a round has none. In brackets the images of the first round that has the distortion.",
     )
 
 
