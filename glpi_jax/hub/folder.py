@@ -27,6 +27,7 @@ from glpi_jax.files import write_bytes
 from glpi_jax.hub.trained import TrainedModel
 from glpi_jax.models.glpi import GLPI, Size
 from glpi_jax.porting.convert import check, flax_entries, to_official_layout, to_variables
+from glpi_jax.porting.torch_files import safetensors_errors
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 LIBRARY = "glpi_jax"
@@ -181,7 +182,6 @@ def _encode_weights(trained: TrainedModel) -> bytes:
 
 def _decode_weights(path: Path) -> tuple[dict[str, np.ndarray], str]:
     """The file's arrays, and its SHA-256."""
-    from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
@@ -189,8 +189,7 @@ def _decode_weights(path: Path) -> tuple[dict[str, np.ndarray], str]:
         return load(content), hashlib.sha256(content).hexdigest()
     except OSError as error:
         raise GlpiError(f"{path}: cannot be read ({error.strerror})") from error
-    # The last two: a dtype that NumPy does not have.
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except safetensors_errors() as error:
         raise GlpiError(f"{path}: not a readable safetensors file ({error})") from error
 
 
