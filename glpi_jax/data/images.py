@@ -146,11 +146,17 @@ def convert_image(image: Image.Image, name: str, *, apply_orientation: bool) -> 
         return _pixels(image, name, apply_orientation=apply_orientation, last_use=False)
 
 
-def list_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+def _nowhere(folder: str) -> bool:
+    return False
+
+
+def list_images(
+    paths: Iterable[str | os.PathLike[str]], *, skip: Callable[[str], bool] = _nowhere
+) -> list[Path]:
     """Expand files and folders to image files.
 
-    A file is taken whatever its suffix. A folder is searched as `walk_images` does. A file
-    reached twice is listed once.
+    A file is taken whatever its suffix. A folder is searched as `walk_images` does, without the
+    folders in it that are to be skipped. A file reached twice is listed once.
 
     Raises:
         GlpiError: a path does not exist, a folder holds no image or cannot be listed.
@@ -158,7 +164,7 @@ def list_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            found.update(dict.fromkeys(map(Path, walk_images(path))))
+            found.update(dict.fromkeys(map(Path, walk_images(path, skip=skip))))
         elif path.exists():
             found[path] = None
         else:
@@ -170,7 +176,12 @@ def _raise(error: GlpiError) -> None:
     raise error
 
 
-def walk_images(folder: Path, on_error: Callable[[GlpiError], None] = _raise) -> Iterator[str]:
+def walk_images(
+    folder: Path,
+    on_error: Callable[[GlpiError], None] = _raise,
+    *,
+    skip: Callable[[str], bool] = _nowhere,
+) -> Iterator[str]:
     """Yield the image files below a folder, sorted by path, while they are found.
 
     The folder is searched recursively, links included, for `IMAGE_SUFFIXES` (either case); hidden
@@ -180,12 +191,13 @@ def walk_images(folder: Path, on_error: Callable[[GlpiError], None] = _raise) ->
         folder: where to search.
         on_error: told about a folder that cannot be listed; if it does not raise, the rest is
             searched.
+        skip: tells which folders below it are not searched.
 
     Raises:
         GlpiError: there is no image.
     """
     found = False
-    for path in _images_below(str(folder), on_error):
+    for path in images_below(str(folder), on_error, skip=skip):
         found = True
         yield str(Path(path))
     if not found:
@@ -193,7 +205,13 @@ def walk_images(folder: Path, on_error: Callable[[GlpiError], None] = _raise) ->
         raise GlpiError(f"{folder}: no image in this folder (looked for {suffixes})")
 
 
-def _images_below(folder: str, on_error: Callable[[GlpiError], None]) -> Iterator[str]:
+def images_below(
+    folder: str,
+    on_error: Callable[[GlpiError], None] = _raise,
+    *,
+    skip: Callable[[str], bool] = _nowhere,
+) -> Iterator[str]:
+    """Yield what `walk_images` does, each path beginning with the folder as given, or nothing."""
     visited: set[tuple[int, int]] = set()
 
     def entries(folder: str) -> Iterator[tuple[str, bool]]:
@@ -218,7 +236,8 @@ def _images_below(folder: str, on_error: Callable[[GlpiError], None]) -> Iterato
         if path is None:
             open_folders.pop()
         elif is_folder:
-            open_folders.append(entries(path))
+            if not skip(path):
+                open_folders.append(entries(path))
         elif os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:
             yield path
 

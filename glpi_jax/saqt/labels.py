@@ -95,8 +95,9 @@ def read_reference_scores(path: str | os.PathLike[str]) -> dict[str, np.ndarray]
     """Read KADID-10k's `dmos.csv` into {reference file name: (25 types, 5 levels) float64}.
 
     Raises:
-        GlpiError: missing file or columns, a name that is not KADID-10k's, a score that is not a
-            number, or a reference without all 125 scores.
+        GlpiError: missing file or columns, a name that is not KADID-10k's or not of the row's
+            reference, a score that is not a number, or a reference without all 125 scores or with
+            two for one image.
     """
     table = Path(path)
     header, rows = _read_csv(table)
@@ -105,18 +106,25 @@ def read_reference_scores(path: str | os.PathLike[str]) -> dict[str, np.ndarray]
             raise GlpiError(f"{table}: column {column!r} is missing; give KADID-10k's dmos.csv")
     scores: dict[str, np.ndarray] = {}
     for line, row in rows:
-        parts = PurePosixPath(row["dist_img"]).stem.split("_")
+        image, reference = row["dist_img"], row["ref_img"]
         try:
-            kind, level = int(parts[1]), int(parts[2])
-            score = float(row["dmos"])
-        except (IndexError, ValueError):
-            kind, level, score = 0, 0, math.nan
+            name, kind_text, level_text = PurePosixPath(image).stem.split("_")
+            kind, level, score = int(kind_text), int(level_text), float(row["dmos"])
+        except ValueError:
+            name, kind, level, score = "", 0, 0, math.nan
         if not (1 <= kind <= TYPES and 1 <= level <= LEVELS and math.isfinite(score)):
             raise GlpiError(
-                f"{table} line {line}: {row['dist_img']!r} with {row['dmos']!r} is no KADID-10k"
-                " label (I01_01_01.png, number)"
+                f"{table} line {line}: {image!r} with {row['dmos']!r} is no KADID-10k label"
+                " (I01_01_01.png, number)"
             )
-        grid = scores.setdefault(row["ref_img"], np.full((TYPES, LEVELS), np.nan))
+        if name.upper() != PurePosixPath(reference).stem.upper():
+            raise GlpiError(f"{table} line {line}: {image!r} does not belong to {reference!r}")
+        grid = scores.setdefault(reference, np.full((TYPES, LEVELS), np.nan))
+        if not math.isnan(grid[kind - 1, level - 1]):
+            raise GlpiError(
+                f"{table} line {line}: a second score of {reference} for type {kind} level {level};"
+                " delete one of the two lines"
+            )
         grid[kind - 1, level - 1] = score
     for reference, grid in scores.items():
         missing = np.argwhere(np.isnan(grid))

@@ -4,17 +4,18 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from PIL import Image
 
 from glpi_jax.data.images import list_images, read_image
 from glpi_jax.data.sources import Database, load_database
-from glpi_jax.data.sources.files import FileIndex
+from glpi_jax.data.sources.files import AmbiguousName, FileIndex
+from glpi_jax.data.sources.photograph_index import PhotographIndex
 from glpi_jax.errors import GlpiError
 from glpi_jax.saqt.labels import SOURCES_PER_FILE, read_matches
 from glpi_jax.saqt.render_photograph import why_unusable
-from glpi_jax.saqt.rendered import LeftOut, Photograph
+from glpi_jax.saqt.rendered import LeftOut, Photograph, is_rendered
 
 _HEADERS_AT_A_TIME = 16  # reading one is waiting for the disk
 
@@ -35,35 +36,42 @@ class Selection:
 
 
 def select_all(root: Path) -> Selection:
-    """All image files of a folder and its subfolders, sorted by name.
+    """All image files of a folder and its subfolders, rendered ones left out, sorted by name.
 
     Raises:
         GlpiError: no image, two that would give images of the same names, or a bad name.
     """
-    return _selection(enumerate(sorted(list_images([root]), key=lambda path: (path.name, path))))
+    paths = list_images([root], skip=is_rendered)
+    return _selection(enumerate(sorted(paths, key=lambda path: (path.name, path))))
 
 
 def select_matched(root: Path, table: Path, *, skip_bad: bool) -> Selection:
-    """Those of a similarity table, in its order, below a folder.
+    """Those of a similarity table, in its order, in a folder or its subfolders.
 
     Raises:
-        GlpiError: as `read_matches`; photographs that are not there, unless they are skipped; two
-            that would give images of the same names, or a bad name.
+        GlpiError: as `read_matches`; photographs that are not there or have one name, unless they
+            are skipped; two that would give images of the same names, or a bad name.
     """
-    files = _index(root)
-    found, missing = [], []
+    if not root.is_dir():
+        raise GlpiError(f"{root}: no such folder; give the folder of the photographs")
+    index = PhotographIndex(FileIndex(root))
+    found, bad = [], []
     for row, match in enumerate(read_matches(table)):
-        name = files.find(str(PurePosixPath(match.source)))
+        try:
+            name = index.find(match.source)
+        except AmbiguousName as error:
+            bad.append(f"{table}: {error}")
+            continue
         if name is None:
-            missing.append(f"{table}: the photograph {match.source!r} is not in {root}")
+            bad.append(f"{table}: the photograph {match.source!r} is not in {root}")
         else:
             found.append((row, root / name))
-    if missing and not (skip_bad and found):
-        more = f" (and {len(missing) - 1} more)" if missing[1:] else ""
+    if bad and not (skip_bad and found):
+        more = f" (and {len(bad) - 1} more)" if bad[1:] else ""
         raise GlpiError(
-            f"{missing[0]}{more}; mend the folder or the table, or leave them out with --skip-bad"
+            f"{bad[0]}{more}; mend the folder or the table, or leave them out with --skip-bad"
         )
-    return _selection(found, missing)
+    return _selection(found, bad)
 
 
 def select_labelled(root: Path, labels: Path, *, skip_bad: bool) -> Selection:
@@ -85,12 +93,6 @@ def select_labelled(root: Path, labels: Path, *, skip_bad: bool) -> Selection:
     ]
     _check_names(photographs)
     return Selection(tuple(photographs), database.left_out, database)
-
-
-def _index(root: Path) -> FileIndex:
-    if not root.is_dir():
-        raise GlpiError(f"{root}: no such folder; give the folder of the photographs")
-    return FileIndex(root)
 
 
 def _selection(found: Iterable[tuple[int, Path]], left_out: Sequence[str] = ()) -> Selection:

@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import json
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,12 +44,14 @@ from glpi_jax.saqt.rendered import (
     append_record,
     by_folder,
     file_sizes,
+    flatten,
     is_temporary,
     packed_name,
     read_manifest,
     read_records,
     records_path,
     remove_temporaries,
+    shown,
     write_records,
 )
 from glpi_jax.saqt.rendered_labels import LABEL_FILES, write_labels
@@ -236,9 +237,9 @@ def _claim(out: Path, manifest: dict[str, Any]) -> None:
     if not (out / MANIFEST).exists():
         write_json(out / MANIFEST, manifest)
         return
-    there, asked = _flat(read_manifest(out)), _flat(manifest)
+    there, asked = flatten(read_manifest(out)), flatten(manifest)
     differences = [
-        f"{key} is {_shown(there.get(key))} there, {_shown(asked.get(key))} now"
+        f"{key} is {shown(there.get(key))} there, {shown(asked.get(key))} now"
         for key in sorted(there.keys() | asked.keys())
         if there.get(key) != asked.get(key)
     ]
@@ -247,18 +248,6 @@ def _claim(out: Path, manifest: dict[str, Any]) -> None:
             f"{out}: was rendered otherwise: {'; '.join(differences)}; render as then, or give a"
             " new folder"
         )
-
-
-def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{above}.{key}" if above else key
-        flat |= _flat(value, name) if isinstance(value, dict) else {name: value}
-    return flat
-
-
-def _shown(value: Any) -> str:
-    return json.dumps(value) if value is not None else "missing"
 
 
 def _resume(

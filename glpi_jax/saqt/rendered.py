@@ -13,7 +13,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -187,18 +187,60 @@ def _damaged(path: Path, error: Exception) -> GlpiError:
 
 
 def read_manifest(out: Path) -> dict[str, Any]:
-    """The manifest of a rendered folder.
+    """The manifest of a rendered folder, with what checking it needs.
 
     Raises:
         GlpiError: none is there, or a damaged one, or one of another version's form.
     """
     path = out / MANIFEST
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises where a folder is locked
         raise GlpiError(f"{path}: no such file; {out} was not made by glpi saqt render")
     manifest = read_json_object(path)
     if manifest.get("format") != FORMAT:
         raise GlpiError(f"{path}: not a manifest of this version's form (format {FORMAT})")
+    values = flatten(manifest)
+    for key, is_valid in _CHECKED_KEYS.items():
+        if not is_valid(values.get(key)):
+            raise GlpiError(
+                f"{path}: damaged ({key} is {shown(values.get(key))}); restore it, or render into a"
+                " new folder"
+            )
     return manifest
+
+
+def is_rendered(folder: str) -> bool:
+    """Whether `glpi saqt render` has made a folder, or begun to: its images are no photographs."""
+    try:
+        read_manifest(Path(folder))
+    except GlpiError:
+        return False
+    return True
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(number, int) for number in value)
+
+
+_CHECKED_KEYS: dict[str, Callable[[Any], bool]] = {
+    "settings.types": _are_numbers,
+    "settings.levels": _are_numbers,
+    "settings.image_format.name": lambda value: isinstance(value, str),
+    "photographs.count": lambda value: isinstance(value, int),
+}
+
+
+def flatten(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """A manifest's values by their keys with dots, such as settings.seed."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{above}.{key}" if above else key
+        flat |= flatten(value, name) if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def shown(value: Any) -> str:
+    """A manifest's value for messages."""
+    return json.dumps(value) if value is not None else "missing"
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -228,16 +270,26 @@ def remove_temporaries(folder: Path, beginning: str = "") -> None:
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             if is_temporary(entry.name) and entry.name.startswith(f".{beginning}"):
-                os.unlink(entry.path)
+                with suppress(FileNotFoundError):  # another process has deleted it
+                    os.unlink(entry.path)
 
 
 def file_sizes(folder: Path) -> dict[str, int]:
     """Name → size of the entries of a folder; empty if there is none."""
     try:
-        with os.scandir(folder) as entries:
-            return {entry.name: entry.stat().st_size for entry in entries}
+        with os.scandir(folder) as found:
+            entries = list(found)
     except FileNotFoundError:
         return {}
+    return {entry.name: _size(entry) for entry in entries}
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    """The size of an entry, or of what it is a link to; 0, as no image has, if that is gone."""
+    try:
+        return entry.stat().st_size
+    except OSError:
+        return 0
 
 
 class Locks:

@@ -27,6 +27,7 @@ from glpi_jax.progress import progress_bar
 from glpi_jax.saqt.feature_store import PHOTOGRAPHS_PER_SHARD, FeatureStore, list_digest
 from glpi_jax.saqt.features import FeatureExtractor, read_photographs
 from glpi_jax.saqt.labels import Columns
+from glpi_jax.saqt.rendered import is_rendered
 
 _OLD_COLUMNS = ("kadis", "kadid-10k", "sim_value")
 _NEW_COLUMNS = (
@@ -59,14 +60,15 @@ class Retrieved:
 def list_photographs(path: Path) -> list[Path]:
     """The photographs of a folder, or of a text file with a path on each line, sorted by name.
 
-    A folder is searched recursively. Paths in a text file are relative to the file's folder.
+    A folder is searched recursively, rendered folders in it left out. Paths in a text file are
+    relative to the file's folder.
 
     Raises:
         GlpiError: nothing there, or two photographs whose names differ at most in suffix or folder:
             SAQT's tables and distorted images tell photographs apart by their names alone.
     """
     if path.is_dir():
-        return _by_name(list_images([path]), path)
+        return _by_name(list_images([path], skip=is_rendered), path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,6 +1,7 @@
 """Label tables of SAQT and the photographs beside them."""
 
 import csv
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from PIL import Image
 from saqt_miniature import build_photographs
 
 from glpi_jax.data.prepare import prepare_database
-from glpi_jax.data.sources import check_database, load_database
+from glpi_jax.data.sources import Database, check_database, load_database
 from glpi_jax.errors import GlpiError
 from glpi_jax.saqt import find_distortion
+from glpi_jax.saqt.photographs import select_all
+from glpi_jax.saqt.render import render_photographs
+from glpi_jax.saqt.render_photograph import RenderSettings
 
 
 @pytest.fixture
@@ -73,6 +77,19 @@ def test_images_of_another_suffix(folder: Path) -> None:
     labels_of(folder).write_text(text.replace(".bmp,", ".png,").replace("photo2.png", "photo2.bmp"))
     database = load_database("saqt", folder / "photographs", folder / "labels")
     assert database.images[5] == "001/photo3_02_01.png"
+
+
+def test_blank_lines_are_no_rows(folder: Path) -> None:
+    whole = load_database("saqt", folder / "photographs", folder / "labels")
+    text = labels_of(folder).read_text()
+    lines = text.splitlines(keepends=True)
+    labels_of(folder).write_text("".join([*lines[:4], "\n", ",,,,,\n", *lines[4:], " \n", "\n"]))
+    database = load_database("saqt", folder / "photographs", folder / "labels")
+    assert list(database.images) == list(whole.images)
+    np.testing.assert_array_equal(database.scores, whole.scores)
+    labels_of(folder).write_text("".join([*lines[:4], "\n", "001/photo3_01_04.bmp\n"]))
+    with pytest.raises(GlpiError, match="line 6: not as many values as columns"):
+        load_database("saqt", folder / "photographs", folder / "labels")
 
 
 @pytest.mark.parametrize(
@@ -179,6 +196,90 @@ def test_photographs_are_not_prepared(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(GlpiError, match="render them first"):
         prepare_database(database, tmp_path / "prepared", progress=False)
     assert not (tmp_path / "prepared").exists()
+
+
+@pytest.fixture(params=["old", "new"])
+def scattered(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Photographs in folders that the tables do not name."""
+    folder = build_photographs(tmp_path / "set", photographs=3, columns=request.param)
+    root = folder / "photographs"
+    (root / "sea/north").mkdir(parents=True)
+    (root / "photo1.png").rename(root / "sea/north/photo1.png")
+    (root / "photo3.png").rename(root / "sea/photo3.png")
+    return folder
+
+
+def load(folder: Path) -> Database:
+    return load_database("saqt", folder / "photographs", folder / "labels")
+
+
+def test_photographs_are_found_in_subfolders(scattered: Path) -> None:
+    database = load(scattered)
+    assert [database.references[row] for row in (0, 125, 250)] == [
+        "sea/photo3.png",
+        "photo2.bmp",
+        "sea/north/photo1.png",
+    ]
+    assert database.encoded(0) == (scattered / "photographs/sea/photo3.png").read_bytes()
+    assert database.images[0] == "001/photo3_01_01.bmp"
+
+
+@pytest.mark.parametrize("other", ["photo1.png", "lake/photo1.png"])
+def test_one_name_in_two_folders_is_refused(scattered: Path, other: str) -> None:
+    path = scattered / "photographs" / other
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    with pytest.raises(
+        GlpiError, match=rf"'photo1.*' could mean {other} or sea/north/photo1\.png in .*photographs"
+    ):
+        load(scattered)
+
+
+def test_rendered_images_are_no_photographs(scattered: Path) -> None:
+    out = scattered / "photographs/out"
+    settings = RenderSettings((1,), (1,), 0, None, "png", False, False)
+    render_photographs(
+        select_all(scattered / "photographs"),
+        out,
+        settings,
+        shard=(1, 1),
+        processes=1,
+        skip_bad=False,
+        progress=False,
+    )
+    (out / "001/photo1_01_01.png").rename(out / "001/photo1.png")
+    assert load(scattered).references[374] == "sea/north/photo1.png"
+
+
+def test_a_folder_that_cannot_be_listed_hides_no_other(
+    scattered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scattered / "photographs/lost+found").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if str(path).endswith(locked):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    locked = "lost+found"
+    assert len(load(scattered)) == 375
+    locked = "photographs"
+    with pytest.raises(GlpiError, match="photographs: this folder cannot be listed"):
+        load(scattered)
+
+
+def test_names_in_another_case_and_of_any_suffix(folder: Path) -> None:
+    root = folder / "photographs"
+    (root / "sea").mkdir()
+    (root / "photo1.png").rename(root / "sea/Photo1.PNG")
+    (root / "photo2.bmp").rename(root / "photo2.raw")
+    labels_of(folder).write_text(labels_of(folder).read_text().replace("photo2.bmp", "photo2.raw"))
+    database = load(folder)
+    assert database.reference_order == ("photo2.raw", "photo3.png", "sea/Photo1.PNG")
+    (root / "photo1.png").touch()  # an exact match wins
+    assert load(folder).references[374] == "photo1.png"
 
 
 def test_photographs_that_lie_in_folders(folder: Path) -> None:

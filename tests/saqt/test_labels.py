@@ -133,8 +133,11 @@ def test_bad_similarity_tables(tmp_path: Path, text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("I03_07_02.png", "I03_07_01.png", "I03.png lacks 1 of 125 .* for type 7 level 2"),
+        ("I03_07_02.png,I03.png,1.67,0.830\n", "", "I03.png lacks 1 of 125 .* for type 7 level 2"),
+        ("I03_07_02.png", "I03_07_01.png", "a second score of I03.png for type 7 level 1; delete"),
         ("I03_07_02.png", "I03_26_02.png", "'I03_26_02.png' with .* is no KADID-10k label"),
+        ("I03_07_02.png", "I03_07_02_1.png", "'I03_07_02_1.png' with .* is no KADID-10k label"),
+        ("I03_07_02.png", "I02_07_02.png", "line .*: 'I02_07_02.png' does not belong to 'I03.png'"),
         ("dist_img,", "image,", "column 'dist_img' is missing"),
     ],
 )

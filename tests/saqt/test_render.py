@@ -1,6 +1,7 @@
 """Rendered folders: the right pixels of photographs of every kind, and labels beside them."""
 
 import json
+import shutil
 import tracemalloc
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from glpi_jax.data.images import read_image
 from glpi_jax.data.sources import load_database
 from glpi_jax.errors import GlpiError
 from glpi_jax.saqt import distort
-from glpi_jax.saqt.photographs import select_labelled, select_matched
+from glpi_jax.saqt.photographs import Selection, select_all, select_labelled, select_matched
 from glpi_jax.saqt.record_shards import unpack
 from glpi_jax.saqt.render import Rendered
+from glpi_jax.saqt.rendered import Photograph
+from glpi_jax.saqt.retrieval import list_photographs
 from glpi_jax.saqt.verify import verify_rendered
 
 
@@ -194,6 +197,42 @@ def test_similarity_table_decides_on_order_and_folder(
     render(selection, tmp_path / "out")
     image = read(tmp_path / "out/002/ash_11_04.png")
     np.testing.assert_array_equal(image, expected(root / "ash.png", 11, 4))
+
+
+def test_matched_photographs_are_found_in_subfolders(root: Path, tmp_path: Path) -> None:
+    photographs = shutil.copytree(root, tmp_path / "photographs")
+    (photographs / "wood").mkdir()
+    (photographs / "ash.png").rename(photographs / "wood/ash.png")
+    table = tmp_path / "similarity.csv"
+    rows = ["elm.png,I01.png,0.5", "ash.png,I01.png,0.5"]
+    table.write_text("\n".join(["kadis,kadid-10k,sim_value", *rows, ""]))
+    selection = select_matched(photographs, table, skip_bad=False)
+    assert selection == Selection(
+        (
+            Photograph("001/elm", photographs / "elm.png"),
+            Photograph("001/ash", photographs / "wood/ash.png"),
+        )
+    )
+    (photographs / "ash.png").touch()
+    words = r"similarity\.csv: 'ash\.png' could mean ash\.png or wood/ash\.png in .*--skip-bad"
+    with pytest.raises(GlpiError, match=words):
+        select_matched(photographs, table, skip_bad=False)
+    rest = select_matched(photographs, table, skip_bad=True)
+    assert (len(rest.photographs), len(rest.left_out)) == (1, 1)
+    with pytest.raises(GlpiError, match="nowhere: no such folder; give the folder of the photogr"):
+        select_matched(tmp_path / "nowhere", table, skip_bad=False)
+
+
+def test_a_folder_below_the_photographs(root: Path, tmp_path: Path) -> None:
+    """Its images are not taken for photographs, neither here nor when references are sought."""
+    photographs = shutil.copytree(root, tmp_path / "photographs")
+    listed = list_photographs(photographs)
+    whole = render(photographs, photographs / "out/saqt")
+    before = content(photographs)
+    assert render(photographs, photographs / "out/saqt") == whole
+    assert content(photographs) == before
+    assert list_photographs(photographs) == listed
+    assert len(select_all(photographs / "out/saqt").photographs) == whole.images
 
 
 def test_forty_megapixels_take_bounded_memory(tmp_path: Path) -> None:

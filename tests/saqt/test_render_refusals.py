@@ -52,6 +52,10 @@ def test_a_folder_of_something_else_is_left_alone(root: Path, tmp_path: Path) ->
         with pytest.raises(GlpiError, match=r"holds something else|not a folder"):
             render(root, out)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.txt"]
+    (tmp_path / "holiday.txt").unlink()
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(GlpiError, match=r"holds something else \(link\)"):
+        render(root, tmp_path)
 
 
 @pytest.fixture

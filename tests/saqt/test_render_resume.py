@@ -149,6 +149,7 @@ def test_only_what_is_missing_is_rendered(
     assert sorted(set(rendered)) == ["ash", "cedar", "fir"]
     assert content(out) == content(undisturbed)
     rendered.clear()
+    (out / "001/.#notes").symlink_to("nowhere")
     render(root, out)
     assert rendered == []
 

@@ -17,6 +17,7 @@ from glpi_jax.errors import GlpiError
 from glpi_jax.saqt.photographs import select_all
 from glpi_jax.saqt.render import render_photographs
 from glpi_jax.saqt.render_photograph import RenderSettings
+from glpi_jax.saqt.rendered import is_rendered
 from glpi_jax.saqt.verify import verify_rendered
 
 
@@ -233,7 +234,39 @@ def test_the_remedy_mends_the_folder(
     assert main(["saqt", "verify", str(tmp_path / "out")]) == 0
 
 
+def test_a_link_to_nowhere_is_one_problem(out: Path) -> None:
+    """Editors leave such links beside a file; an image may have become one."""
+    (out / "001/.#notes").symlink_to("nowhere")
+    (out / "001/ash_11_02.png").rename(out.parent / "ash.png")
+    (out / "001/ash_11_02.png").symlink_to(out.parent / "ash.png")
+    for fast in (False, True):
+        assert problems(out, fast=fast) == ["001/.#notes: not in the manifest"]
+    (out.parent / "ash.png").unlink()
+    for fast in (False, True):
+        first, second = problems(out, fast=fast)
+        assert first == "001/.#notes: not in the manifest"
+        assert re.fullmatch(r"001/ash_11_02\.png: has 0 instead of \d+ bytes", second)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("photographs", None, "photographs.count is missing"),
+        ("settings", {}, "settings.types is missing"),
+        ("settings", {"types": ["1"]}, r'settings.types is \["1"\]'),
+        ("settings", {"types": [1], "levels": 3}, "settings.levels is 3"),
+        ("settings", {"types": [1], "levels": [3]}, "settings.image_format.name is missing"),
+    ],
+)
+def test_a_damaged_manifest(out: Path, key: str, value: object, message: str) -> None:
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps({**manifest, key: value}))
+    with pytest.raises(GlpiError, match=rf"manifest\.json: damaged \({message}\); restore it, or"):
+        problems(out)
+
+
 def test_no_rendered_folder(tmp_path: Path) -> None:
+    assert not is_rendered("x" * 300)  # its manifest cannot even be asked for
     with pytest.raises(GlpiError, match=r"manifest\.json: no such file; .* saqt render"):
         problems(tmp_path)
     (tmp_path / "manifest.json").write_text("{}")

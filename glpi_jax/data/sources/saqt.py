@@ -7,17 +7,17 @@ seconds and a few hundred megabytes.
 
 import csv
 import itertools
-import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from glpi_jax.data.images import IMAGE_SUFFIXES
 from glpi_jax.data.sources.collect import Source
 from glpi_jax.data.sources.database import Database
 from glpi_jax.data.sources.files import AmbiguousName
+from glpi_jax.data.sources.photograph_index import PhotographIndex
 from glpi_jax.data.sources.photographs import LEVELS, TYPES, VARIANTS, Column, Photographs
+from glpi_jax.data.sources.tables import numbered_rows
 from glpi_jax.errors import GlpiError
 
 _OLD = ("dist_img", "label")
@@ -30,8 +30,8 @@ def read_saqt(source: Source) -> Database:
 
     Images are named {folder}/{photograph's stem}_{type:02d}_{level:02d}.bmp, or with another suffix
     throughout. Under the old columns (dist_img, label) a photograph is found by its stem, under the
-    new ones (distorted_image, quality_score, source_image, …) by source_image. Each photograph
-    needs all 125 labels.
+    new ones (distorted_image, quality_score, source_image, …) by source_image, in subfolders too.
+    Each photograph needs all 125 labels.
 
     Raises:
         GlpiError: not such a table, a label that is no finite number, a name of another form; and,
@@ -119,48 +119,46 @@ class _Tables:
                 reader = csv.reader(file, strict=True)
                 header = next(reader, [])
                 columns = _columns(path, header)
-                line = 2
-                while chunk := list(itertools.islice(reader, _CHUNK)):
-                    self._add(path, line, chunk, len(header), columns)
-                    line += len(chunk)
+                rows = numbered_rows(reader)
+                while chunk := list(itertools.islice(rows, _CHUNK)):
+                    self._add(path, chunk, len(header), columns)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise GlpiError(f"{path}: cannot be read as a CSV table ({error})") from error
 
     def _add(
         self,
         path: Path,
-        line: int,
-        chunk: list[list[str]],
+        chunk: list[tuple[int, list[str]]],
         width: int,
         columns: Sequence[int],
     ) -> None:
-        """Add some rows, of which the first is at a line; columns are image, score, photograph."""
-        for offset, row in enumerate(chunk):
+        """Add some rows with the numbers of their lines; columns are image, score, photograph."""
+        for line, row in chunk:
             if len(row) != width:
-                raise GlpiError(f"{path} line {line + offset}: not as many values as columns")
+                raise GlpiError(f"{path} line {line}: not as many values as columns")
+        images = [row[columns[0]] for _, row in chunk]
         if not self._variants:
-            self.suffix = PurePosixPath(chunk[0][columns[0]]).suffix
+            self.suffix = PurePosixPath(images[0]).suffix
             self._variants = {
                 f"_{kind:02d}_{level:02d}{self.suffix}": LEVELS * (kind - 1) + level - 1
                 for kind in range(1, TYPES + 1)
                 for level in range(1, LEVELS + 1)
             }
-        images = [row[columns[0]] for row in chunk]
         tail = len("_00_00") + len(self.suffix)
         variants = [self._variants.get(image[-tail:], -1) for image in images]
         if -1 in variants:
-            offset = variants.index(-1)
+            place = variants.index(-1)
             raise GlpiError(
-                f"{path} line {line + offset}: {images[offset]!r} is not named as in"
+                f"{path} line {chunk[place][0]}: {images[place]!r} is not named as in"
                 f" 001/photograph_25_05{self.suffix} (type 01 to 25, level 01 to 05)"
             )
         prefixes = self.prefixes
         numbers = [prefixes.setdefault(image[:-tail], len(prefixes)) for image in images]
         self._rows.append(VARIANTS * np.array(numbers) + np.array(variants))
-        self._values.append(_numbers(path, line, [row[columns[1]] for row in chunk]))
+        self._values.append(_numbers(path, [(line, row[columns[1]]) for line, row in chunk]))
         if len(columns) == 3:
             for number, name in dict.fromkeys(
-                zip(numbers, (row[columns[2]] for row in chunk), strict=True)
+                zip(numbers, (row[columns[2]] for _, row in chunk), strict=True)
             ):
                 if self.named.setdefault(number, name) != name:
                     raise GlpiError(
@@ -193,12 +191,12 @@ def _columns(path: Path, header: Sequence[str]) -> list[int]:
     )
 
 
-def _numbers(path: Path, line: int, texts: list[str]) -> np.ndarray:
-    values = np.array([_number(text) for text in texts])
+def _numbers(path: Path, texts: Sequence[tuple[int, str]]) -> np.ndarray:
+    values = np.array([_number(text) for _, text in texts])
     finite = np.isfinite(values)
     if not finite.all():
-        place = int(np.argmin(finite))
-        raise GlpiError(f"{path} line {line + place}: label {texts[place]!r} is no finite number")
+        line, text = texts[int(np.argmin(finite))]
+        raise GlpiError(f"{path} line {line}: label {text!r} is no finite number")
     return values
 
 
@@ -211,20 +209,17 @@ def _number(text: str) -> float:
 
 def _find_photographs(source: Source, tables: _Tables, bad: dict[int, str]) -> list[str]:
     """Each photograph's file name on disk, "" for those that are added to the bad ones."""
-    stems = _stems(source.root) if len(tables.named) < len(tables.prefixes) else {}
+    index = PhotographIndex(source.files)
     files: list[str] = []
     number_of: dict[str, int] = {}
     for prefix, number in tables.prefixes.items():
         name, found = tables.named.get(number), None
         try:
             if name is not None:
-                found = source.files.find(_inside(name))
+                found = index.find(name)
             else:
                 stem = PurePosixPath(prefix).name
-                name, candidates = f"{stem}.*", stems.get(stem, [])
-                if len(candidates) > 1:
-                    raise AmbiguousName(f"{stem!r} could mean {' or '.join(sorted(candidates))}")
-                found = candidates[0] if candidates else None
+                name, found = f"{stem}.*", index.find_stem(stem)
         except AmbiguousName as error:
             bad[number] = str(error)
         else:
@@ -234,24 +229,3 @@ def _find_photographs(source: Source, tables: _Tables, bad: dict[int, str]) -> l
                 bad[number] = f"{found} is labelled under two names"
         files.append(found or "")
     return files
-
-
-def _inside(name: str) -> str:
-    path = PurePosixPath(name.replace("\\", "/"))
-    if not name or path.is_absolute() or ".." in path.parts:
-        raise GlpiError(f"{name!r} is not the name of a photograph inside the folder")
-    return str(path)
-
-
-def _stems(root: Path) -> dict[str, list[str]]:
-    """The image files of a folder by their names without suffix."""
-    try:
-        names = os.listdir(root)
-    except OSError as error:
-        raise GlpiError(f"{root}: this folder cannot be listed ({error.strerror})") from error
-    stems: dict[str, list[str]] = {}
-    for name in names:
-        stem, suffix = os.path.splitext(name)
-        if suffix.lower() in IMAGE_SUFFIXES:
-            stems.setdefault(stem, []).append(name)
-    return stems

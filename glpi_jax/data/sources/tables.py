@@ -7,11 +7,11 @@ concerns one row is a `BadRow` when the cell is asked for, so that the caller ma
 import csv
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openpyxl
@@ -19,6 +19,9 @@ import scipy.io
 import xlrd
 
 from glpi_jax.errors import GlpiError
+
+if TYPE_CHECKING:
+    import _csv
 
 Cell = str | int | float | bool | None
 
@@ -144,12 +147,17 @@ def read_csv(path: Path) -> Table:
             file.seek(0)
             lines = csv.reader(file, strict=True, delimiter="\t" if "\t" in header else ",")
             table = Table(path, "line", tuple(column.strip() for column in next(lines, [])))
-            for cells in lines:
-                if any(cell.strip() for cell in cells):
-                    table.rows.append(Row(table, lines.line_num, cells))
+            table.rows += [Row(table, number, cells) for number, cells in numbered_rows(lines)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise GlpiError(f"{path}: cannot be read as a CSV table in UTF-8 ({error})") from error
     return table
+
+
+def numbered_rows(lines: "_csv.Reader") -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of the rows that a reader still has, blank ones left out."""
+    for cells in lines:
+        if any(map(str.strip, cells)):
+            yield lines.line_num, cells
 
 
 def read_lines(path: Path, *layouts: Sequence[str], separator: str | None = None) -> Table:
