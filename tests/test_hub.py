@@ -135,6 +135,18 @@ def test_it_replaces_no_other_thing(trained, published, tmp_path):
     assert (other / "a.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("config", ['{"model_type": "bert"}', "[]", "{", None])
+@pytest.mark.parametrize("force", [True, False])
+def test_it_replaces_no_model_of_another_library(tmp_path, config, force):
+    (tmp_path / "model.safetensors").write_bytes(b"precious")
+    if config is not None:
+        (tmp_path / "config.json").write_text(config)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(GlpiError, match=r"other things than a GLPI model .*; name a new folder$"):
+        save_folder(None, tmp_path, force=force)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_force_replaces_its_three_files_alone(trained, published, copy):
     change_weights(copy, lambda arrays: arrays.clear())
     (copy / "notes.txt").write_text("kept")

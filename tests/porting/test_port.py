@@ -348,6 +348,20 @@ def test_weights_are_compared_name_by_name(imported, official_file, demo_state, 
     assert "1 weights or stages differ by more than 0.001" in output.err
 
 
+def test_another_number_of_classes_is_a_difference(imported, demo_state, tmp_path, capsys):
+    head = {name: array for name, array in demo_state.items() if "backbone.head." in name}
+    assert len(head) == 2
+    other = tmp_path / "other.safetensors"
+    save_file(demo_state | {name: np.repeat(array, 3, 0) for name, array in head.items()}, other)
+    assert port("verify", other, imported) == 2
+    output = capsys.readouterr()
+    assert f"{len(demo_state) - 2} entries equal to the last bit, 2 not" in output.out
+    for name, array in head.items():
+        shape = (3 * len(array), *array.shape[1:])
+        assert f"{name}: shape {array.shape} in the workdir, {shape} in the file" in output.out
+    assert "2 weights or stages differ by more than 0.001" in output.err
+
+
 def test_options_that_need_the_authors_code(imported, official_file, tmp_path, capsys):
     assert port("verify", official_file, imported, "--images", tmp_path) == 2
     assert "need --torch-repo" in capsys.readouterr().err
