@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 1 when another process is gone, 2 for bad input, 75 when SIGTERM ended a
-        command that would go on if it were given again, 130 when interrupted, 141 when nobody reads
-        the output.
+        command that goes on or clears away what it has begun, so that it can be given again, 130
+        when interrupted, 141 when nobody reads the output.
     """
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _outcome(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code, after telling what it stands for."""
     try:
-        with _sigterm_raises(enabled=args.resumes):
+        with _sigterm_raises(enabled=args.resumes or args.clears_away):
             code: int = args.run(args)
         sys.stdout.flush()  # not at exit, where a closed pipe would be too late to handle
         return code
@@ -126,8 +126,9 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"glpi_jax {__version__}")
-    # Whether the same command goes on after an interrupt, and whether other processes are joined.
-    parser.set_defaults(resumes=False, joined=False)
+    # Whether the same command goes on after an interrupt, whether one that begins anew has files to
+    # clear away when it is interrupted, and whether other processes are joined.
+    parser.set_defaults(resumes=False, clears_away=False, joined=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for family in (
         run,

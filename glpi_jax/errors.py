@@ -6,7 +6,7 @@ class GlpiError(Exception):
 
 
 class Terminated(BaseException):
-    """SIGTERM, as of a preempted machine: the same command would go on where this one ends.
+    """SIGTERM, as of a preempted machine: the same command would go on, or begin anew.
 
     Like KeyboardInterrupt it is no error that something could handle and go on.
     """

@@ -1,8 +1,12 @@
-"""Files that are replaced in one step."""
+"""Files that are replaced in one step, and folders that are made whole or not at all."""
 
 import json
 import os
-from contextlib import suppress
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +56,44 @@ def write_bytes(path: Path, content: bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise GlpiError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+@contextmanager
+def staging_folder(target: Path) -> Iterator[Path]:
+    """Make a hidden folder beside a path, for what is to be moved there once it is whole.
+
+    It is removed in the end; what a killed process has left of it, by the next one for this path.
+    """
+    beginning = f".{target.name}.{socket.gethostname()}."
+    _remove_abandoned(target.parent, beginning)
+    staging = target.with_name(f"{beginning}{os.getpid()}.tmp")
+    try:
+        staging.mkdir(parents=True)
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _remove_abandoned(folder: Path, beginning: str) -> None:
+    """Remove staging folders of this host's processes that have ended; of other hosts none."""
+    try:
+        found = os.listdir(folder)
+    except OSError:  # it is still to be made, for one
+        return
+    names = re.compile(re.escape(beginning) + r"(\d{1,9})\.tmp")
+    for match in filter(None, map(names.fullmatch, found)):
+        if not _is_alive(int(match[1])):
+            shutil.rmtree(folder / match[0], ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    """Whether another process has this number; if it is this one's, its owner before has ended."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True

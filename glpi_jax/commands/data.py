@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
     prepare.add_argument(
         "--skip-bad", action="store_true", help="leave out rows that cannot be used, and list them"
     )
-    prepare.set_defaults(run=_prepare)
+    prepare.set_defaults(run=_prepare, clears_away=True)
 
 
 def _demo(args: argparse.Namespace) -> int:

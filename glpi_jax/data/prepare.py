@@ -13,7 +13,7 @@ from glpi_jax.data.images import ImageError
 from glpi_jax.data.sources import Database
 from glpi_jax.data.sources.prepared import PREPARED_FILE, Shard, prepared_table
 from glpi_jax.errors import GlpiError
-from glpi_jax.files import write_json
+from glpi_jax.files import staging_folder, write_json
 from glpi_jax.progress import progress_bar
 
 # A shard is held in memory while it is written.
@@ -23,7 +23,8 @@ SHARD_BYTES = 256 * 1024**2
 def prepare_database(database: Database, out: str | os.PathLike[str], *, progress: bool) -> Path:
     """Copy a database into ArrayRecord shards and a table.
 
-    It is made in a hidden folder beside `out` and renamed when it is complete.
+    It is made in a hidden folder beside `out` and renamed when it is complete; what an earlier call
+    has left that was killed is removed.
 
     Args:
         database: from `load_database`, with images in files.
@@ -54,27 +55,27 @@ def prepare_database(database: Database, out: str | os.PathLike[str], *, progres
             f"preparing a database needs {error.name}: pip install 'glpi_jax[datasets]'"
         ) from error
     sizes = [_file_size(database.path(row)) for row in range(len(database))]
-    staging = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        staging.mkdir(parents=True)
-        free = shutil.disk_usage(staging).free
-        if sum(sizes) > free:
-            raise GlpiError(
-                f"{folder}: {sum(sizes) / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free"
-            )
-        shards = _shard_rows(sizes)
-        with progress_bar(
-            len(database), unit="image", description=f"prepare {database.name}", enabled=progress
-        ) as bar:
-            made = write_dataset(database, shards, staging, advance=bar.advance)
-        # Last: what has no table is not taken for a prepared database.
-        write_json(made / PREPARED_FILE, prepared_table(database, _written(made, shards)))
-        os.rename(made, folder)
+        with staging_folder(folder) as staging:
+            free = shutil.disk_usage(staging).free
+            if sum(sizes) > free:
+                raise GlpiError(
+                    f"{folder}: {sum(sizes) / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free"
+                )
+            shards = _shard_rows(sizes)
+            with progress_bar(
+                len(database),
+                unit="image",
+                description=f"prepare {database.name}",
+                enabled=progress,
+            ) as bar:
+                made = write_dataset(database, shards, staging, advance=bar.advance)
+            # Last: what has no table is not taken for a prepared database.
+            write_json(made / PREPARED_FILE, prepared_table(database, _written(made, shards)))
+            os.rename(made, folder)
     except (OSError, RuntimeError) as error:  # array_record raises the latter
         cause = getattr(error, "strerror", None) or error
         raise GlpiError(f"{folder}: cannot be written ({cause})") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return folder
 
 

@@ -11,7 +11,6 @@ import itertools
 import json
 import math
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from flax import traverse_util
 from glpi_jax import __version__
 from glpi_jax.config import flatten
 from glpi_jax.errors import GlpiError
-from glpi_jax.files import write_bytes
+from glpi_jax.files import staging_folder, write_bytes
 from glpi_jax.hub.trained import TrainedModel
 from glpi_jax.models.glpi import GLPI, Size
 from glpi_jax.porting.convert import check, flax_entries, to_official_layout, to_variables
@@ -93,16 +92,13 @@ def write_folder(trained: TrainedModel, folder: Path, *, card: str, force: bool)
             write_bytes(folder / name, content)
         return
     target = folder.resolve()  # "." has no name
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        temporary.mkdir(parents=True)
-        for name, content in files.items():
-            write_bytes(temporary / name, content)
-        os.replace(temporary, target)
+        with staging_folder(target) as staging:
+            for name, content in files.items():
+                write_bytes(staging / name, content)
+            os.replace(staging, target)
     except OSError as error:
         raise GlpiError(f"{folder}: cannot be written ({error.strerror})") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_folder(folder: Path) -> TrainedModel:

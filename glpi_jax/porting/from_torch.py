@@ -1,11 +1,9 @@
 """A workdir from an official checkpoint."""
 
-import contextlib
 import hashlib
 import math
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +16,7 @@ from glpi_jax.data.sources import Database
 from glpi_jax.data.splits import Split, write_split
 from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.protocols import make_plan, make_split, open_databases
-from glpi_jax.files import write_json
+from glpi_jax.files import staging_folder, write_json
 from glpi_jax.models.glpi import GLPI, SIZES
 from glpi_jax.porting.adam import Adam, from_entry
 from glpi_jax.porting.carried import Carried, write_carried
@@ -93,7 +91,7 @@ def from_torch(
     if data is not None:
         _check_data(data, adam, lower_is_better, label)
 
-    with _new_folder(workdir) as folder:
+    with staging_folder(workdir) as folder:
         step = adam.step if adam else 0
         held = {name: arrays[name] for name in carried_names(model)}
         write_carried(folder, Carried(held, step))
@@ -117,6 +115,7 @@ def from_torch(
         }
         write_json(folder / RUN_FILE, run)
         read_run(folder)
+        os.replace(folder, workdir)
     return notes
 
 
@@ -237,19 +236,6 @@ def _notes(
             f"step {adam.step} is epoch {adam.step / data.epoch_steps:.2f}: the step holds"
         )
     return notes
-
-
-@contextlib.contextmanager
-def _new_folder(workdir: Path) -> Iterator[Path]:
-    """A temporary folder beside a path, put in its place when the block ends well."""
-    workdir.parent.mkdir(parents=True, exist_ok=True)
-    temporary = workdir.with_name(f".{workdir.name}.{os.getpid()}.tmp")
-    temporary.mkdir()
-    try:
-        yield temporary
-        os.replace(temporary, workdir)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _state(

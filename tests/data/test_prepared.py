@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -200,6 +202,51 @@ def test_what_a_killed_process_leaves_is_no_prepared_database(
     [shard] = tmp_path.rglob("*.array_record-*")
     with pytest.raises(GlpiError, match=rf"{PREPARED_FILE}: the label file is missing"):
         load_database("prepared", shard.parent)
+
+
+def test_what_killed_processes_left_is_removed(small_database: Database, tmp_path: Path) -> None:
+    """Only of those that are known to have ended: by its number, on this host."""
+    host = socket.gethostname()
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    dead, alive = process.pid, os.getppid()
+    gone = [f".out.{host}.{dead}.tmp", f".out.{host}.{os.getpid()}.tmp"]
+    kept = [
+        f".out.{host}.{alive}.tmp",
+        f".out.{host}x.{dead}.tmp",
+        f".out.{dead}.tmp",
+        f".other.{host}.{dead}.tmp",
+        f".out.{host}.{dead}.tmp.bak",
+    ]
+    for name in gone + kept:
+        (tmp_path / name / "glpi_database").mkdir(parents=True)
+    prepare(small_database, tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "out", "small"}
+
+
+def test_sigterm_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = build_miniature("koniq10k", tmp_path / "files", references=6)
+    encoded = Database.encoded
+    staged = []
+
+    def terminate(database: Database, row: int) -> bytes:
+        if row == 3:
+            staged.extend(tmp_path.glob(".out.*"))
+            signal.raise_signal(signal.SIGTERM)
+        return encoded(database, row)
+
+    monkeypatch.setattr(Database, "encoded", terminate)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # or a failure would end the tests
+    try:
+        code = main(["data", "prepare", "koniq10k", str(root), str(tmp_path / "out")])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert code == 75
+    assert capsys.readouterr().err.splitlines()[-1] == "glpi: terminated"
+    assert len(staged) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["files"]
 
 
 def change_table(root: Path, **changes: Any) -> None:
