@@ -51,7 +51,8 @@ MINE = (
 )
 # The official recipe on a model and data small enough for a CPU.
 TINY = (
-    "--config.model.name=glpi_demo --config.train.epochs=1 --config.train.batch_size=16"
+    "--config.model.name=glpi_demo --config.model.pretrained.vit= --config.model.pretrained.resnet="
+    " --config.train.epochs=1 --config.train.batch_size=16"
     " --config.evaluation.crops=1 --config.evaluation.bootstrap_resamples=50"
 )
 KADID = "configs/synthetic.py:kadid10k"
@@ -74,6 +75,7 @@ DEMONSTRATION: dict[str, How] = {
 # Then these and those of TRAINING side by side, each in this order: later ones use what earlier
 # ones leave.
 SCORING: dict[str, How] = {
+    "git clone https://github.com/glpi-jax/glpi_jax && cd glpi_jax": NotRun("CI has the checkout"),
     "make demo": NotRun("11 minutes; its short form is run"),
     "make lint": NotRun(_STEP),
     "make test": NotRun(_STEP),
@@ -88,7 +90,7 @@ SCORING: dict[str, How] = {
     "make screenshots": NotRun("needs Chromium; its pictures are part of the checkout"),
     # Installation.
     "python -m venv .venv": NotRun("launch/make_venv.sh does it, for every make target"),
-    ".venv/bin/pip install -e '.[serve,torch]'": NotRun(_INSTALLS),
+    ".venv/bin/pip install -e '.[demo,serve,torch]'": NotRun(_INSTALLS),
     "source .venv/bin/activate": NotRun("its bin/ is on the PATH of all these commands"),
     "pip install 'glpi_jax[serve]'": NotRun(_INSTALLS),
     "pip install 'jax[cuda12]'": NotRun(_INSTALLS),
@@ -153,7 +155,7 @@ SCORING: dict[str, How] = {
         "needs torchvision's weights; tests/saqt retrieves with drawn ones, and the next commands"
         " have a table as it writes it"
     ),
-    "glpi saqt labels similarity.csv dmos.csv labels": Run(),
+    "glpi saqt labels similarity.csv KADID10K/dmos.csv labels": Run(),
     "glpi train --config configs/saqt_pretrain.py --workdir runs/pretrained"
     " --config.data.root=PHOTOGRAPHS --config.data.labels=labels": Run(
         "glpi train --config configs/saqt_pretrain.py --workdir runs/pretrained"
@@ -163,7 +165,7 @@ SCORING: dict[str, How] = {
         "the small model, one epoch, three photographs",
         leaves=("runs/pretrained/results.json",),
     ),
-    f"glpi train --config {KADID} --workdir runs/finetuned --config.data.root=KADID"
+    f"glpi train --config {KADID} --workdir runs/finetuned --config.data.root=KADID10K"
     " --config.init_from=runs/pretrained": Run(
         f"glpi train --config {KADID} --workdir runs/finetuned --config.data.root=FOLDER"
         f" --config.init_from=runs/pretrained {TINY}",
@@ -211,9 +213,6 @@ TRAINING: dict[str, How] = {
         _SMALL,
         leaves=("runs/own/results.json",),
     ),
-    "glpi train --config configs/base.py --workdir runs/own --config.data.database=csv"
-    " --config.data.root=FOLDER --config.model.pretrained.vit=download"
-    " --config.model.pretrained.resnet=download": NotRun(_DOWNLOAD),
     # The published databases, in miniature.
     "glpi data check kadid10k FOLDER": Run(
         short="a miniature, which is told from a whole copy", status=2

@@ -170,7 +170,8 @@ def prepare_from_demo(scratch: Path) -> None:
             for level in range(1, 6)
         ]
     _write(scratch / "similarity.csv", matches)
-    _write(scratch / "dmos.csv", dmos)
+    (scratch / "KADID10K").mkdir()
+    _write(scratch / "KADID10K/dmos.csv", dmos)
 
 
 def _write_clip(path: Path, photograph: Path) -> None:

@@ -219,7 +219,7 @@ def official_multipliers(model) -> dict[str, float | None]:
     from glpi_jax.training.optimizer import learning_rate_multipliers
     from glpi_jax.training.state import init_variables, key_of
 
-    params = jax.eval_shape(lambda: init_variables(model, key_of(0)))["params"]
+    params = jax.eval_shape(lambda key: init_variables(model, key), key_of(0))["params"]
     paths = list(traverse_util.flatten_dict(params, sep="/"))
     return learning_rate_multipliers(paths, load_config(shipped_config("base")).optimizer.rules)
 

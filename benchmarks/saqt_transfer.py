@@ -102,6 +102,7 @@ def common(config: ConfigDict, seed: int) -> ConfigDict:
     config.data.prefetch = 8
     config.data.cache_bytes = 1024**3
     config.optimizer.learning_rate, config.optimizer.warmup_steps = 1e-3, 50
+    config.model.pretrained.vit = config.model.pretrained.resnet = ""
     config.optimizer.rules = ((r".*", 1.0),)
     config.train.batch_size = BATCH
     config.train.log_every_steps = 40

@@ -15,7 +15,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/glpi-jax/glpi_jax/blob/v0.1.0/colab/02_train_and_benchmark.ipynb)
 #
-# In some minutes, more of them on a CPU, you get
+# In about twelve minutes on two CPU cores, fewer on an accelerator, you get
 #
 # - a small database, rendered from photographs that ship inside Python packages,
 # - a GLPI trained on it from scratch, with curves that grow while it trains,

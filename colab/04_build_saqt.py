@@ -210,6 +210,7 @@ _ = victim.write_bytes(content)
 # ## Train on it
 #
 # ```bash
-# glpi train --config configs/saqt_pretrain.py --workdir runs/pretrained \\
-#     --config.data.root=PHOTOGRAPHS --config.data.labels=saqt/labels
+# glpi train --config configs/saqt_pretrain.py --workdir runs/pretrained \
+#     --config.data.root=PHOTOGRAPHS --config.data.labels=saqt/labels \
+#     --config.split.train_fraction=0.8 --config.split.validation_fraction=0.2
 # ```

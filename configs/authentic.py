@@ -9,7 +9,7 @@ Forms: clive, koniq10k, bid, spaq, flive. The recipe is the official one (config
 epochs on batches of 32, ten rounds. `--config.protocol=official` reproduces the paper's selection
 on the test part; the default is strict. The official code stretches CLIVE's training labels from
 [0, 100] to [−50, 150] and tests on raw ones; so does this config, under both protocols.
-configs/synthetic.py says how to start from the paper's pretrained backbones.
+configs/synthetic.py says what it starts from.
 """
 
 from ml_collections import ConfigDict

@@ -12,7 +12,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of initialisation, dropout, order and crops
     # What training starts from: another run's workdir (its selected weights), or an official
-    # checkpoint (.pth, .pt, .safetensors); "" initialises from the seed.
+    # checkpoint (.pth, .pt, .safetensors); "" leaves it to `model.pretrained`.
     config.init_from = ""
     # "strict": a validation part, cut from the training references, selects the epoch, the test
     # part is touched once, and labels are turned so that higher is better.
@@ -28,11 +28,11 @@ def get_config() -> ConfigDict:
     # Parts of the ResNet (stem, layer1, layer2, layer3) whose BatchNorm keeps its running
     # statistics while training. Empty in the official recipe, also for the frozen parts.
     config.model.batch_norm_inference_stages = ()
-    # Published backbones to start from, each a file, "download" (the official one, into a cache)
-    # or "" (random); not together with `init_from`. Paper: both downloaded.
+    # Backbones to start from, each "download" (the paper's, once, into a cache), a file, or ""
+    # (random: then nothing of it should be frozen by the rules below). `init_from` replaces both.
     config.model.pretrained = ConfigDict()
-    config.model.pretrained.vit = ""  # timm's ViT (.safetensors, .pth), or an augreg .npz
-    config.model.pretrained.resnet = ""  # torchvision's ResNet-50 (.pth, .safetensors)
+    config.model.pretrained.vit = "download"  # or timm's .safetensors or .pth, or an augreg .npz
+    config.model.pretrained.resnet = "download"  # or torchvision's .pth or timm's .safetensors
 
     config.data = ConfigDict()
     config.data.database = "kadid10k"  # the kind of source, see docs/data.md

@@ -7,7 +7,7 @@
 The form is SOURCE-TARGET,TARGET,… The recipe is the official one, with 200 epochs. Under
 `--config.protocol=official` the mean SROCC over the targets selects the epoch, signed, so that
 DMOS targets count negative against a MOS source; under strict a validation part of the source does.
-configs/synthetic.py says how to start from the paper's pretrained backbones.
+configs/synthetic.py says what it starts from.
 """
 
 from ml_collections import ConfigDict

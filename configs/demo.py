@@ -22,6 +22,7 @@ def get_config(form: str | None = None) -> ConfigDict:
         raise ValueError(f"configs/demo.py:{form}: the forms are none, 'short' and 'long'")
     config = base.get_config()
     config.model.name = "glpi_demo"
+    config.model.pretrained.vit = config.model.pretrained.resnet = ""  # nothing is so small
     config.model.dropout = 0.0  # so short a training fits too little rather than too much
 
     config.data.database = "csv"

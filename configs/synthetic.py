@@ -8,12 +8,12 @@ Forms: live, csiq, tid2013, kadid10k, livemd. The recipe is the official one (co
 epochs on batches of 32, ten rounds. `--config.protocol=official` reproduces the paper's selection
 on the test part; the default is strict.
 
-The paper starts from backbones that were trained on ImageNet, and freezes their first layers. Give
-them, or with `--config.init_from` a whole checkpoint:
+It starts from the paper's backbones, trained on ImageNet, and freezes their first layers. They are
+downloaded once; without a network give files:
 
-    --config.model.pretrained.vit=download --config.model.pretrained.resnet=download
+    --config.model.pretrained.vit=FILE --config.model.pretrained.resnet=FILE
 
-Each may be a file instead of the word. Without either, the backbones are random.
+or a whole model to start from, by `--config.init_from`.
 """
 
 from ml_collections import ConfigDict

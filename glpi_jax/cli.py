@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -33,9 +34,8 @@ from glpi_jax.commands.common import (
     EXIT_PIPE_CLOSED,
     fail,
     say,
-    speaks_of_others,
 )
-from glpi_jax.errors import GlpiError, Terminated
+from glpi_jax.errors import GlpiError, Terminated, speaks_of_others
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A file name need not be valid UTF-8: its bytes are printed as they are.
         sys.stdout.reconfigure(errors="surrogateescape")
     code = _outcome(args)
-    if args.joined and code not in (EXIT_OK, EXIT_AGAIN, EXIT_INTERRUPTED):
+    if args.joined and code not in (EXIT_OK, EXIT_AGAIN):
         # At once: at exit JAX would wait for the other processes, as they do for this one.
         sys.stdout.flush()
         sys.stderr.flush()
@@ -86,9 +86,12 @@ def _outcome(args: argparse.Namespace) -> int:
     except Terminated:
         say(f"terminated{_again(args)}")
         return EXIT_AGAIN
-    except (RuntimeError, ValueError) as error:  # JAX raises either
-        if not args.joined or not speaks_of_others(error):
+    except Exception as error:
+        if not args.joined:
             raise
+        if not speaks_of_others(error):
+            traceback.print_exc()
+            return EXIT_FAILED
         cause = " ".join(str(error).split())
         say(f"error: another process is gone or cannot be reached{_again(args)} ({cause})")
         return EXIT_FAILED

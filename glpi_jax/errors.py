@@ -10,3 +10,8 @@ class Terminated(BaseException):
 
     Like KeyboardInterrupt it is no error that something could handle and go on.
     """
+
+
+def speaks_of_others(error: BaseException) -> bool:
+    """Whether an error of JAX is what a process hears when another one has ended."""
+    return any(word in str(error) for word in ("Gloo", "NCCL", "oordination service"))

@@ -100,11 +100,15 @@ def _start_worker(stop: Event) -> None:
     _stop = stop
     # Ctrl-C reaches every process of the terminal; the parent decides what comes of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """In a worker: end when the parent has ended, which a killed one cannot see to."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
 def _exit_with_parent() -> None:
-    """A killed parent stops nobody: its workers would wait for work for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     multiprocessing.connection.wait([parent.sentinel])

@@ -5,6 +5,7 @@ A workdir holds `run.json` (config and database facts), `split.json`, `checkpoin
 """
 
 import importlib.metadata
+import json
 import math
 import subprocess
 import sys
@@ -61,6 +62,7 @@ from glpi_jax.training.state import abstract_variables
 from glpi_jax.workdir import (
     FORMAT,
     RUN_FILE,
+    SPEED_KEYS,
     SPLIT_FILE,
     begin_workdir,
     check_origin,
@@ -118,7 +120,7 @@ def train_run(config: ConfigDict, workdir: Path, *, profile: Path | None = None)
         starting_weights=one.starting_weights,
         profile=profile,
     )
-    if not trained and _is_reported(workdir):
+    if not trained and _is_reported(config, workdir):
         return False
     evaluate_run(config, workdir)
     return True
@@ -144,12 +146,23 @@ def train_rounds(configs: Sequence[ConfigDict], workdirs: Sequence[Path]) -> Non
     ]
     fit_rounds(rounds, model=model, mesh=mesh)
     for config, workdir in zip(configs, workdirs, strict=True):
-        if not _is_reported(workdir):
+        if not _is_reported(config, workdir):
             evaluate_run(config, workdir)
 
 
-def _is_reported(workdir: Path) -> bool:
-    return all((workdir / name).is_file() for name in (RESULTS_FILE, REPORT_FILE))
+def _is_reported(config: ConfigDict, workdir: Path) -> bool:
+    """Whether there is a report of the selected weights, evaluated as the config says."""
+    if not all((workdir / name).is_file() for name in (RESULTS_FILE, REPORT_FILE)):
+        return False
+    results = json.loads((workdir / RESULTS_FILE).read_text(encoding="utf-8"))
+    given = config_files.to_plain(config)
+    if config_files.differences(results["config"], given, but_for=SPEED_KEYS):
+        return False
+    best = BestCheckpoint(workdir, read_only=True)
+    try:
+        return bool(results["selection"] == best.selection())
+    finally:
+        best.close()
 
 
 def _model_and_mesh(config: ConfigDict) -> tuple[GLPI, Mesh]:
@@ -301,6 +314,11 @@ def _check_counts(config: ConfigDict) -> None:
     for key in _COUNTS:
         if values[key] < 1:
             raise GlpiError(f"config.{key} = {values[key]}: must be at least 1")
+    warmup, dropout = config.optimizer.warmup_steps, config.model.dropout
+    if warmup < 0:
+        raise GlpiError(f"config.optimizer.warmup_steps = {warmup}: must be at least 0")
+    if not 0 <= dropout < 1:
+        raise GlpiError(f"config.model.dropout = {dropout}: must be at least 0 and below 1")
 
 
 def _tell_left_out(database: Database) -> None:

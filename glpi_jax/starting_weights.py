@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,19 +17,15 @@ from glpi_jax.models.glpi import GLPI
 from glpi_jax.porting.backbones import Backbone, load_resnet_backbone, load_vit_backbone
 from glpi_jax.porting.carried import Carried
 from glpi_jax.porting.convert import carried_names, is_count, load_torch
-from glpi_jax.porting.download import PublishedFile, fetch, published_on_hub
-from glpi_jax.porting.torch_files import NO_TORCH, TORCH_SUFFIXES
+from glpi_jax.porting.download import fetch, published_on_hub
 from glpi_jax.training.checkpoint import BestCheckpoint
 from glpi_jax.training.state import abstract_variables, init_variables, key_of, tree_differences
 
 DOWNLOAD = "download"  # for a path: the published file that the official recipe starts from
 
 # By model size. The paper starts from those of glpi_s16; the other ViTs were trained as that one.
-_RESNET_50 = PublishedFile(
-    "resnet50-19c8e357.pth",
-    "https://download.pytorch.org/models/resnet50-19c8e357.pth",
-    sha256="19c8e357",
-)
+# timm publishes torchvision's resnet50-19c8e357.pth once more, in a form that needs no PyTorch.
+_RESNET_50 = published_on_hub("timm/resnet50.tv_in1k", "resnet50.tv_in1k.safetensors")
 _VITS = {
     name: published_on_hub(f"timm/{vit}", f"{vit}.safetensors")
     for name, vit in (
@@ -67,22 +62,15 @@ class StartingWeights(NamedTuple):
 
 
 def names_starting_weights(config: ConfigDict) -> bool:
-    """Whether a config names weights to start from, by `init_from` or `model.pretrained`.
-
-    Raises:
-        GlpiError: both do.
-    """
-    pretrained = any(config.model.pretrained.values())
-    if config.init_from and pretrained:
-        raise GlpiError(
-            f"config.init_from = {config.init_from!r} and config.model.pretrained name weights to"
-            " start from: give one of them"
-        )
-    return pretrained or bool(config.init_from)
+    """Whether a config names weights to start from, by `init_from` or `model.pretrained`."""
+    return bool(config.init_from) or any(config.model.pretrained.values())
 
 
 def load_starting_weights(config: ConfigDict, model: GLPI, mesh: Mesh) -> StartingWeights:
-    """Read what a config names; see `read_starting_weights` and `read_pretrained`."""
+    """Read what a config names: `init_from` if that is set, else `model.pretrained`.
+
+    See `read_starting_weights` and `read_pretrained`.
+    """
     if config.init_from:
         return read_starting_weights(config.init_from, model, mesh)
     return read_pretrained(config.model.pretrained, config.model.name, model, config.seed)
@@ -132,13 +120,7 @@ def _download(part: str, name: str) -> Path:
             f"{key} = '{DOWNLOAD}': nothing is published for {name}, only for"
             f" {', '.join(PUBLISHED[part])}; give a path, or leave it empty"
         )
-    file = PUBLISHED[part][name]
-    if file.name.endswith(TORCH_SUFFIXES) and importlib.util.find_spec("torch") is None:
-        raise GlpiError(
-            f"{key} = '{DOWNLOAD}': reading {file.name} {NO_TORCH}; or give a .safetensors file,"
-            " such as the one of huggingface.co/timm/resnet50.tv_in1k, which has the same weights"
-        )
-    return fetch(file, key)
+    return fetch(PUBLISHED[part][name], key)
 
 
 def read_starting_weights(path: str, model: GLPI, mesh: Mesh) -> StartingWeights:

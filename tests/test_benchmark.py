@@ -23,6 +23,8 @@ ROUNDS = 3
 # Of the official recipe what a miniature cannot bear.
 SMALL = (
     "--config.model.name=glpi_demo",
+    "--config.model.pretrained.vit=",
+    "--config.model.pretrained.resnet=",
     "--config.train.batch_size=4",
     "--config.train.epochs=1",
     "--config.train.checkpoint_every_steps=2",

@@ -25,6 +25,8 @@ def test_trains_on_one_and_tests_on_others(protocol, shared_compilations, tmp_pa
         f"--config.data.root={roots['bid']}",
         *(f"--config.targets.{kind}.root={roots[kind]}" for kind in ("clive", "livemd")),
         "--config.model.name=glpi_demo",
+        "--config.model.pretrained.vit=",
+        "--config.model.pretrained.resnet=",
         "--config.train.batch_size=4",
         "--config.train.epochs=1",
         "--config.evaluation.crops=2",

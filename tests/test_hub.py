@@ -5,10 +5,11 @@ import hashlib
 import json
 import shutil
 
+import ml_dtypes
 import numpy as np
 import pytest
 from flax import traverse_util
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save, save_file
 
 from glpi_jax.errors import GlpiError
 from glpi_jax.hub import Card, read_folder, read_model, save_folder
@@ -16,6 +17,7 @@ from glpi_jax.hub.card import card_text
 from glpi_jax.models.glpi import build
 from glpi_jax.porting.convert import flax_entries
 
+EIGHT_BIT = save({"x": np.zeros(4, ml_dtypes.float8_e4m3fn)})  # which NumPy does not have
 FILES = ["README.md", "config.json", "model.safetensors"]
 
 
@@ -133,6 +135,18 @@ def test_it_replaces_no_other_thing(trained, published, tmp_path):
     assert (other / "a.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("config", ['{"model_type": "bert"}', "[]", "{", None])
+@pytest.mark.parametrize("force", [True, False])
+def test_it_replaces_no_model_of_another_library(tmp_path, config, force):
+    (tmp_path / "model.safetensors").write_bytes(b"precious")
+    if config is not None:
+        (tmp_path / "config.json").write_text(config)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(GlpiError, match=r"other things than a GLPI model .*; name a new folder$"):
+        save_folder(None, tmp_path, force=force)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_force_replaces_its_three_files_alone(trained, published, copy):
     change_weights(copy, lambda arrays: arrays.clear())
     (copy / "notes.txt").write_text("kept")
@@ -230,6 +244,7 @@ def test_numbers_that_contradict_each_other(copy, numbers, words):
         ("config.json", b'{"library_name": "glpi_jax", "format": 2}', "format 2, this version"),
         ("model.safetensors", None, "model.safetensors: cannot be read"),
         ("model.safetensors", b"\0" * 100, "not a readable safetensors file"),
+        ("model.safetensors", EIGHT_BIT, "not a readable safetensors file"),
     ],
 )
 def test_files_that_are_no_model(copy, name, content, words):

@@ -19,6 +19,7 @@ from glpi_jax.training.sharding import make_mesh
 from glpi_jax.workdir import read_run
 
 # Written by the run itself; TensorBoard's and Orbax's files have names of their own choosing.
+ONE_CROP = "--config.evaluation.crops=1"
 FILES = ["metrics.csv", "report.html", "results.json", "run.json", "split.json"]
 
 
@@ -111,6 +112,27 @@ def test_the_selected_epoch_is_the_best_validated_one(trained):
     # Scored with those weights, the validation part gives that very number again.
     metrics = read(trained.workdir / "results.json")["parts"]["validation"]["metrics"]
     assert metrics["srocc"] == selection["value"]
+
+
+def test_results_of_other_crops_are_taken_anew(trained, tmp_path):
+    """`glpi evaluate` may have written others; a benchmark must not mix them."""
+    workdir = shutil.copytree(trained.workdir, tmp_path / "run")
+    before = read(workdir / "results.json")
+    assert main(["evaluate", "--workdir", str(workdir), *trained.config, ONE_CROP]) == 0
+    assert read(workdir / "results.json")["config"]["evaluation"]["crops"] == 1
+    assert main(["train", "--workdir", str(workdir), *trained.config]) == 0
+    after = read(workdir / "results.json")
+    assert after["parts"] == before["parts"]
+
+
+@pytest.mark.parametrize(
+    "override", ["--config.optimizer.warmup_steps=-5", "--config.model.dropout=1.0"]
+)
+def test_numbers_out_of_range_are_refused(plan_run, tmp_path, override, capsys):
+    assert main(["train", "--workdir", str(tmp_path / "run"), *plan_run.config, override]) == 2
+    key = override.removeprefix("--").partition("=")[0]
+    assert f"glpi: error: {key} = " in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_started_again_does_nothing(trained, capsys):

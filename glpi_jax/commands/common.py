@@ -53,11 +53,6 @@ def join_processes(args: argparse.Namespace) -> None:
     args.joined = start(args.distributed, args.coordinator, args.processes, args.process)
 
 
-def speaks_of_others(error: Exception) -> bool:
-    """Whether an error of JAX is what a process hears when another one has ended."""
-    return any(word in str(error) for word in ("Gloo", "NCCL", "oordination service"))
-
-
 def config_of(args: argparse.Namespace) -> "ConfigDict":
     """The config that the options of a run name, with its overrides."""
     from glpi_jax.config import load_config

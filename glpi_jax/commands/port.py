@@ -141,7 +141,10 @@ def _verify(args: argparse.Namespace) -> int:
 def _print_weights(weights: "WeightComparison") -> None:
     print(f"weights: {weights.equal} entries equal to the last bit, {len(weights.different)} not")
     for entry in weights.different[:_MOST_SHOWN]:
-        print(f"  {entry.name}: {entry.largest:.2e}, {entry.relative:.2e} standard deviations")
+        how = f"{entry.largest:.2e}, {entry.relative:.2e} standard deviations"
+        if entry.shapes:
+            how = "shape {} in the workdir, {} in the file".format(*entry.shapes)
+        print(f"  {entry.name}: {how}")
     if len(weights.different) > _MOST_SHOWN:
         print(f"  … and {len(weights.different) - _MOST_SHOWN} more")
     if weights.absent:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
 
 from glpi_jax.errors import GlpiError
 
@@ -24,6 +24,8 @@ DECODING_BYTES_PER_PIXEL = 12  # at most about, decoders included, besides the f
 _STRIP_PIXELS = 2**20
 # Pillow gives both with samples on the scale 0..65535; other formats leave mode "I" unscaled.
 _FORMATS_WITH_16_BIT_INTEGERS = ("PNG", "PPM")
+# Orientations that are not their own inverse.
+_TURNED_BACK: dict[object, int] = {6: 8, 8: 6}
 
 
 class ImageError(GlpiError):
@@ -99,9 +101,9 @@ class Decoded(NamedTuple):
 def decode_image(data: bytes, name: str, *, apply_orientation: bool) -> np.ndarray:
     """Decode an image held in memory to 8-bit RGB.
 
-    Grey is replicated to three channels; transparency is composited on white; 16-bit grey is
-    scaled to 8 bits by value / 257, rounded (Pillow itself cuts 16-bit colour to 8 bits: within one
-    step of that); CMYK and other colour spaces are converted without colour profiles; of several
+    Grey is replicated to three channels; transparency is composited on white; grey of 12 or 16 bits
+    is scaled to 8 bits and rounded (Pillow itself cuts 16-bit colour to 8 bits: within one step of
+    that); CMYK and other colour spaces are converted without colour profiles; of several
     frames the first is taken. Float and 32-bit integer images are refused: nothing in the file
     says which value is white.
 
@@ -280,28 +282,46 @@ def _decoding_errors(name: str) -> Iterator[None]:
 def _pixels(
     image: Image.Image, name: str, *, apply_orientation: bool, last_use: bool
 ) -> np.ndarray:
-    image.load()
+    orientation = _load(image, apply_orientation=apply_orientation)
     if image.mode == "I" and image.format not in _FORMATS_WITH_16_BIT_INTEGERS:
         _refuse_samples(name, "32-bit integer")
     if image.mode == "F":
         _refuse_samples(name, "floating-point")
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if apply_orientation else 1
+    to_rgb = _grey_to_rgb(image) if image.mode.startswith("I") else _strip_to_rgb
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     # Strip by strip, since Pillow's images take four bytes a pixel and each conversion makes one.
     rows = max(1, _STRIP_PIXELS // max(1, image.width))
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)
         strip = image.crop((0, top, image.width, bottom))
-        pixels[top:bottom] = _strip_to_rgb(strip, name)
+        pixels[top:bottom] = to_rgb(strip)
     if last_use:
         image.close()  # its memory goes before the turned copy comes
     return np.ascontiguousarray(_turned(pixels, orientation))
+
+
+def _load(image: Image.Image, *, apply_orientation: bool) -> object:
+    """Load an image; returns the orientation by which its pixels are then to be turned."""
+    is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
+    stored = _orientation(image) if is_tiff else 1
+    image.load()
+    if apply_orientation:
+        return _orientation(image)
+    # Pillow turns a TIFF while it loads it, and takes the tag away. The EXIF data of others is not
+    # even looked at: it may be damaged.
+    if is_tiff and _orientation(image) != stored:
+        return _TURNED_BACK.get(stored, stored)
+    return 1
 
 
 def _refuse_samples(name: str, kind: str) -> NoReturn:
     raise ImageError(
         f"{name}: {kind} samples have no agreed white level; save the image with 8 or 16 bits"
     )
+
+
+def _orientation(image: Image.Image) -> object:
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 def _turned(pixels: np.ndarray, orientation: object) -> np.ndarray:
@@ -313,9 +333,7 @@ def _turned(pixels: np.ndarray, orientation: object) -> np.ndarray:
     return pixels.swapaxes(0, 1) if orientation in (5, 6, 7, 8) else pixels
 
 
-def _strip_to_rgb(image: Image.Image, name: str) -> np.ndarray:
-    if image.mode.startswith("I"):
-        return _grey_16_bit_to_rgb(np.asarray(image), image.info.get("transparency"))
+def _strip_to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode == "LAB":
         return np.asarray(ImageCms.applyTransform(image, _lab_to_srgb()))
     if image.mode == "La":  # premultiplied; Pillow converts it to LA only
@@ -333,11 +351,26 @@ def _lab_to_srgb() -> ImageCms.ImageCmsTransform:
     return ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
 
 
-def _grey_16_bit_to_rgb(grey: np.ndarray, transparent: int | None) -> np.ndarray:
-    eight_bit = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if transparent is not None:
-        eight_bit[grey == transparent] = 255
-    return np.repeat(eight_bit[:, :, None], 3, axis=2)
+def _grey_to_rgb(image: Image.Image) -> Callable[[Image.Image], np.ndarray]:
+    """What scales the strips of an image of integers: 16-bit ones, unless it is a TIFF of others.
+
+    Pillow gives the samples of a TIFF as they are in the file.
+    """
+    highest, white_is_zero = 2**16 - 1, False
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        highest = 2 ** image.tag_v2[TiffImagePlugin.BITSPERSAMPLE][0] - 1
+        white_is_zero = image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    transparent = image.info.get("transparency")
+
+    def convert(strip: Image.Image) -> np.ndarray:
+        grey = np.asarray(strip).astype(np.int32)
+        light = highest - grey if white_is_zero else grey
+        eight_bit = ((light * 255 + highest // 2) // highest).astype(np.uint8)
+        if transparent is not None:
+            eight_bit[grey == transparent] = 255
+        return np.repeat(eight_bit[:, :, None], 3, axis=2)
+
+    return convert
 
 
 def _one_line(error: BaseException) -> str:

@@ -29,6 +29,7 @@ from glpi_jax.data.transforms import (
 )
 from glpi_jax.data.transforms import resize as resize_image
 from glpi_jax.errors import GlpiError
+from glpi_jax.processes import end_with_parent
 
 Placement = Literal["random", "grid"]
 
@@ -362,14 +363,19 @@ def to_iterator(
         options = grain.MultiprocessingOptions(
             num_workers=workers, per_worker_buffer_size=math.ceil(prefetch / workers)
         )
-        return iter(inside.mp_prefetch(options, _ignore_interrupts).map(_copied))
+        return iter(inside.mp_prefetch(options, _prepare_worker).map(_copied))
 
     return BatchIterator(dataset, start)
 
 
-def _ignore_interrupts(worker: int, workers: int) -> None:
-    """Ctrl-C reaches a terminal's every process; this one decides what it means."""
+def _prepare_worker(worker: int, workers: int) -> None:
+    """Leave it to the training process when to end: it may still need batches to save in order.
+
+    Ctrl-C reaches every process of a terminal, SIGTERM every one of a job.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    end_with_parent()
 
 
 def _copied(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -16,8 +16,9 @@ def read_list_split(folder: str | os.PathLike[str], database: Database) -> Split
 
     A list has a line for each image: its name, and after a tab whatever else, which is not read,
     so that labels are the database's own. A name is the image's path below the database's folder,
-    or the end of it (`jp2k/img7.bmp`, `I01_01_01.png`) where only one image ends so. Images that no
-    list names belong to no part.
+    or the end of it (`jp2k/img7.bmp`, `I01_01_01.png`) where only one image ends so; case counts
+    only where it tells two images apart. Of a name that fits none so, the file name alone counts,
+    since copies of a database differ in their folders. Images that no list names belong to no part.
 
     Args:
         folder: with `*train*.txt`, `*val*.txt` and `*test*.txt`, one file each.
@@ -29,7 +30,7 @@ def read_list_split(folder: str | os.PathLike[str], database: Database) -> Split
     """
     ending: dict[str, list[int]] = {}
     for row, image in enumerate(database.images):
-        parts = image.split("/")
+        parts = image.casefold().split("/")
         for start in range(len(parts)):
             ending.setdefault("/".join(parts[start:]), []).append(row)
     rows = {
@@ -69,7 +70,7 @@ def _rows(path: Path, ending: dict[str, list[int]], database: Database) -> tuple
         name = line.split("\t")[0].strip().replace("\\", "/").removeprefix("./")
         if not name:
             continue
-        fitting = ending.get(name, [])
+        fitting = _fitting(name, ending, database)
         if len(fitting) != 1:
             what = f"{len(fitting)} images" if fitting else "no image"
             raise GlpiError(
@@ -78,3 +79,14 @@ def _rows(path: Path, ending: dict[str, list[int]], database: Database) -> tuple
             )
         rows += fitting
     return tuple(rows)
+
+
+def _fitting(name: str, ending: dict[str, list[int]], database: Database) -> list[int]:
+    """The rows of the images that a name of a list fits."""
+    # A list of KonIQ-10k may say 1024x768/ of images that lie in 512x384/.
+    for end in dict.fromkeys((name, name.rpartition("/")[2])):
+        rows = ending.get(end.casefold(), [])
+        exact = [row for row in rows if f"/{database.images[row]}".endswith(f"/{end}")]
+        if rows:
+            return exact or rows
+    return []

@@ -171,6 +171,13 @@ def make_plan(
     return Plan(train, (validation,), criterion, (*test, validation))
 
 
+def selection_names(config: ConfigDict) -> tuple[str, ...]:
+    """The names of a plan's selection parts, for who does not open the databases."""
+    if _strict(config):
+        return ("validation",)
+    return tuple(f"test {name}" for name in config.targets) or ("test",)
+
+
 def mean_srocc(values: Sequence[float | None]) -> float | None:
     """The mean over parts, signed as the official code takes it; None if one is undefined."""
     known = [value for value in values if value is not None]

@@ -26,6 +26,7 @@ from glpi_jax.files import staging_folder, write_bytes
 from glpi_jax.hub.trained import TrainedModel
 from glpi_jax.models.glpi import GLPI, Size
 from glpi_jax.porting.convert import check, flax_entries, to_official_layout, to_variables
+from glpi_jax.porting.torch_files import safetensors_errors
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 LIBRARY = "glpi_jax"
@@ -36,8 +37,10 @@ _Check = Callable[[Any], bool]
 
 def is_hub_folder(folder: Path) -> bool:
     """Whether a folder is meant to be one: it has the weights, or a config of this library."""
-    if (folder / WEIGHTS_FILE).is_file():
-        return True
+    return (folder / WEIGHTS_FILE).is_file() or _has_own_config(folder)
+
+
+def _has_own_config(folder: Path) -> bool:
     try:
         config = json.loads((folder / CONFIG_FILE).read_bytes())
     except (OSError, ValueError):
@@ -49,15 +52,19 @@ def check_destination(folder: Path, *, force: bool) -> None:
     """Raise a GlpiError unless a hub folder can be written at a path.
 
     Args:
-        folder: missing, empty or, with `force`, a hub folder.
+        folder: missing, empty or, with `force`, a hub folder; its config says that it is one, for
+            many libraries call their weights `model.safetensors`.
         force: whether the three files of a hub folder may be replaced.
     """
     if folder.exists() and not folder.is_dir():
         raise GlpiError(f"{folder}: this is a file; name a folder")
     if not folder.is_dir() or not any(folder.iterdir()):
         return
-    if not is_hub_folder(folder):
-        raise GlpiError(f"{folder}: holds other things; name a new folder")
+    if not _has_own_config(folder):
+        raise GlpiError(
+            f'{folder}: holds other things than a GLPI model (no "library_name": "{LIBRARY}" in'
+            f" {CONFIG_FILE}); name a new folder"
+        )
     if not force:
         raise GlpiError(f"{folder}: holds a model already; --force replaces it")
 
@@ -80,7 +87,7 @@ def write_folder(trained: TrainedModel, folder: Path, *, card: str, force: bool)
         CARD_FILE: card.encode(),
         CONFIG_FILE: (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode(),
     }
-    if is_hub_folder(folder):
+    if _has_own_config(folder):
         for name, content in files.items():
             write_bytes(folder / name, content)
         return
@@ -177,7 +184,6 @@ def _encode_weights(trained: TrainedModel) -> bytes:
 
 def _decode_weights(path: Path) -> tuple[dict[str, np.ndarray], str]:
     """The file's arrays, and its SHA-256."""
-    from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
@@ -185,8 +191,7 @@ def _decode_weights(path: Path) -> tuple[dict[str, np.ndarray], str]:
         return load(content), hashlib.sha256(content).hexdigest()
     except OSError as error:
         raise GlpiError(f"{path}: cannot be read ({error.strerror})") from error
-    # The last two: a dtype that NumPy does not have.
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except safetensors_errors() as error:
         raise GlpiError(f"{path}: not a readable safetensors file ({error})") from error
 
 

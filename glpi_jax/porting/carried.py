@@ -24,7 +24,7 @@ from glpi_jax.porting.convert import (
     official_shapes,
     read_weights,
 )
-from glpi_jax.porting.torch_files import CheckpointError, read_state
+from glpi_jax.porting.torch_files import CheckpointError, read_state, safetensors_errors
 
 CARRIED_FILE = "carried.safetensors"
 _VIT = "vgfe.backbone."
@@ -61,7 +61,7 @@ def read_carried(workdir: Path) -> Carried | None:
     Raises:
         CheckpointError: the file is damaged.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     path = workdir / CARRIED_FILE
     if not path.is_file():
@@ -70,7 +70,7 @@ def read_carried(workdir: Path) -> Carried | None:
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return Carried(arrays, int(file.metadata()["step"]))
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except safetensors_errors() as error:
         raise CheckpointError(
             f"{path}: not a readable file of carried weights ({error})"
         ) from error

@@ -23,7 +23,6 @@ from glpi_jax.porting.carried import Carried, write_carried
 from glpi_jax.porting.convert import carried_names, flax_entries, read_weights, to_variables
 from glpi_jax.porting.recipe import Recipe, model_of, recipe_of, set_adam
 from glpi_jax.porting.torch_files import CheckpointError, OfficialCheckpoint, read_state
-from glpi_jax.starting_weights import names_starting_weights
 from glpi_jax.training.bookkeeping import steps_per_epoch
 from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
 from glpi_jax.training.loop import distorting_of
@@ -77,11 +76,8 @@ def from_torch(
     """
     if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
         raise GlpiError(f"{workdir}: exists already; name a new folder")
-    if names_starting_weights(config):
-        raise GlpiError(
-            "config.init_from and config.model.pretrained: leave them out, the run starts from"
-            f" {path}"
-        )
+    if config.init_from:
+        raise GlpiError(f"config.init_from: leave it out, the run starts from {path}")
     label = str(path)
     content = read_state(path)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()

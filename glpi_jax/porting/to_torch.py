@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from glpi_jax.errors import GlpiError
+from glpi_jax.evaluation.protocols import mean_srocc, selection_names
 from glpi_jax.models.glpi import GLPI
 from glpi_jax.porting.adam import to_entry
 from glpi_jax.porting.carried import (
@@ -31,6 +32,7 @@ from glpi_jax.training.checkpoint import (
     BestCheckpoint,
     ResumeCheckpoints,
 )
+from glpi_jax.training.metric_writer import METRICS_FILE, read_metrics
 from glpi_jax.training.sharding import make_mesh
 from glpi_jax.training.state import TrainState, abstract_state
 from glpi_jax.workdir import RUN_FILE, SPLIT_FILE, read_run
@@ -91,7 +93,7 @@ def to_torch(
     checkpoint = OfficialCheckpoint(
         to_official(variables, carried_at(carried, step, model, label), model, label),
         _epoch(workdir, config, step, selection),
-        None if selection is None else selection["value"],
+        _best_srocc(workdir, config, step, selection),
         entry,
     )
     write_checkpoint(out, checkpoint, force=force)
@@ -168,6 +170,21 @@ def _epoch(
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GlpiError(f"{path}: cannot be read, and tells the length of an epoch") from error
     return step // steps_per_epoch(images, config.train.batch_size)
+
+
+def _best_srocc(
+    workdir: Path, config: ConfigDict, step: int, selection: Mapping[str, Any] | None
+) -> float | None:
+    """The highest SROCC of the selection parts up to a step; None before the first."""
+    path = workdir / METRICS_FILE
+    rows = read_metrics(path) if path.is_file() else []
+    srocc = {(row.step, row.name): row.value for row in rows if row.step <= step}
+    names = [f"{part}/srocc" for part in selection_names(config)]
+    values = [mean_srocc([srocc.get((at, name)) for name in names]) for at, _ in srocc]
+    # Of weights that came with their SROCC there is no row.
+    if selection is not None and selection["step"] <= step:
+        values.append(selection["value"])
+    return max((value for value in values if value is not None), default=None)
 
 
 def _carried(workdir: Path, model: GLPI, fill: Path | None) -> tuple[Carried, list[str]]:

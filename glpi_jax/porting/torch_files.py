@@ -9,7 +9,6 @@ import dataclasses
 import math
 import os
 import re
-import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -55,12 +54,11 @@ def read_state(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         try:
             return dict(load_file(path))
-        except (SafetensorError, OSError) as error:
+        except safetensors_errors() as error:
             raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
     if path.suffix not in TORCH_SUFFIXES:
         raise CheckpointError(f"{path}: expected a .pth, .pt or .safetensors file")
@@ -70,30 +68,25 @@ def read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: reading .pth files {NO_TORCH}, or convert the file to .safetensors"
         ) from error
-    import pickle
-
+    allowed = _numpy_scalars()
     try:
-        with torch.serialization.safe_globals(_numpy_scalars()):
+        with torch.serialization.safe_globals(allowed):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        RuntimeError,
-        EOFError,
-        OSError,
-        # What the restricted unpickler raises on bytes that are no pickle.
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-    ) as error:
+    except Exception as error:  # torch's readers raise nearly anything on damaged files
         raise CheckpointError(
             f"{path}: not a readable PyTorch checkpoint ({_why(error)})"
         ) from error
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, expected a state dict")
     return dict(loaded)
+
+
+def safetensors_errors() -> tuple[type[Exception], ...]:
+    """What safetensors raises on a file that it cannot turn into arrays."""
+    from safetensors import SafetensorError
+
+    # The last four: a dtype that NumPy does not have, such as one of 8 bits.
+    return (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError)
 
 
 def unwrap(state: Mapping[str, Any]) -> Mapping[str, Any]:

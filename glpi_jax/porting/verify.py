@@ -8,6 +8,7 @@ einops, and loads ImageNet weights when it is made: the network, or timm's cache
 
 import contextlib
 import importlib
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -38,11 +39,13 @@ class Difference(NamedTuple):
         name: of the stage or the official entry.
         largest: largest absolute difference.
         relative: the same in standard deviations of the official values.
+        shapes: ours and the official one where they differ, with infinite differences.
     """
 
     name: str
     largest: float
     relative: float
+    shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
 
 class WeightComparison(NamedTuple):
@@ -162,6 +165,8 @@ def _leaf(tree: Mapping[str, Any], path: Sequence[str]) -> Any:
 
 
 def _difference(name: str, ours: np.ndarray, theirs: np.ndarray) -> Difference:
+    if ours.shape != theirs.shape:  # the ViT's classifier may have any number of classes
+        return Difference(name, math.inf, math.inf, (ours.shape, theirs.shape))
     distance = np.abs(ours.astype(np.float64) - theirs).max()
     deviation = theirs.std(dtype=np.float64)
     if not deviation:  # a single value, or a constant

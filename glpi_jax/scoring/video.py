@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -192,14 +192,15 @@ def _decode(path: str) -> Iterator[tuple[Fraction, "av.VideoFrame"]]:
     import av
 
     _check_file(path)
+    # Titles need not be UTF-8. From PyAV 19 on that is how they are read, without an option.
+    is_19 = int(av.__version__.split(".")[0]) >= 19
+    replacing: dict[str, Any] = {} if is_19 else {"metadata_errors": "replace"}
     with ExitStack() as stack:
         # Opened here, so that FFmpeg takes no name for one of its protocols.
         file = stack.enter_context(open(path, "rb"))
         try:
             container = stack.enter_context(
-                av.open(
-                    file, "r", options={"format_whitelist": _FORMATS}, metadata_errors="replace"
-                )
+                av.open(file, "r", options={"format_whitelist": _FORMATS}, **replacing)
             )
         except av.FFmpegError as error:
             raise ImageError(

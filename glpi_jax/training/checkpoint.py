@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.errors import GlpiError, speaks_of_others
 from glpi_jax.training import checkpoint_files as files
 from glpi_jax.training.checkpoint_files import SEAL_FILE, finished_steps
 from glpi_jax.training.checkpoint_store import RESUME_FOLDER, Store, first_line
@@ -85,6 +85,8 @@ class ResumeCheckpoints:
         try:
             return self._store.restore(step, target)
         except Exception as error:  # Orbax raises anything, bare `Exception` included
+            if speaks_of_others(error):
+                raise
             raise GlpiError(
                 f"{_unreadable(self._store.path(step), first_line(error))}, though its files are"
                 " whole: was it saved with this config and these versions?"
@@ -222,6 +224,8 @@ class BestCheckpoint:
             if not problems:
                 return self._store.restore(step, target)
         except Exception as error:
+            if speaks_of_others(error):
+                raise
             raise self._cannot_read(step, first_line(error)) from error
         raise GlpiError(
             f"{self._store.path(step)}: the checkpoint is of another model than {model_of} says:"

@@ -15,7 +15,7 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.errors import GlpiError, speaks_of_others
 from glpi_jax.training import checkpoint_files as files
 from glpi_jax.training.processes import is_first, wait_for_all
 
@@ -128,6 +128,8 @@ class Store:
             if is_first():
                 with suppress(OSError):
                     files.clean(self.folder)
+            if speaks_of_others(error):
+                raise error
             newest = files.finished_steps(self.folder.parent / RESUME_FOLDER)[-1:]
             raise GlpiError(
                 f"{self.folder / str(step)}: the checkpoint cannot be saved ({_cause(error)}); free"

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM between steps: a step, a save or a write under way is finished first."""
 
+import itertools
 import signal
 import threading
 from collections.abc import Iterator
@@ -8,6 +9,10 @@ from types import FrameType
 
 import jax
 from jax.experimental import multihost_utils
+
+# Of the process, not of a run: JAX agrees on the next number that nobody has asked about, which a
+# resumed or a second run, counting its own steps, would pass over.
+_asked = itertools.count(1)
 
 
 class Stop:
@@ -23,14 +28,14 @@ class Stop:
         if self.interrupted.is_set():
             raise KeyboardInterrupt
 
-    def save_and_end(self, step: int) -> bool:
+    def save_and_end(self) -> bool:
         """Whether to save after this step and to end with `Terminated`; called after every step.
 
         Of several processes all get the same answer, some steps after one of them had the signal.
         """
         if jax.process_count() > 1:
             # JAX itself listens to SIGTERM in a process that has joined others.
-            return bool(multihost_utils.reached_preemption_sync_point(step))
+            return bool(multihost_utils.reached_preemption_sync_point(next(_asked)))
         return self.terminated.is_set()
 
 

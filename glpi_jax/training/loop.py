@@ -180,7 +180,7 @@ def _fit(
             for step in range(start + 1, total_steps + 1):
                 with profiled.step(step):
                     state, outputs = train_step(state, to_devices(next(batches), mesh))
-                terminated = stop.save_and_end(step)
+                terminated = stop.save_and_end()
                 news = record.after_step(
                     step,
                     outputs,
@@ -191,10 +191,12 @@ def _fit(
                 )
                 progress.advance(batch_size)
                 progress.note(**news)
-                if terminated and step < total_steps:
+                if terminated:
                     raise Terminated
                 stop.raise_if_interrupted()
             record.checkpoints.wait()
+            if stop.save_and_end():  # heard in the last validation; all is saved
+                raise Terminated
     finally:
         batches.close()
 

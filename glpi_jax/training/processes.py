@@ -4,6 +4,7 @@ Each reads its part of the data; the devices of all form one mesh. Process 0 alo
 are not checkpoints. All see the same folders.
 """
 
+import signal
 from collections.abc import Sequence
 
 import jax
@@ -54,7 +55,11 @@ def start(
         )
         cause = " ".join(str(error).split())
         raise GlpiError(f"cannot join the other processes: {remedy} ({cause})") from error
-    return bool(jax.process_count() > 1)
+    if jax.process_count() > 1:
+        return True
+    # Alone after all: SIGTERM is Python's again, where JAX has put a handler of its own.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    return False
 
 
 def is_first() -> bool:

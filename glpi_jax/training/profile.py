@@ -18,7 +18,8 @@ class Profile:
 
     def __init__(self, folder: Path | None, start_step: int):
         """`start_step` is the last step that is already done."""
-        self._folder = folder
+        # Of process 0 alone: those of one host would write one file.
+        self._folder = folder if is_first() else None
         self._first = start_step + _FIRST
         self._last = self._first + _COUNT - 1
         self._tracing = False
@@ -46,8 +47,7 @@ class Profile:
             self._tracing = False
             jax.effects_barrier()
             jax.profiler.stop_trace()
-            if is_first():
-                print(f"trace of {_COUNT} steps: {self._folder}", flush=True)
+            print(f"trace of {_COUNT} steps: {self._folder}", flush=True)
 
     def __exit__(
         self,

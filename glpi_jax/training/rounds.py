@@ -130,15 +130,13 @@ def _fit(
             for one, step in zip(rounds, steps, strict=True)
         ]
         progress = stack.enter_context(bar)
-        turn = 0
         while any(unfinished := [s < r.total_steps for s, r in zip(steps, records, strict=True)]):
-            turn += 1
             own = [
                 _next(one, place, unfinished[number], batch_size, model.size.crop)
                 for number, (one, place) in enumerate(zip(batches, places, strict=True))
             ]
             together, outputs = take_step(together, *rounds_to_devices(own, unfinished, mesh))
-            terminated = stop.save_and_end(turn)
+            terminated = stop.save_and_end()
             for number in [n for n, going in enumerate(unfinished) if going]:
                 steps[number] += 1
                 record = records[number]
@@ -157,13 +155,15 @@ def _fit(
                     record.checkpoints.wait()
                 progress.advance(batch_size)
                 progress.note(**news)
-            if terminated and any(s < r.total_steps for s, r in zip(steps, records, strict=True)):
+            if terminated:
                 for record in records:
                     record.checkpoints.wait()
                 raise Terminated
             stop.raise_if_interrupted()
         for record in records:
             record.checkpoints.wait()
+        if stop.save_and_end():  # heard in the last validation; all is saved
+            raise Terminated
 
 
 def _start(

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,8 @@ def make_mesh(data: int = -1, *, fsdp: int = 1, rounds: int = 1) -> Mesh:
             One of the three may be -1: as many as the others leave.
 
     Raises:
-        GlpiError: more devices are asked for than there are, or numbers that do not fit them.
+        GlpiError: more devices are asked for than there are, or numbers that do not fit them or the
+            processes.
     """
     devices = jax.devices()
     sizes = {ROUND_AXIS: rounds, DATA_AXIS: data, FSDP_AXIS: fsdp}
@@ -53,11 +55,31 @@ def make_mesh(data: int = -1, *, fsdp: int = 1, rounds: int = 1) -> Mesh:
     if open_axes:
         sizes[open_axes[0]] = len(devices) // fixed
     shape = tuple(sizes.values())
-    return jax.make_mesh(
+    mesh = jax.make_mesh(
         shape,
         tuple(sizes),
         axis_types=(AxisType.Auto,) * len(shape),
         devices=devices[: math.prod(shape)],
+    )
+    _check_processes([[device.process_index for device in group.flat] for group in mesh.devices])
+    return mesh
+
+
+def _check_processes(groups: Sequence[Sequence[int]]) -> None:
+    """Raise a GlpiError unless every process can read its part of every batch.
+
+    `groups` has the processes of the devices of each round's group.
+    """
+    counts = [Counter(group) for group in groups]
+    everyone = sum(counts, Counter())
+    if len(everyone) == jax.process_count() and all(
+        len(set(count.values())) == 1 for count in (everyone, *counts)
+    ):
+        return
+    raise GlpiError(
+        f"config.mesh takes from {jax.process_count()} processes unequal numbers of devices: let"
+        " every process have as many, with -1 for what the others leave, and every group of"
+        " config.mesh.round whole processes"
     )
 
 

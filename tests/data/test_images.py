@@ -115,6 +115,38 @@ def test_16_bit_grey_is_scaled_and_rounded(file_format: str) -> None:
     assert array[0].tolist() == [[value] * 3 for value in AS_EIGHT_BIT]
 
 
+def tiff(samples: bytes, bits: int, *, width: int, white_is_zero: bool) -> bytes:
+    """A grey TIFF file of one row made by hand: Pillow writes no 12-bit grey."""
+    tags = {
+        256: width, 257: 1, 258: bits, 259: 1, 262: 0 if white_is_zero else 1, 273: 122,
+        277: 1, 278: 1, 279: len(samples),
+    }  # fmt: skip
+    directory = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory + bytes(4) + samples
+
+
+@pytest.mark.parametrize(
+    ("bits", "samples"),
+    [
+        (8, bytes((0, 128, 255))),
+        (12, bytes.fromhex("000808FFF000")),  # packed
+        (16, struct.pack("<3H", 0, 32896, 65535)),
+    ],
+)
+def test_grey_tiff_of_any_depth_and_direction(bits: int, samples: bytes) -> None:
+    upward = decode(tiff(samples, bits, width=3, white_is_zero=False))
+    assert upward[0].tolist() == [[0] * 3, [128] * 3, [255] * 3]
+    if bits != 12:  # which Pillow does not read
+        downward = decode(tiff(samples, bits, width=3, white_is_zero=True))
+        assert downward[0].tolist() == [[255] * 3, [127] * 3, [0] * 3]
+
+
+def test_compressed_tiff_whose_white_is_zero() -> None:
+    image = Image.fromarray(SIXTEEN_BIT)
+    data = encoded(image, "TIFF", tiffinfo={262: 0}, compression="tiff_lzw")
+    assert decode(data)[0, :, 0].tolist() == [255 - value for value in AS_EIGHT_BIT]
+
+
 def test_16_bit_grey_color_key_is_white() -> None:
     array = decode(encoded(Image.fromarray(SIXTEEN_BIT), "PNG", transparency=257))
     assert array[0, :, 0].tolist() == [0, 0, 1, 255, 127, 156, 254, 255, 255]
@@ -205,18 +237,30 @@ def test_damaged_files_decode_or_raise_image_error(file_format: str) -> None:
             decode(bytes(damaged[:cut]), apply_orientation=True)
 
 
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(10))
-def test_every_orientation_is_pillows(orientation: int) -> None:
-    image = Image.fromarray(photograph())
+def test_every_orientation_is_pillows(orientation: int, file_format: str) -> None:
+    pixels = photograph()
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(image, "PNG", exif=exif)
+    data = encoded(Image.fromarray(pixels), file_format, exif=exif)
     with Image.open(BytesIO(data)) as stored:
         expected = np.asarray(ImageOps.exif_transpose(stored))
-        given = convert_image(stored, "picture", apply_orientation=True)
-        assert stored.size == (32, 24)  # a given image stays as it is
-    np.testing.assert_array_equal(given, expected)
+    with Image.open(BytesIO(data)) as stored:
+        for _ in range(2):  # the second time it is loaded
+            given = convert_image(stored, "picture", apply_orientation=True)
+            np.testing.assert_array_equal(given, expected)
+        if file_format != "TIFF":  # which Pillow turns itself
+            assert stored.size == (32, 24)  # a given image stays as it is
     np.testing.assert_array_equal(decode(data, apply_orientation=True), expected)
+    np.testing.assert_array_equal(decode(data), pixels)
+
+
+def test_damaged_exif_data_that_nobody_asks_for() -> None:
+    pixels = photograph()
+    exif = b"Exif\0\0no such data"
+    data = encoded(Image.fromarray(pixels), "WEBP", exif=exif, lossless=True)
+    np.testing.assert_array_equal(decode(data), pixels)
 
 
 def test_strips_fit_together(monkeypatch: pytest.MonkeyPatch) -> None:

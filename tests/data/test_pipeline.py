@@ -213,9 +213,10 @@ def test_workers_change_nothing_on_one_of_two_hosts(
     state = json.dumps(in_workers.get_state())
     processes = multiprocessing.active_children()
     assert len(processes) == 2
-    for process in processes:  # as Ctrl-C in a terminal does
+    for process in processes:  # as Ctrl-C in a terminal does, and the end of a job
         assert process.pid is not None
         os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, signal.SIGTERM)
     ended = multiprocessing.connection.wait([process.sentinel for process in processes], 0.5)
     assert ended == []
     assert_same(next(in_workers), expected[4])

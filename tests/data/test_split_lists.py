@@ -14,21 +14,25 @@ from glpi_jax.errors import GlpiError
 IMAGES = ("databaserelease2/jp2k/img1.bmp", "databaserelease2/wn/img1.bmp", "wn/img2.bmp", "a.bmp")
 
 
-@pytest.fixture
-def table() -> Database:
+def database(images: tuple[str, ...], references: tuple[str, ...]) -> Database:
     return Database(
         name="table",
         root=Path("nowhere"),
-        images=IMAGES,
-        scores=np.arange(4.0),
-        references=("one", "one", "two", "three"),
-        reference_order=("one", "two", "three"),
-        distortions=(None,) * 4,
-        levels=(None,) * 4,
+        images=images,
+        scores=np.arange(float(len(images))),
+        references=references,
+        reference_order=tuple(dict.fromkeys(references)),
+        distortions=(None,) * len(images),
+        levels=(None,) * len(images),
         score_name="MOS",
         higher_is_better=True,
         label_note="",
     )
+
+
+@pytest.fixture
+def table() -> Database:
+    return database(IMAGES, ("one", "one", "two", "three"))
 
 
 def write(folder: Path, **lists: str) -> Path:
@@ -48,6 +52,34 @@ def test_names_may_be_the_end_of_a_path(table: Database, tmp_path: Path) -> None
     assert read_list_split(folder, table) == Split(train=(1, 0), validation=(2,), test=(3,))
     (folder / "live_val_clip.txt").unlink()
     assert read_list_split(folder, table).validation == ()
+
+
+@pytest.mark.parametrize(
+    ("images", "listed"),
+    [
+        (("512x384/1.jpg", "512x384/2.JPG"), ("1024x768/1.jpg", "1024x768/2.jpg")),
+        (("dst_imgs/AWGN/a.AWGN.1.png", "dst_imgs/BLUR/a.BLUR.1.png"),
+         ("dst_imgs/awgn/a.AWGN.1.png", "dst_imgs/blur/A.blur.1.PNG")),
+        (("a.AWGN.1.png", "a.BLUR.1.png"), ("awgn/a.AWGN.1.png", "blur/a.BLUR.1.png")),
+        (("x/a.png", "x/A.png"), ("x/a.png", "x/A.png")),  # case tells them apart
+        (("x/a.png", "x/A.png"), ("y/a.png", "y/A.png")),
+        (("wn/1.bmp", "wn/2.bmp", "jp2k/1.bmp"), ("WN/1.bmp", "white/2.bmp")),
+    ],
+)  # fmt: skip
+def test_copies_with_other_folders_and_case(
+    tmp_path: Path, images: tuple[str, ...], listed: tuple[str, ...]
+) -> None:
+    folder = write(tmp_path / "lists", train=listed[0], test=listed[1])
+    split = read_list_split(folder, database(images, images))
+    assert split == Split(train=(0,), validation=(), test=(1,))
+
+
+@pytest.mark.parametrize("name", ["white/img1.bmp", "A.BMP", "y/a.bmp"])
+def test_a_name_that_several_copies_have_stays_ambiguous(tmp_path: Path, name: str) -> None:
+    images = ("jp2k/img1.bmp", "wn/img1.bmp", "x/a.bmp", "x/A.bmp", "z/a.bmp", "b.bmp")
+    folder = write(tmp_path / "lists", train=name, test="b.bmp")
+    with pytest.raises(GlpiError, match=r"train\.txt line 1: '.*' fits \d images of table"):
+        read_list_split(folder, database(images, images))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from glpi_jax.evaluation.protocols import (
     make_split,
     mean_srocc,
     open_databases,
+    selection_names,
 )
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -55,6 +56,13 @@ def plan_of(config: ConfigDict) -> Plan:
 
 def references(part: Any) -> set[str]:
     return {part.database.references[row] for row in part.rows}
+
+
+@pytest.mark.parametrize("protocol", ["strict", "official"])
+def test_names_of_the_selection_parts(config: ConfigDict, cross: ConfigDict, protocol: str) -> None:
+    for tree in (config, cross):
+        tree.protocol = protocol
+        assert selection_names(tree) == tuple(part.name for part in plan_of(tree).selection)
 
 
 def test_strict_selects_by_validation_and_reports_the_test_part(config: ConfigDict) -> None:

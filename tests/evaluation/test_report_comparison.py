@@ -285,6 +285,27 @@ def test_bars_are_the_medians_of_the_rounds(tmp_path, results, write_benchmark, 
     assert [text.get_text() for text in axes.texts] == ["undefined", "0.500"]
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_distortion_that_a_round_lacks(
+    tmp_path, results, remeasure, write_benchmark, figures, order
+):
+    other = copy.deepcopy(results)
+    for entry in other["parts"]["test"]["predictions"]:
+        if entry["distortion"] == "jpeg":
+            entry["distortion"] = "white_noise"
+    other["parts"]["test"]["predictions"].pop()  # so that the rounds have different counts
+    remeasure(other["parts"]["test"])
+    folder = write_benchmark(tmp_path / "b", [(results, other)[place] for place in order])
+    write_benchmark_report(folder)
+    assert main(["report", str(folder), "--out", str(tmp_path / "out")]) == 0
+    assert len(figures) == 4 * 3  # either page: scatter, bars and curves, light and dark
+    for figure in (figures[2], figures[8]):
+        (axes,) = figure.axes
+        labels = {label.get_text() for label in axes.get_yticklabels()}
+        assert labels == {"gaussian blur  (6)", "jpeg  (6)", "white noise  (5)"}
+        assert [text.get_text() for text in axes.texts].count("undefined") == 2
+
+
 def test_the_page_without_training_or_distortions(tmp_path, results, write_run, page_of, figures):
     for entry in results["parts"]["test"]["predictions"]:
         entry["distortion"] = entry["level"] = None

@@ -19,7 +19,7 @@ README = (LAUNCH / "README.md").read_text()
 EXAMPLES = [
     line
     for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
+    for line in block.replace("\\\n", " ").splitlines()
 ]
 
 

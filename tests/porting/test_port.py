@@ -7,6 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from glpi_jax import runs
@@ -14,6 +15,7 @@ from glpi_jax.cli import main
 from glpi_jax.models.glpi import GLPI, SIZES
 from glpi_jax.porting.carried import CARRIED_FILE, hand_on_carried, read_carried
 from glpi_jax.porting.convert import carried_names, is_count, load_torch
+from glpi_jax.training.checkpoint import BestCheckpoint
 from glpi_jax.training.sharding import make_mesh
 from glpi_jax.workdir import read_run
 
@@ -221,6 +223,58 @@ def test_a_state_to_resume_from(trained, tmp_path, place):
     assert sorted(workdir.rglob("*")) == before
 
 
+def test_best_srocc_is_the_highest_up_to_the_step(trained, tmp_path):
+    workdir = tmp_path / "workdir"
+    shutil.copytree(trained.workdir, workdir)
+    run, metrics = workdir / "run.json", workdir / "metrics.csv"
+
+    def select(step, value):
+        variables = runs.load_best(workdir, make_mesh(1))[1]
+        shutil.rmtree(workdir / "best")
+        best = BestCheckpoint(workdir, read_only=False)
+        best.save(variables, {"step": step, "epoch": 1, "criterion": "a test's", "value": value})
+        best.close()
+
+    def exported(place):
+        out = tmp_path / "out.safetensors"
+        assert port("to-torch", workdir / place, out, "--force") == 0
+        with safe_open(out, framework="numpy") as file:
+            return float(file.metadata()["best_srocc"])
+
+    def record(**parts):
+        """An SROCC of each part after either epoch."""
+        lines = ["step,epoch,name,value"]
+        for epoch in (0, 1):
+            for part, values in parts.items():
+                if values[epoch] is not None:
+                    name = part.replace("_", " ")
+                    lines.append(f"{4 * epoch + 4},{epoch + 1},{name}/srocc,{values[epoch]}")
+        metrics.write_text("\n".join(lines) + "\n")
+
+    record(validation=(0.25, 0.75))
+    select(8, 0.75)
+    assert exported("checkpoints/6") == 0.25
+    assert exported("checkpoints/8") == 0.75
+    record(validation=(None, 0.75))
+    assert exported("checkpoints/6") == -np.inf
+    # As where the last epoch is selected, whatever its value.
+    record(validation=(0.75, 0.25))
+    select(8, 0.25)
+    assert exported("checkpoints/8") == 0.75
+    assert exported("") == 0.75
+    # Without a record, what is selected.
+    metrics.unlink()
+    assert exported("checkpoints/8") == 0.25
+    # Of several parts the mean, where each has a value; other parts do not count.
+    content = json.loads(run.read_text())
+    content["config"]["protocol"] = "official"
+    content["config"]["targets"] = dict.fromkeys(("live", "csiq"), content["config"]["data"])
+    run.write_text(json.dumps(content))
+    record(test_live=(0.5, 1.0), test_csiq=(0.25, None), validation=(1.0, 1.0))
+    select(8, None)
+    assert exported("checkpoints/8") == 0.375
+
+
 def test_a_damaged_state_is_named_as_it_is_known(trained, tmp_path, capsys):
     workdir = tmp_path / "workdir"
     shutil.copytree(trained.workdir, workdir)
@@ -292,6 +346,20 @@ def test_weights_are_compared_name_by_name(imported, official_file, demo_state, 
     assert f"{len(demo_state) - 1} entries equal to the last bit, 1 not" in output.out
     assert "siem3.conv.weight: 1.00e+00" in output.out
     assert "1 weights or stages differ by more than 0.001" in output.err
+
+
+def test_another_number_of_classes_is_a_difference(imported, demo_state, tmp_path, capsys):
+    head = {name: array for name, array in demo_state.items() if "backbone.head." in name}
+    assert len(head) == 2
+    other = tmp_path / "other.safetensors"
+    save_file(demo_state | {name: np.repeat(array, 3, 0) for name, array in head.items()}, other)
+    assert port("verify", other, imported) == 2
+    output = capsys.readouterr()
+    assert f"{len(demo_state) - 2} entries equal to the last bit, 2 not" in output.out
+    for name, array in head.items():
+        shape = (3 * len(array), *array.shape[1:])
+        assert f"{name}: shape {array.shape} in the workdir, {shape} in the file" in output.out
+    assert "2 weights or stages differ by more than 0.001" in output.err
 
 
 def test_options_that_need_the_authors_code(imported, official_file, tmp_path, capsys):

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import importlib.util
 import json
 
 import jax
@@ -12,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from short_runs import short_config, stopped_before_the_first_step
 
+from glpi_jax.config import load_config, shipped_config
 from glpi_jax.errors import GlpiError
 from glpi_jax.models.glpi import SIZES, build
 from glpi_jax.porting.backbones import RESNETS, ResNetSize
@@ -19,8 +19,14 @@ from glpi_jax.porting.convert import carried_names, flax_entries, is_count, to_v
 from glpi_jax.porting.download import PublishedFile
 from glpi_jax.porting.to_torch import to_torch
 from glpi_jax.runs import train_run
-from glpi_jax.starting_weights import PUBLISHED, read_pretrained
+from glpi_jax.starting_weights import (
+    PUBLISHED,
+    load_starting_weights,
+    names_starting_weights,
+    read_pretrained,
+)
 from glpi_jax.training import loop
+from glpi_jax.training.sharding import make_mesh
 from glpi_jax.training.state import init_variables, key_of
 
 DEMO = SIZES["glpi_demo"]
@@ -149,15 +155,26 @@ def test_one_backbone_alone(files, state, initial, config):
 
 
 def test_what_cannot_start_a_run_is_refused_before_there_is_a_workdir(files, config, tmp_path):
-    both = config("--config.init_from=runs/other", **files)
-    with pytest.raises(GlpiError, match=r"init_from = 'runs/other' and config\.model\.pretrained"):
-        train_run(both, tmp_path / "run")
     for part in files:
         with pytest.raises(GlpiError, match=rf"pretrained\.{part} = 'download': nothing .* glpi_"):
             train_run(config(**{part: "download"}), tmp_path / "run")
         with pytest.raises(GlpiError, match=r"none\.pth: cannot be read \(No such file"):
             train_run(config(**{part: tmp_path / "none.pth"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_official_recipe_starts_from_both():
+    """And another run's weights replace them, as the demonstration does without any."""
+    official = load_config(shipped_config("base")).model.pretrained
+    assert official.to_dict() == {"vit": "download", "resnet": "download"}
+    assert not names_starting_weights(load_config(shipped_config("demo")))
+
+
+def test_a_whole_model_replaces_backbones(files, config, tmp_path, demo_state):
+    save_file(demo_state, tmp_path / "whole.safetensors")
+    own = config(f"--config.init_from={tmp_path / 'whole.safetensors'}", **files)
+    weights = load_starting_weights(own, MODEL, make_mesh(1))
+    assert weights.origin["path"] == own.init_from
 
 
 def test_download_takes_what_the_cache_has(files, state, initial, config, tmp_path, monkeypatch):
@@ -172,16 +189,9 @@ def test_download_takes_what_the_cache_has(files, state, initial, config, tmp_pa
     assert_holds(weights.variables, state, (VIT, RESNET), initial)
     assert weights.origin["vit"]["path"] == "https://example.org/vit"
 
-    # A .pth file is of no use without PyTorch: told before a download.
-    published = PublishedFile("resnet.pth", "https://example.org/resnet.pth")
-    monkeypatch.setitem(PUBLISHED, "resnet", {"glpi_demo": published})
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(GlpiError, match=r"resnet\.pth needs PyTorch: pip install"):
-        read_pretrained(pretrained, "glpi_demo", MODEL, 0)
-
 
 def test_what_is_published():
-    """One for each size that has official backbones; torchvision's name has its digits."""
+    """One for each size that has official backbones, of a form that needs no PyTorch."""
     for part in ("vit", "resnet"):
         assert PUBLISHED[part].keys() == SIZES.keys() - {"glpi_demo"}
     small = PUBLISHED["vit"]["glpi_s16"]
@@ -190,5 +200,8 @@ def test_what_is_published():
         "model.safetensors"
     )
     resnet = PUBLISHED["resnet"]["glpi_s16"]
-    assert resnet.address.endswith(f"/resnet50-{resnet.sha256}.pth")
-    assert resnet.name == resnet.address.rpartition("/")[2]
+    assert resnet.address == (
+        "https://huggingface.co/timm/resnet50.tv_in1k/resolve/main/model.safetensors"
+    )
+    files = [file for sizes in PUBLISHED.values() for file in sizes.values()]
+    assert all(file.name.endswith(".safetensors") for file in files)

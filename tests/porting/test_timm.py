@@ -113,10 +113,12 @@ def test_every_block_and_the_logits_of_timms_vit(timm, tmp_path):
     np.testing.assert_array_equal(kernel, expected)
 
 
-def test_every_stage_and_the_logits_of_torchvisions_resnet(torchvision, tmp_path):
+def test_every_stage_and_the_logits_of_torchvisions_resnet(timm, torchvision, tmp_path):
     import torch
 
     module = randomised(torchvision.models.resnet50(weights=None))
+    # timm publishes the same weights under the same names.
+    assert timm.create_model("resnet50").state_dict().keys() == module.state_dict().keys()
     path = tmp_path / "resnet50.pth"
     torch.save(module.state_dict(), path)
     loaded = load_resnet(path)

@@ -2,15 +2,19 @@
 
 import contextlib
 import pickle
+import re
 import sys
 import zipfile
 
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from glpi_jax.errors import GlpiError
 from glpi_jax.porting import torch_files
+from glpi_jax.porting.carried import CARRIED_FILE, read_carried
 from glpi_jax.porting.convert import load_torch
 from glpi_jax.porting.torch_files import (
     CheckpointError,
@@ -35,6 +39,17 @@ def test_safetensors_file_holds_weights_and_progress(demo_state, tmp_path):
         np.testing.assert_array_equal(state[name], array)
     with safe_open(path, framework="numpy") as file:
         assert file.metadata() == {"epoch": "7", "best_srocc": "0.25"}
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu"])
+def test_dtypes_that_numpy_does_not_have(tmp_path, dtype):
+    path = tmp_path / "glpi.safetensors"
+    save_file({"x": np.zeros(4, getattr(ml_dtypes, dtype))}, path)
+    with pytest.raises(CheckpointError, match=r"glpi.safetensors: not a readable safetensors file"):
+        read_state(path)
+    path.rename(tmp_path / CARRIED_FILE)
+    with pytest.raises(CheckpointError, match="not a readable file of carried weights"):
+        read_carried(tmp_path)
 
 
 def test_outputs_that_cannot_be(tmp_path):
@@ -162,6 +177,24 @@ def test_damaged_pth_files(demo_state, tmp_path):
     torch.save([1, 2], path)
     with pytest.raises(CheckpointError, match="holds a list, expected a state dict"):
         load_torch(path)
+
+
+@pytest.mark.torch
+def test_damaged_legacy_pth_files(tmp_path):
+    import torch
+
+    path = tmp_path / "model.pth"
+    state = {"weight": torch.zeros(3, 4), "bias": torch.ones(3)}
+    torch.save({"state_dict": state}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    read_state(path)
+    cut = [whole[:length] for length in range(0, len(whole), 3)]
+    key = re.search(rb"\d{8,}", whole)  # of the first storage, where it is first named
+    other = whole[: key.start()] + b"A" + whole[key.start() + 1 :]
+    for content in (*cut, other):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"model.pth: not a readable PyTorch checkpoint"):
+            read_state(path)
 
 
 @pytest.mark.torch

@@ -295,3 +295,13 @@ def test_names_of_any_kind(name):
     write_video("plain.mp4")
     os.rename("plain.mp4", name)
     assert names(name)[1] == f"{name}#1.000"
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("suffix", [".avi", ".mkv", ".mov"])
+def test_a_title_that_is_no_utf8(suffix):
+    path = write_video(f"clip{suffix}", title="a cafe")
+    content = Path(path).read_bytes()
+    assert content.count(b"a cafe") == 1
+    Path(path).write_bytes(content.replace(b"a cafe", b"a caf\xe9"))
+    assert names(path)[1] == f"{path}#1.000"

@@ -13,6 +13,8 @@ from glpi_jax.training import loop
 # As the planned run of the other tests, so that its programs need no second compilation.
 SMALL = (
     "--config.model.name=glpi_demo",
+    "--config.model.pretrained.vit=",
+    "--config.model.pretrained.resnet=",
     "--config.model.dropout=0.0",
     "--config.model.dtype=float32",
     "--config.optimizer.learning_rate=1e-3",

@@ -23,10 +23,11 @@ def scene(index, height=64, width=96):
 def write_video(path, *, frames=25, rate=RATE, codec="mpeg4", first=0, **options):
     """Frames of `scene`.
 
-    Options: `turn` in degrees, `muxer` and `encoder` options, `color` as (matrix, range).
+    Options: `turn` in degrees, `title`, `muxer` and `encoder` options, `color` as (matrix, range).
     """
     matrix, color_range = options.get("color", (None, None))
     with av.open(path, "w", options=options.get("muxer", {})) as container:
+        container.metadata["title"] = options.get("title", "")
         stream = container.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
         stream.options = options.get("encoder", {"qmin": "1", "qmax": "1"})

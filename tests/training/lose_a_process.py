@@ -1,6 +1,7 @@
 """Run by test_processes.py: a command of two processes, one of which ends as it is told.
 
-Arguments: the port, this process's number, and how process 1 ends: killed, or with bad input.
+Arguments: the port, this process's number, and how process 1 ends: killed, with bad input, by
+Ctrl-C, or by an error that nobody has foreseen.
 """
 
 import os
@@ -16,6 +17,11 @@ from glpi_jax.commands.common import add_command, add_process_options, join_proc
 from glpi_jax.errors import GlpiError
 
 port, number, end = sys.argv[1:]
+ENDS = {
+    "bad input": GlpiError("a.png: not an image"),
+    "interrupted": KeyboardInterrupt(),
+    "unforeseen": KeyError("no such name"),
+}
 
 
 def lose_one(args):
@@ -24,8 +30,8 @@ def lose_one(args):
         multihost_utils.process_allgather(np.zeros(1))
         if count == 3 and number == "1" and end == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
-        if count == 3 and number == "1":
-            raise GlpiError("a.png: not an image")
+        if count == 3 and number == "1" and end in ENDS:
+            raise ENDS[end]
     return 0
 
 

@@ -47,10 +47,10 @@ def test_handlers_are_put_back(number):
 
 def test_sigterm_is_held_back_and_may_come_twice():
     with stop_between_steps() as stop:
-        assert not stop.save_and_end(1)
+        assert not stop.save_and_end()
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
-        assert stop.save_and_end(2)
+        assert stop.save_and_end()
         stop.raise_if_interrupted()  # that is for Ctrl-C
 
 

@@ -6,6 +6,7 @@ The step is replaced by one that counts, the state by one of a few numbers.
 import errno
 import re
 import shutil
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from glpi_jax.cli import main
 from glpi_jax.config import load_config
 from glpi_jax.data.sources import load_database
 from glpi_jax.data.splits import strict_split
-from glpi_jax.errors import GlpiError
+from glpi_jax.errors import GlpiError, Terminated
 from glpi_jax.models.glpi import build
 from glpi_jax.training import bookkeeping, checkpoint_files, loop
 from glpi_jax.training.bookkeeping import Validation, steps_per_epoch
@@ -307,6 +308,32 @@ def test_a_damaged_checkpoint_is_passed_over_and_saved_again(fit_with, tmp_path,
 
 def test_a_finished_run_is_left_alone(fit_with, tmp_path):
     assert fit_with()[0]
+    assert fit_with() == (False, [], [])
+
+
+def test_sigterm_in_the_last_validation_ends_the_run_after_it(fit_with, tmp_path):
+    """All is saved, and what would follow belongs to the next start."""
+
+    def terminated(step):
+        if step == 2 * EPOCH:
+            signal.raise_signal(signal.SIGTERM)
+        return 0.5
+
+    with pytest.raises(Terminated):
+        fit_with(srocc=terminated)
+    assert latest_step(tmp_path) == 2 * EPOCH
+    assert fit_with() == (False, [], [])
+
+
+def test_sigterm_in_the_last_step_ends_the_run_after_it(fit_with, tmp_path):
+    def terminated(step):
+        if step == 2 * EPOCH:
+            signal.raise_signal(signal.SIGTERM)
+        return 1.0
+
+    with pytest.raises(Terminated):
+        fit_with(loss=terminated)
+    assert latest_step(tmp_path) == 2 * EPOCH
     assert fit_with() == (False, [], [])
 
 

@@ -18,6 +18,7 @@ from glpi_jax.training import processes
 
 STEPS = 8  # of the planned run
 LOSE_A_PROCESS = Path(__file__).with_name("lose_a_process.py")
+END_THE_SECOND_RUN = Path(__file__).with_name("end_the_second_run.py")
 
 
 def start_pair(trained, workdir, environment):
@@ -119,8 +120,16 @@ def test_parts_cover_all_rows(monkeypatch):
     np.testing.assert_array_equal(together, [[row + 0.1, -row] for row in rows])
 
 
-@pytest.mark.parametrize(("end", "code"), [("killed", -signal.SIGKILL), ("bad input", 2)])
-def test_when_one_has_ended_the_other_says_so_and_ends(shared_compilations, end, code):
+@pytest.mark.parametrize(
+    ("end", "code", "words"),
+    [
+        ("killed", -signal.SIGKILL, ""),
+        ("bad input", 2, "glpi: error: a.png: not an image\n"),
+        ("interrupted", 130, "glpi: interrupted; the same command goes on where it stopped\n"),
+        ("unforeseen", EXIT_FAILED, "KeyError: 'no such name'\n"),
+    ],
+)
+def test_when_one_has_ended_the_other_says_so_and_ends(shared_compilations, end, code, words):
     port = str(free_port())
     running = [
         subprocess.Popen(
@@ -136,7 +145,26 @@ def test_when_one_has_ended_the_other_says_so_and_ends(shared_compilations, end,
     assert [process.returncode for process in running] == [EXIT_FAILED, code], errors
     assert "glpi: error: another process is gone or cannot be reached; the same" in errors[0]
     assert "Traceback" not in errors[0]
-    assert ("a.png: not an image" in errors[1]) == (code == 2)
+    assert errors[1].endswith(words)
+
+
+def test_a_signal_between_two_runs_ends_the_second(shared_compilations):
+    """As of a resumed run, whose first step has another number than JAX expects."""
+    port = str(free_port())
+    running = [
+        subprocess.Popen(
+            [sys.executable, END_THE_SECOND_RUN, port, str(number)],
+            env=with_devices(shared_compilations, 1),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in (0, 1)
+    ]
+    ends = [process.communicate(timeout=120)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    first, second = (end.splitlines()[-1] for end in ends)  # Gloo talks before
+    assert first == second
+    assert first.isdecimal()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from glpi_jax.errors import GlpiError
+from glpi_jax.training import sharding
 from glpi_jax.training.sharding import (
     check_batch_size,
     make_mesh,
@@ -44,6 +45,21 @@ def test_impossible_counts_are_named(count):
 def test_counts_that_do_not_fit_together(data, fsdp, message):
     with pytest.raises(GlpiError, match=message):
         make_mesh(data, fsdp=fsdp)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        [[0, 0]],  # none of process 1
+        [[0, 0, 1]],
+        [[0, 0, 1], [1, 2, 2]],  # two rounds, process 1 in both
+    ],
+)
+def test_every_process_needs_as_many_devices(monkeypatch, groups):
+    monkeypatch.setattr(sharding.jax, "process_count", lambda: 1 + max(1, *groups[-1]))
+    with pytest.raises(GlpiError, match=r"config\.mesh takes from . processes unequal numbers"):
+        sharding._check_processes(groups)
+    sharding._check_processes([[process] for process in range(1 + max(1, *groups[-1]))])
 
 
 def test_batch_must_split_evenly():

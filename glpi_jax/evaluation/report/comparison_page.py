@@ -158,13 +158,15 @@ def _bars_figure(database: str, workdirs: Sequence[Workdir]) -> str:
         return ""
     images: dict[str, int] = {}
     for each in workdirs:
-        for name, metrics in each.first["parts"][each.tests[database]]["by_distortion"].items():
-            images.setdefault(name, metrics["images"])
+        for run in each.rounds:  # a random test part may lack a distortion
+            table = run.results["parts"][each.tests[database]]["by_distortion"]
+            for name, metrics in table.items():
+                images.setdefault(name, metrics["images"])
     return markup.figure(
         lambda theme: plots.distortion_bars(runs, images, theme),
         f"SROCC by distortion on {database}: {', '.join(runs)}",
-        "SROCC among the test images of one distortion, the median over the rounds; in brackets the"
-        " images of the first round.",
+        "SROCC among the test images of one distortion, the median over the rounds; undefined where"
+        " a round has none. In brackets the images of the first round that has the distortion.",
     )
 
 
