@@ -16,8 +16,9 @@ import numpy as np
 from glpi_jax.data.images import IMAGE_SUFFIXES
 from glpi_jax.data.sources.collect import Source
 from glpi_jax.data.sources.database import Database
-from glpi_jax.data.sources.files import AmbiguousName
+from glpi_jax.data.sources.files import AmbiguousName, FileIndex
 from glpi_jax.data.sources.photographs import LEVELS, TYPES, VARIANTS, Column, Photographs
+from glpi_jax.data.sources.tables import LARGEST
 from glpi_jax.errors import GlpiError
 
 _OLD = ("dist_img", "label")
@@ -195,10 +196,13 @@ def _columns(path: Path, header: Sequence[str]) -> list[int]:
 
 def _numbers(path: Path, line: int, texts: list[str]) -> np.ndarray:
     values = np.array([_number(text) for text in texts])
-    finite = np.isfinite(values)
-    if not finite.all():
-        place = int(np.argmin(finite))
-        raise GlpiError(f"{path} line {line + place}: label {texts[place]!r} is no finite number")
+    usable = np.abs(values) <= LARGEST  # not so is NaN
+    if not usable.all():
+        place = int(np.argmin(usable))
+        raise GlpiError(
+            f"{path} line {line + place}: label {texts[place]!r} is no finite number, or too large"
+            " for float32"
+        )
     return values
 
 
@@ -211,7 +215,7 @@ def _number(text: str) -> float:
 
 def _find_photographs(source: Source, tables: _Tables, bad: dict[int, str]) -> list[str]:
     """Each photograph's file name on disk, "" for those that are added to the bad ones."""
-    stems = _stems(source.root) if len(tables.named) < len(tables.prefixes) else {}
+    stems = _stems(source.files) if len(tables.named) < len(tables.prefixes) else {}
     files: list[str] = []
     number_of: dict[str, int] = {}
     for prefix, number in tables.prefixes.items():
@@ -243,14 +247,10 @@ def _inside(name: str) -> str:
     return str(path)
 
 
-def _stems(root: Path) -> dict[str, list[str]]:
-    """The image files of a folder by their names without suffix."""
-    try:
-        names = os.listdir(root)
-    except OSError as error:
-        raise GlpiError(f"{root}: this folder cannot be listed ({error.strerror})") from error
+def _stems(files: FileIndex) -> dict[str, list[str]]:
+    """The image files in the root by their names without suffix."""
     stems: dict[str, list[str]] = {}
-    for name in names:
+    for name in files.files_in_root():
         stem, suffix = os.path.splitext(name)
         if suffix.lower() in IMAGE_SUFFIXES:
             stems.setdefault(stem, []).append(name)
