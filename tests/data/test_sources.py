@@ -87,6 +87,22 @@ def test_exact_name_wins_and_ambiguity_is_an_error(write: Write) -> None:
         load_database("csv", root)
 
 
+def test_a_folder_or_a_dead_link_is_no_image(write: Write) -> None:
+    root = write("image,score\na.png,1\nb.png,2\nc.png,3\nd.png,4\nsub,5\n", files=("a.png",))
+    (root / "sub/b.png").mkdir(parents=True)
+    (root / "b.png").mkdir()
+    (root / "c.png").symlink_to(root / "gone.png")
+    (root / "d.png").symlink_to(root / "d.png")
+    with pytest.raises(GlpiError, match=r"line 3: 4 of 5 labelled images are not below .*: b\.png"):
+        load_database("csv", root)
+    assert load_database("csv", root, skip_bad=True).images == ("a.png",)
+    # A file and a folder whose names differ in case alone are told apart.
+    if not (root / "B.PNG").exists():
+        (root / "B.png").symlink_to(root / "a.png")
+        write("image,score\nb.PNG,1\nSUB/b.png,2\n")
+        assert load_database("csv", root, skip_bad=True).images == ("B.png",)
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
@@ -102,6 +118,10 @@ def test_exact_name_wins_and_ambiguity_is_an_error(write: Write) -> None:
         ("image,score\na.png,\n", r"line 2: score ''"),
         ("image,score\na.png\n", r"line 2: 1 values under 2 columns"),
         ("image,score,level\na.png,1,1.5\n", r"line 2: level '1\.5' is not a whole number"),
+        ("image,score\na.png,1e39\n", r"line 2: score '1e39' is too large for float32"),
+        ("image,score\na.png,-3.5e38\n", r"line 2: score '-3\.5e38' is too large for float32"),
+        (f"image,score,level\na.png,1,{10**18}\n", r"line 2: level '10+' has more than 18 digits"),
+        (f"image,score,level\na.png,1,{'9' * 5000}\n", r"level '9+' has more than 18 digits"),
         ("image,score\n,1\n", r"line 2: '' is not an image name"),
         ("image,score\n../a.png,1\n", r"line 2: '\.\./a\.png' is not an image name"),
         (

@@ -235,9 +235,9 @@ def test_listing_a_large_database_asks_the_disk_once_a_folder(
 ) -> None:
     root = build_miniature("flive", tmp_path / "flive", references=300, draw=False)
     listed = []
-    listdir = os.listdir
+    scandir = os.scandir
     monkeypatch.setattr(
-        "glpi_jax.data.sources.files.os.listdir", lambda path: listed.append(path) or listdir(path)
+        "glpi_jax.data.sources.files.os.scandir", lambda path: listed.append(path) or scandir(path)
     )
     statted = []
     stat = Path.stat

@@ -123,6 +123,12 @@ def test_pyiqa_row_in_an_unknown_part_can_be_left_out(tmp_path: Path, images: Pa
     )
 
 
+@pytest.mark.parametrize("name", ["meta {0}.csv", "meta {x}.csv", "meta {.csv"])
+def test_pyiqa_table_with_braces_in_its_name(tmp_path: Path, images: Path, name: str) -> None:
+    (tmp_path / name).write_text("img_name,mos\na.jpg,1\n")
+    assert load_database("pyiqa", images, tmp_path / name).label_note == f"MOS from {name}"
+
+
 def test_pyiqa_bad_description(tmp_path: Path, images: Path) -> None:
     labels = tmp_path / "meta.csv"
     labels.write_text("img_name,mos\na.jpg,1\n")
@@ -156,6 +162,18 @@ def test_liqe_list_with_scenes(tmp_path: Path, images: Path) -> None:
     assert database.scores.tolist() == [3.79]
     assert database.distortions == ("other realistic",)
     assert database.label_sd is None
+
+
+@pytest.mark.parametrize("end", ["", " ", "\t", " \t\r"])
+def test_liqe_list_with_empty_values(tmp_path: Path, images: Path, end: str) -> None:
+    labels = tmp_path / "list.txt"
+    labels.write_text(f"a.jpg\t3.5\t{end}\n b.jpg\t2.5\t0.5{end}\n", newline="")
+    database = load_database("liqe", images, labels)
+    assert (database.images, database.scores.tolist()) == (("a.jpg", "b.jpg"), [3.5, 2.5])
+    assert database.label_sd is not None
+    assert [str(value) for value in database.label_sd] == ["nan", "0.5"]
+    labels.write_text(f"a.jpg\t3.5\tblur\tcity\t\t{end}\n")
+    assert load_database("liqe", images, labels).distortions == ("blur",)
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,7 @@ def test_photographs_that_are_missing(tmp_path: Path, columns: Any) -> None:
     folder = build_photographs(tmp_path / "set", photographs=3, columns=columns)
     for name in ("photo3.png", "photo1.png"):
         (folder / "photographs" / name).unlink()
+    (folder / "photographs/photo1.png").mkdir()  # a folder is none
     source = ("saqt", folder / "photographs", folder / "labels")
     name = {"old": r"photo3\.\*", "new": r"photo3\.png"}[columns]
     message = rf"labels: 2 of 3 photographs cannot be used: the photograph {name} is not in .*skip"
@@ -156,6 +157,7 @@ def test_a_stem_that_two_photographs_have(tmp_path: Path) -> None:
         (lambda rows: rows[3].__setitem__(0, "001/a_01_01.png"), "line 4: '001/a_01_01.png' is"),
         (lambda rows: rows[3].__setitem__(1, "nan"), "line 4: label 'nan' is no finite number"),
         (lambda rows: rows[3].__setitem__(1, "high"), "line 4: label 'high' is no finite number"),
+        (lambda rows: rows[3].__setitem__(1, "1e39"), "line 4: label '1e39' is no finite"),
         (lambda rows: rows[3].__setitem__(2, "b.png"), "images of 'photo3.png' and 'b.png' have"),
         (
             lambda rows: [row.__setitem__(2, "../x.png") for row in rows[1:126]],

@@ -79,7 +79,7 @@ def read_koniq10k(source: Source) -> Database:
     table = read_csv(source.label_file("koniq10k_scores_and_distributions.csv"))
     table.check_columns(("image_name", "MOS_zscore"))
     # Never a mixture of the two: a row whose image is in the other size alone is missing.
-    size = "512x384" if source.files.find("512x384") else "1024x768"
+    size = "512x384" if source.files.has_folder("512x384") else "1024x768"
 
     def parse(row: Row) -> Label:
         return Label((f"{size}/{image_name(row, 'image_name')}",), row.number_of("MOS_zscore"))

@@ -1,6 +1,8 @@
 """Files of a database found by name without regard to case, without asking the disk for each."""
 
 import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,9 +13,21 @@ class AmbiguousName(GlpiError):
     """A name that several files match, apart from case."""
 
 
+class _Names:
+    def __init__(self, names: Iterable[str]) -> None:
+        self.exact = frozenset(names)
+        self._folded: dict[str, list[str]] = {}
+        for name in self.exact:
+            self._folded.setdefault(name.casefold(), []).append(name)
+
+    def matches(self, name: str) -> list[str]:
+        """The name itself, or else those that differ from it in case alone."""
+        return [name] if name in self.exact else self._folded.get(name.casefold(), [])
+
+
 class _Listing(NamedTuple):
-    names: frozenset[str]
-    by_folded_name: dict[str, list[str]]
+    files: _Names
+    folders: _Names
 
 
 class FileIndex:
@@ -35,7 +49,7 @@ class FileIndex:
         self._folders: dict[str, list[str]] = {"": [""]}
 
     def find(self, name: str) -> str | None:
-        """The name on disk of a file named relative to the root, or None.
+        """The name on disk of a file named relative to the root; None where there is no such file.
 
         An exact match wins; otherwise the one that differs in case alone.
 
@@ -43,8 +57,7 @@ class FileIndex:
             AmbiguousName: several names differ from this one in case alone.
             GlpiError: a folder that cannot be listed.
         """
-        folder, _, base = name.rpartition("/")
-        matches = self._matches(folder, base)
+        matches = self._matches(name, lambda listing: listing.files)
         if len(matches) > 1:
             raise AmbiguousName(f"{name!r} could mean {' or '.join(sorted(matches))}")
         if not matches:
@@ -53,33 +66,38 @@ class FileIndex:
             self.case_differences[name] = matches[0]
         return matches[0]
 
-    def _matches(self, folder: str, base: str) -> list[str]:
+    def has_folder(self, name: str) -> bool:
+        """Whether there is a folder of this name, relative to the root, whatever its case."""
+        return bool(self._find_folders(name))
+
+    def _matches(self, name: str, kind: Callable[[_Listing], _Names]) -> list[str]:
+        folder, _, base = name.rpartition("/")
         found = []
         for parent in self._find_folders(folder):
-            listing = self._listing(parent)
-            exact = base in listing.names
-            names = [base] if exact else listing.by_folded_name.get(base.casefold(), [])
+            names = kind(self._listing(parent)).matches(base)
             found += [f"{parent}/{name}" if parent else name for name in names]
         return found
 
     def _find_folders(self, folder: str) -> list[str]:
         if folder not in self._folders:
-            parent, _, base = folder.rpartition("/")
-            self._folders[folder] = self._matches(parent, base)
+            self._folders[folder] = self._matches(folder, lambda listing: listing.folders)
         return self._folders[folder]
 
     def _listing(self, folder: str) -> _Listing:
         if folder not in self._listings:
+            files, folders = [], []
             try:
-                names = os.listdir(self.root / folder)
-            except NotADirectoryError:
-                names = []
+                with os.scandir(self.root / folder) as entries:
+                    for entry in entries:
+                        # The listing itself tells which it is; the disk is asked about links alone.
+                        with suppress(OSError):  # a link that leads nowhere
+                            if entry.is_file():
+                                files.append(entry.name)
+                            elif entry.is_dir():
+                                folders.append(entry.name)
             except OSError as error:
                 raise GlpiError(
                     f"{self.root / folder}: this folder cannot be listed ({error.strerror})"
                 ) from error
-            folded: dict[str, list[str]] = {}
-            for name in names:
-                folded.setdefault(name.casefold(), []).append(name)
-            self._listings[folder] = _Listing(frozenset(names), folded)
+            self._listings[folder] = _Listing(_Names(files), _Names(folders))
         return self._listings[folder]

@@ -48,7 +48,7 @@ def read_csv_database(source: Source) -> Database:
         name=source.root.resolve().name,
         score_name="MOS",
         higher_is_better=True,
-        label_note="{} from labels.csv",
+        labels="labels.csv",
     )
     return labels.database(
         source,
@@ -99,7 +99,7 @@ def read_pyiqa(source: Source) -> Database:
         name=table.path.stem,
         score_name="DMOS" if score_column == "dmos" else "MOS",
         higher_is_better=None if has_references or score_column == "dmos" else True,
-        label_note=f"{{}} from {table.path.name}",
+        labels=table.path.name,
     )
     return labels.database(
         source,
@@ -169,12 +169,12 @@ class _Description:
 
 
 def _read_description(
-    path: Path, *, name: str, score_name: ScoreName, higher_is_better: bool | None, label_note: str
+    path: Path, *, name: str, score_name: ScoreName, higher_is_better: bool | None, labels: str
 ) -> _Description:
     """What a JSON file says of a database, over these defaults.
 
-    A direction of None must be in the file, and so must that of a DMOS; `{}` in the note becomes
-    the name of the score.
+    A direction of None must be in the file, and so must that of a DMOS; `labels` is the name of the
+    label file, for the note.
     """
     given = _read_json_object(path)
     types = {"name": str, "score_name": str, "higher_is_better": bool, "label_note": str}
@@ -196,7 +196,7 @@ def _read_description(
         name=given.get("name", name),
         score_name=score_name,
         higher_is_better=direction,
-        label_note=given.get("label_note", label_note.format(score_name)),
+        label_note=given.get("label_note", f"{score_name} from {labels}"),
     )
 
 

@@ -17,7 +17,7 @@ from glpi_jax.data.sources.database import Database
 from glpi_jax.data.sources.files import AmbiguousName
 from glpi_jax.data.sources.photograph_index import PhotographIndex
 from glpi_jax.data.sources.photographs import LEVELS, TYPES, VARIANTS, Column, Photographs
-from glpi_jax.data.sources.tables import numbered_rows
+from glpi_jax.data.sources.tables import LARGEST, numbered_rows
 from glpi_jax.errors import GlpiError
 from glpi_jax.saqt.labels import list_label_tables
 
@@ -185,10 +185,12 @@ def _columns(path: Path, header: Sequence[str]) -> list[int]:
 
 def _numbers(path: Path, texts: Sequence[tuple[int, str]]) -> np.ndarray:
     values = np.array([_number(text) for _, text in texts])
-    finite = np.isfinite(values)
-    if not finite.all():
-        line, text = texts[int(np.argmin(finite))]
-        raise GlpiError(f"{path} line {line}: label {text!r} is no finite number")
+    usable = np.abs(values) <= LARGEST  # not so is NaN
+    if not usable.all():
+        line, text = texts[int(np.argmin(usable))]
+        raise GlpiError(
+            f"{path} line {line}: label {text!r} is no finite number, or too large for float32"
+        )
     return values
 
 

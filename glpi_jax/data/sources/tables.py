@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 Cell = str | int | float | bool | None
 
+LARGEST = float(np.finfo(np.float32).max)
+"""The largest label: models train on labels in float32."""
+_MOST_DIGITS = 18  # of a whole number that is surely an int64
+
 
 class BadRow(GlpiError):
     """A row that cannot be used: the message names file, row and cause."""
@@ -55,7 +59,7 @@ class Row:
         return str(cell).strip()
 
     def number_of(self, column: str) -> float:
-        """The cell as a finite number.
+        """The cell as a finite number, of at most `LARGEST`.
 
         Raises:
             BadRow: it is none.
@@ -63,14 +67,16 @@ class Row:
         cell = self._cell(column)
         try:
             number = math.nan if cell is None or isinstance(cell, bool) else float(cell)
-        except ValueError:
+        except (ValueError, OverflowError):  # the latter of an integer in a workbook
             number = math.nan
         if not math.isfinite(number):
             raise self.bad(f"{column} {self.text(column)!r} is not a finite number")
+        if abs(number) > LARGEST:
+            raise self.bad(f"{column} {self.text(column)!r} is too large for float32")
         return number
 
     def whole_number_of(self, column: str) -> int:
-        """The cell as a whole number of at least 0.
+        """The cell as a whole number of at least 0, which is an int64.
 
         Raises:
             BadRow: it is none.
@@ -78,6 +84,8 @@ class Row:
         text = self.text(column)
         if not text.isdecimal():
             raise self.bad(f"{column} {text!r} is not a whole number")
+        if len(text) > _MOST_DIGITS:
+            raise self.bad(f"{column} {text!r} has more than {_MOST_DIGITS} digits")
         return int(text)
 
     def _cell(self, column: str) -> Cell:
@@ -166,6 +174,7 @@ def read_lines(path: Path, *layouts: Sequence[str], separator: str | None = None
     Args:
         path: the file.
         layouts: column names; the first line decides by its number of values which ones apply.
+            Empty values behind the last column do not count.
         separator: between values; None takes any white space.
 
     Raises:
@@ -176,18 +185,35 @@ def read_lines(path: Path, *layouts: Sequence[str], separator: str | None = None
     except (OSError, UnicodeDecodeError) as error:
         raise GlpiError(f"{path}: cannot be read as text in UTF-8 ({error})") from error
     rows = [
-        (number, [cell.strip() for cell in line.strip().split(separator)])
+        # The last values may be empty, so that a separator ends the line.
+        (number, [cell.strip() for cell in line.lstrip().split(separator)])
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
-    count = len(rows[0][1]) if rows else len(layouts[0])
-    columns = next((layout for layout in layouts if len(layout) == count), None)
+    first = rows[0][1] if rows else list(layouts[0])
+    columns = next(
+        (
+            layout
+            for layout in sorted(layouts, key=len, reverse=True)
+            if len(_without_blank_end(first, layout)) == len(layout)
+        ),
+        None,
+    )
     if columns is None:
         expected = " or ".join(", ".join(layout) for layout in layouts)
-        raise GlpiError(f"{path}: {count} values in the first line, but each must hold {expected}")
+        raise GlpiError(
+            f"{path}: {len(first)} values in the first line, but each must hold {expected}"
+        )
     table = Table(path, "line", tuple(columns))
-    table.rows += [Row(table, number, cells) for number, cells in rows]
+    table.rows += [Row(table, number, _without_blank_end(cells, columns)) for number, cells in rows]
     return table
+
+
+def _without_blank_end(cells: list[str], columns: Sequence[str]) -> list[str]:
+    """Leave out empty values behind the last column."""
+    while len(cells) > len(columns) and not cells[-1]:
+        cells = cells[:-1]
+    return cells
 
 
 def read_sheet(path: Path, required: Sequence[str], *, sheet: str | None = None) -> Table:
