@@ -1,4 +1,4 @@
-"""Files that are replaced in one step."""
+"""Files that are replaced in one step, and where they are."""
 
 import json
 import os
@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from glpi_jax.errors import GlpiError
+
+
+def home_expanded(name: str) -> str:
+    """A name in which `~` is the home folder, as a shell has it, unless there is such a file."""
+    return os.path.expanduser(name) if name[:1] == "~" and not os.path.lexists(name) else name
 
 
 def check_output(path: Path, *, force: bool) -> None:

@@ -14,6 +14,7 @@ SETTINGS = {"model": "0" * 64, "crops": 16}
 RESULTS = [
     ImageScore("a.png", 3.25, 0.5, None, None, 0.125, 16),
     ImageScore('b,"quoted"\nline.png', 1 / 3, 0.25, "small", None, 0.0625, 16),
+    ImageScore("carriage\rreturn\r.png", 1.5, 0.25, None, None, 0.125, 16),
     ImageScore(os.fsdecode(b"latin \xe9.png"), error="no such file"),
 ]
 
@@ -54,7 +55,7 @@ def interrupted(path, form="csv", results=RESULTS[:1]):
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
 def test_every_result_is_in_the_file_with_all_its_digits(tmp_path, form):
     path = tmp_path / "scores"
-    path.write_text("older")
+    written(path, form, RESULTS[:1])
     written(path, form, RESULTS)
     assert read(path, form) == [fields(result) for result in RESULTS]
     assert os.listdir(tmp_path) == ["scores"]
@@ -63,12 +64,13 @@ def test_every_result_is_in_the_file_with_all_its_digits(tmp_path, form):
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
 def test_an_interrupted_run_goes_on(tmp_path, form):
     path = tmp_path / "scores"
-    path.write_text("older")
+    written(path, form, RESULTS[:1])
     interrupted(path, form, RESULTS[:2])
-    assert path.read_text() == "older"
+    assert read(path, form) == [fields(RESULTS[0])]
     with open_records(path, form, SETTINGS, resume=True) as records:
         assert records.names == {result.image for result in RESULTS[:2]}
-        records.write(RESULTS[2])
+        for result in RESULTS[2:]:
+            records.write(result)
     assert read(path, form) == [fields(result) for result in RESULTS]
     assert os.listdir(tmp_path) == ["scores"]
 
@@ -80,7 +82,7 @@ def test_a_result_written_by_halves_is_dropped(tmp_path, form):
     content = whole.read_bytes()
     for end in range(len(content) + 1):
         path = tmp_path / f"cut{end}"
-        interrupted(path, form, [])
+        interrupted(path, form)
         partial_file(path).write_bytes(content[:end])
         with open_records(path, form, SETTINGS, resume=True) as records:
             known = records.names
