@@ -120,7 +120,7 @@ def test_what_looks_like_a_model(trained, published, checkpoint, photo, tmp_path
 
 def test_images_alone_are_scored_with_the_shipped_weights(shipped, published, photo, capsys):
     expected, err = scores(capsys, published, photo)
-    assert err == ""
+    assert err == "glpi: MOS, 0 to 5, higher is better; 5 minus the level of noise\n"
     for arguments in ([photo], [photo.parent]):
         results, err = scores(capsys, *arguments)
         assert results == expected
@@ -130,10 +130,11 @@ def test_images_alone_are_scored_with_the_shipped_weights(shipped, published, ph
         )
     assert main(["score", str(photo), "missing.jpg"]) == 2
     output = capsys.readouterr()
-    assert output.out == f"{expected[0]['score']:8.3f}  {photo}\n"
-    note, error = output.err.splitlines()
+    score, error = expected[0]["score"], expected[0]["standard_error"]
+    assert output.out == f"{score:8.3f} ± {error:.3f}  {photo}\n"
+    note, problem = output.err.splitlines()
     assert note.startswith("glpi: demonstration weights")
-    assert error == "glpi: error: missing.jpg: no such file or folder"
+    assert problem == "glpi: error: missing.jpg: no such file or folder"
 
 
 def test_a_missing_image_named_first_stops_no_other(shipped, photo, capsys):

@@ -34,6 +34,8 @@ def listed(*arguments, stdin=b"", null=False):
         (["[ab].*"], ["a.png", "b.jpg"]),
         (["deep/**/*.webp"], ["deep/er/d.webp"]),
         (["d*"], ["deep/c.png", "deep/er/d.webp"]),
+        (["deep/**"], ["deep/c.png", "deep/er/d.webp"]),
+        (["d**/"], ["deep/c.png", "deep/er/d.webp"]),
         (["b.jpg", ".", "a.png"], ["b.jpg", "a.png", "deep/c.png", "deep/er/d.webp"]),
         (["http://host/a//b.png"], ["http://host/a//b.png"]),
         (["HTTPS://host/*.png?x"], ["HTTPS://host/*.png?x"]),

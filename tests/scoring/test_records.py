@@ -132,12 +132,13 @@ def test_scores_of_an_interrupted_run_are_not_thrown_away(tmp_path):
 def test_a_partial_file_of_unknown_origin_is_refused(tmp_path):
     path = tmp_path / "scores.csv"
     interrupted(path)
-    (tmp_path / "scores.csv.partial.json").write_text("{")
-    with (
-        pytest.raises(GlpiError, match="nobody knows what"),
-        open_records(path, "csv", SETTINGS, resume=True),
-    ):
-        pass
+    for content in ("{", "[]"):
+        (tmp_path / "scores.csv.partial.json").write_text(content)
+        with (
+            pytest.raises(GlpiError, match="nobody knows what"),
+            open_records(path, "csv", SETTINGS, resume=True),
+        ):
+            pass
 
 
 def test_a_damaged_partial_file_is_refused(tmp_path):
@@ -150,6 +151,39 @@ def test_a_damaged_partial_file_is_refused(tmp_path):
         open_records(path, "csv", SETTINGS, resume=True),
     ):
         pass
+
+
+def test_what_is_no_result_is_damage(tmp_path):
+    path = tmp_path / "scores.jsonl"
+    for line in ("null", "[]", "3", '{"image": 5}', "{}"):
+        interrupted(path, "jsonl")
+        with open(partial_file(path), "a") as file:
+            file.write(f"{line}\n")
+        with (
+            pytest.raises(GlpiError, match=r"scores\.jsonl\.partial: damaged; delete it"),
+            open_records(path, "jsonl", SETTINGS, resume=True),
+        ):
+            pass
+        partial_file(path).unlink()
+
+
+def test_two_runs_do_not_write_one_file(tmp_path):
+    path = tmp_path / "scores.csv"
+    with open_records(path, "csv", SETTINGS, resume=False) as records:
+        records.write(RESULTS[0])
+        for resume in (False, True):
+            with (
+                pytest.raises(GlpiError, match=r"scores\.csv: another run is writing it"),
+                open_records(path, "csv", SETTINGS, resume=resume),
+            ):
+                pass
+        records.write(RESULTS[1])
+    assert read(path, "csv") == [fields(result) for result in RESULTS[:2]]
+
+
+def test_a_run_that_scored_nothing_leaves_nothing(tmp_path):
+    interrupted(tmp_path / "scores.csv", results=[])
+    assert os.listdir(tmp_path) == []
 
 
 class FullDisk:
