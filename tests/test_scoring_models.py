@@ -160,15 +160,25 @@ def test_a_model_and_no_image_shows_the_usage(published, capsys):
     assert "is a model: name an image or a folder to score with it" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["empty", "missing"])
-def test_a_first_argument_that_is_nothing_gets_help(shipped, photo, tmp_path, capsys, name):
-    (tmp_path / "empty").mkdir()
-    assert main(["score", str(tmp_path / name), str(photo)]) == 2
+def test_a_first_argument_that_is_nothing_gets_help(shipped, photo, tmp_path, capsys):
+    missing = tmp_path / "missing"
+    assert main(["score", str(missing), str(photo)]) == 2
     output = capsys.readouterr()
     assert output.out == ""
     (line,) = output.err.splitlines()
-    assert line.startswith(f"glpi: error: {tmp_path / name}: no ")
+    assert line.startswith(f"glpi: error: {missing}: no ")
     assert "a workdir of `glpi train`, a hub folder, a checkpoint" in line
+
+
+def test_a_first_folder_without_image_or_model_stops_no_other(shipped, photo, tmp_path, capsys):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert main(["score", str(empty), str(photo)]) == 2
+    output = capsys.readouterr()
+    assert str(photo) in output.out
+    lines = output.err.splitlines()
+    assert lines[0].startswith(f"glpi: {empty} is no model, which is a workdir of `glpi train`")
+    assert lines[-1].startswith(f"glpi: error: {empty}: no image in this folder")
 
 
 def test_a_damaged_hub_folder_is_one_line(published, photo, tmp_path, capsys):
