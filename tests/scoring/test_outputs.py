@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import os
 
 import pytest
@@ -150,11 +149,6 @@ def test_csv_on_stdout(photos, capsys, monkeypatch):
     assert not os.path.exists("-")
 
 
-def test_the_scale_is_told_with_json_too(photos, capsys):
-    for options in (["--json"], ["--jsonl", "-"], ["--csv", "-"], []):
-        assert "higher is better" in run(capsys, "score", "photos/a.png", *options)[1]
-
-
 # Going on
 
 
@@ -179,8 +173,3 @@ def test_a_complete_file_is_so_for_its_images_alone(complete, capsys, monkeypatc
         file.write("null\n")
     words = "s.jsonl: damaged; delete it"
     assert words in error_of(capsys, "score", "photos/a.png", "--jsonl", complete, "--resume")
-
-
-def test_json_is_of_one_result_a_line(complete):
-    with open(complete) as file:
-        assert [json.loads(line)["image"] for line in file] == ["photos/a.png", "gone.png"]
