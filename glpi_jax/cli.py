@@ -1,6 +1,7 @@
 """The `glpi` command: parses arguments, dispatches, turns errors into one line and exit code 2."""
 
 import argparse
+import codecs
 import io
 import os
 import signal
@@ -46,16 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         command that goes on or clears away what it has begun, so that it can be given again, 130
         when interrupted, 141 when nobody reads the output.
     """
+    _open_closed_streams()
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     # What argparse does not know must override the config: --config.key=value.
     takes_overrides = hasattr(args, "config")
     if rest and not (takes_overrides and rest[0].startswith("--config.")):
-        parser.error(f"unknown arguments: {' '.join(rest)}")
+        hint = "; a model goes after --model" if hasattr(args, "model") else ""
+        args.usage_error(f"unknown arguments: {' '.join(rest)}{hint}")
     args.overrides = rest
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file name need not be valid UTF-8: its bytes are printed as they are.
-        sys.stdout.reconfigure(errors="surrogateescape")
+        sys.stdout.reconfigure(errors=_BYTES_OR_ESCAPES)
     code = _outcome(args)
     if args.joined and code not in (EXIT_OK, EXIT_AGAIN):
         # At once: at exit JAX would wait for the other processes, as they do for this one.
@@ -63,6 +65,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _open_closed_streams() -> None:
+    """Python has None for an output that the shell has closed, as by `>&-`."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def _bytes_or_escapes(error: UnicodeError) -> tuple[str | bytes, int]:
+    r"""Print bytes of a file name as they are, and what else cannot be encoded as `\xb1`."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
+_BYTES_OR_ESCAPES = "glpi_jax.bytes_or_escapes"
+codecs.register_error(_BYTES_OR_ESCAPES, _bytes_or_escapes)
 
 
 def _outcome(args: argparse.Namespace) -> int:

@@ -13,6 +13,11 @@ from typing import Any
 from glpi_jax.errors import GlpiError
 
 
+def home_expanded(name: str) -> str:
+    """A name in which `~` is the home folder, as a shell has it, unless there is such a file."""
+    return os.path.expanduser(name) if name[:1] == "~" and not os.path.lexists(name) else name
+
+
 def check_output(path: Path, *, force: bool) -> None:
     """Refuse a path that no file can be written to, before the work for it is done.
 

@@ -135,7 +135,8 @@ def progress_bar(
     Yields:
         The bar, to be advanced.
     """
-    console = console or Console(stderr=True)
+    # soft_wrap: lines that are printed above the bar stay whole, to be copied.
+    console = console or Console(stderr=True, soft_wrap=True)
     display: AbstractContextManager[Callable[[ProgressBar], None]]
     if not enabled:
         display = nullcontext(lambda bar: None)

@@ -110,12 +110,13 @@ def test_the_table_and_the_csv_file_agree_with_json(trained, odd_paths, tmp_path
     assert main(["score", str(trained.workdir), "--json", *paths]) == 2
     expected = json.loads(capsys.readouterr().out)
     file = tmp_path / "scores.csv"
-    file.write_text("an older file")
+    file.write_text("image,score,crop_std,standard_error,crops,note,error\nolder.png,1,,,,,\n")
     assert main(["score", str(trained.workdir), "--csv", str(file), *paths]) == 2
     output = capsys.readouterr()
     scored = [result for result in expected if "score" in result]
     assert output.out.splitlines() == [
-        f"{result['score']:8.3f}  {result['image']}" for result in scored
+        f"{result['score']:8.3f} ± {result['standard_error']:.3f}  {result['image']}"
+        for result in scored
     ]
     assert "MOS, higher is better; 5 minus the level of noise" in output.err
     rows = list(csv.DictReader(io.StringIO(file.read_text())))
@@ -180,7 +181,10 @@ def test_file_names_of_any_bytes(trained, tmp_path, monkeypatch, capsys):
     assert main(["score", str(trained.workdir), "--csv", str(file), *arguments]) == 0
     printed.seek(0)
     table = printed.buffer.getvalue()
-    assert all(path in table for path in paths)
+    # Each in a line, whatever is in the name.
+    assert [line.partition(b"  ")[2] for line in map(bytes.strip, table.splitlines())] == [
+        path.replace(b"\n", b"\\n") for path in paths
+    ]
     assert all(path in file.read_bytes() for path in paths)
 
 
@@ -358,7 +362,8 @@ def test_stdout_holds_results_alone(trained, shared_compilations, tmp_path):
     done = glpi("score", "--json", trained.workdir, good, bad, env=shared_compilations)
     assert done.returncode == 2
     assert [result["image"] for result in json.loads(done.stdout)] == [str(good), str(bad)]
-    (line,) = done.stderr.splitlines()
+    scale, line = done.stderr.splitlines()
+    assert scale.startswith("glpi: MOS, higher is better")
     assert line.startswith(f"glpi: error: {bad}: ")
 
 

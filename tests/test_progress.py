@@ -142,6 +142,17 @@ def test_nothing_to_do_is_not_an_error():
     assert lines(console) == ["x: 0/0 images (100 %), took 0 s"]
 
 
+def test_a_line_above_the_bar_stays_whole(monkeypatch):
+    for name, value in (("TERM", "xterm"), ("COLUMNS", "40")):
+        monkeypatch.setenv(name, value)
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, Terminal())
+    stderr = sys.stderr
+    with progress_bar(2, unit="image", description="score"):
+        print("a name" * 20)
+    assert "a name" * 20 in stderr.getvalue()
+
+
 def test_stderr_is_the_place_and_a_log_file_is_no_terminal(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")  # as continuous integration sets it
     with progress_bar(2, unit="image", description="score") as bar:

@@ -120,7 +120,7 @@ def test_what_looks_like_a_model(trained, published, checkpoint, photo, tmp_path
 
 def test_images_alone_are_scored_with_the_shipped_weights(shipped, published, photo, capsys):
     expected, err = scores(capsys, published, photo)
-    assert err == ""
+    assert err == "glpi: MOS, 0 to 5, higher is better; 5 minus the level of noise\n"
     for arguments in ([photo], [photo.parent]):
         results, err = scores(capsys, *arguments)
         assert results == expected
@@ -130,10 +130,11 @@ def test_images_alone_are_scored_with_the_shipped_weights(shipped, published, ph
         )
     assert main(["score", str(photo), "missing.jpg"]) == 2
     output = capsys.readouterr()
-    assert output.out == f"{expected[0]['score']:8.3f}  {photo}\n"
-    note, error = output.err.splitlines()
+    score, error = expected[0]["score"], expected[0]["standard_error"]
+    assert output.out == f"{score:8.3f} ± {error:.3f}  {photo}\n"
+    note, problem = output.err.splitlines()
     assert note.startswith("glpi: demonstration weights")
-    assert error == "glpi: error: missing.jpg: no such file or folder"
+    assert problem == "glpi: error: missing.jpg: no such file or folder"
 
 
 def test_a_missing_image_named_first_stops_no_other(shipped, photo, capsys):
@@ -159,15 +160,25 @@ def test_a_model_and_no_image_shows_the_usage(published, capsys):
     assert "is a model: name an image or a folder to score with it" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["empty", "missing"])
-def test_a_first_argument_that_is_nothing_gets_help(shipped, photo, tmp_path, capsys, name):
-    (tmp_path / "empty").mkdir()
-    assert main(["score", str(tmp_path / name), str(photo)]) == 2
+def test_a_first_argument_that_is_nothing_gets_help(shipped, photo, tmp_path, capsys):
+    missing = tmp_path / "missing"
+    assert main(["score", str(missing), str(photo)]) == 2
     output = capsys.readouterr()
     assert output.out == ""
     (line,) = output.err.splitlines()
-    assert line.startswith(f"glpi: error: {tmp_path / name}: no ")
+    assert line.startswith(f"glpi: error: {missing}: no ")
     assert "a workdir of `glpi train`, a hub folder, a checkpoint" in line
+
+
+def test_a_first_folder_without_image_or_model_stops_no_other(shipped, photo, tmp_path, capsys):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert main(["score", str(empty), str(photo)]) == 2
+    output = capsys.readouterr()
+    assert str(photo) in output.out
+    lines = output.err.splitlines()
+    assert lines[0].startswith(f"glpi: {empty} is no model, which is a workdir of `glpi train`")
+    assert lines[-1].startswith(f"glpi: error: {empty}: no image in this folder")
 
 
 def test_a_damaged_hub_folder_is_one_line(published, photo, tmp_path, capsys):

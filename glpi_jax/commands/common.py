@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -18,7 +19,9 @@ OVERRIDE_HELP = "a config file; --config.section.key=value changes a value in it
 
 def add_command(commands: Commands, name: str, help_text: str) -> argparse.ArgumentParser:
     """A command's parser, with the same text in the list of commands and in its own help."""
-    return commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
+    parser = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
+    parser.set_defaults(usage_error=parser.error)
+    return parser
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -65,8 +68,18 @@ def config_of(args: argparse.Namespace) -> "ConfigDict":
 
 
 def say(message: str) -> None:
-    """Tell the user; stdout is kept for results."""
-    print(f"glpi: {message}", file=sys.stderr)
+    """Tell the user in a line; stdout is kept for results."""
+    print(f"glpi: {one_line(message)}", file=sys.stderr)
+
+
+def one_line(text: str) -> str:
+    r"""A text, for instance a file name, in which control characters and line ends read `\n`."""
+    return "".join(
+        char.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(char) in ("Cc", "Zl", "Zp")
+        else char
+        for char in text
+    )
 
 
 def fail(message: str) -> int:

@@ -4,8 +4,15 @@ import argparse
 import math
 from typing import TYPE_CHECKING
 
-from glpi_jax.commands.common import EXIT_OK, Commands, add_command
-from glpi_jax.commands.scoring_options import add_crop_options, add_model_option, scorer_of
+from glpi_jax.commands.common import EXIT_OK, Commands, add_command, one_line
+from glpi_jax.commands.scoring_options import (
+    add_crop_options,
+    add_model_option,
+    given_name,
+    refuse_models,
+    scorer_of,
+    table_row,
+)
 from glpi_jax.errors import GlpiError
 
 if TYPE_CHECKING:
@@ -24,8 +31,8 @@ def add(commands: Commands) -> None:
         "Which of two photographs is better, and whether the difference is larger than what other"
         " crops of the same photographs would make.",
     )
-    command.add_argument("first", metavar="A", help="an image file or URL")
-    command.add_argument("second", metavar="B", help="an image file or URL")
+    command.add_argument("first", type=given_name, metavar="A", help="an image file or URL")
+    command.add_argument("second", type=given_name, metavar="B", help="an image file or URL")
     add_model_option(command)
     add_crop_options(command)
     command.set_defaults(run=_compare)
@@ -34,14 +41,15 @@ def add(commands: Commands) -> None:
 def _compare(args: argparse.Namespace) -> int:
     if args.crops == 1:
         raise GlpiError("--crops 1: one crop has no spread; take 2 or more")
+    refuse_models([args.first, args.second])
     scorer = scorer_of(args, args.model)
     results = scorer.score([args.first, args.second])
     for result in results:
         if result.error is not None:
             raise GlpiError(result.error)
     for result in results:
-        print(f"{result.score:8.3f} ± {result.standard_error:.3f}  {result.image}")
-    print(verdict(results[0], results[1], scorer.higher_is_better))
+        print(table_row(result))
+    print(one_line(verdict(results[0], results[1], scorer.higher_is_better)))
     return EXIT_OK
 
 

@@ -1,15 +1,21 @@
 """`glpi map`."""
 
 import argparse
+import os
 from pathlib import Path
 
-from glpi_jax.commands.common import EXIT_OK, Commands, add_command
+from glpi_jax.commands.common import EXIT_OK, Commands, add_command, one_line
 from glpi_jax.commands.scoring_options import (
     add_model_option,
     check_png,
+    given_name,
+    given_path,
+    naming_options,
+    refuse_models,
     scorer_of,
     silence_pillow,
 )
+from glpi_jax.errors import GlpiError
 
 
 def add(commands: Commands) -> None:
@@ -17,8 +23,14 @@ def add(commands: Commands) -> None:
     command = add_command(
         commands, "map", "Show where a photograph is good and where it is bad, as a picture."
     )
-    command.add_argument("photograph", help="an image file or URL")
-    command.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the picture")
+    command.add_argument("photograph", type=given_name, help="an image file or URL")
+    command.add_argument(
+        "--out",
+        type=given_path,
+        required=True,
+        metavar="FILE.png",
+        help="the picture; of existing files only a picture of glpi is replaced",
+    )
     command.add_argument(
         "--stride",
         type=int,
@@ -36,6 +48,9 @@ def _map(args: argparse.Namespace) -> int:
     from glpi_jax.scoring.reading import read_pixels
 
     check_png(args.out)
+    if args.out.exists() and os.path.realpath(args.photograph) == os.path.realpath(args.out):
+        raise GlpiError(f"--out {args.out}: this is the photograph itself; give another name")
+    refuse_models([args.photograph])
     silence_pillow()
     pixels = read_pixels(args.photograph)
     scorer = scorer_of(args, args.model)
@@ -45,9 +60,11 @@ def _map(args: argparse.Namespace) -> int:
             bar.total = total
             bar.advance()
 
-        quality = scorer.quality_map(pixels, stride=args.stride, on_progress=show)
+        with naming_options("stride"):
+            quality = scorer.quality_map(pixels, stride=args.stride, on_progress=show)
     picture = map_picture(quality, scale=scorer.scale, title=Path(args.photograph).name)
     write_bytes(args.out, picture)
     scores = quality.scores
-    print(f"{args.out}: {scores.min():.3f} to {scores.max():.3f}, {quality.crop_scores.size} crops")
+    span = f"{scores.min():.3f} to {scores.max():.3f}"
+    print(f"{one_line(str(args.out))}: {span}, {quality.crop_scores.size} crops")
     return EXIT_OK

@@ -1,9 +1,8 @@
 """`glpi rank`."""
 
 import argparse
-import io
-from collections.abc import Sequence
-from pathlib import Path
+import os
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from glpi_jax.commands.common import EXIT_BAD_INPUT, EXIT_OK, Commands, add_command, say
@@ -11,12 +10,16 @@ from glpi_jax.commands.scoring_options import (
     add_crop_options,
     add_model_option,
     check_png,
+    given_name,
+    given_path,
+    refuse_models,
     scorer_of,
+    table_row,
 )
 from glpi_jax.errors import GlpiError
 
 if TYPE_CHECKING:
-    from glpi_jax.scoring import ImageScore
+    from glpi_jax.scoring import ImageScore, Problem
 
 
 def add(commands: Commands) -> None:
@@ -25,9 +28,19 @@ def add(commands: Commands) -> None:
         commands, "rank", "Order photographs from best to worst; --out shows both ends."
     )
     command.add_argument(
-        "images", nargs="+", metavar="FOLDER|IMAGE|URL", help="as for `glpi score`"
+        "images",
+        nargs="+",
+        type=given_name,
+        metavar="FOLDER|IMAGE|URL",
+        help="image files, folders (searched for images), quoted patterns, URLs; neither videos nor"
+        " a list on stdin",
     )
-    command.add_argument("--out", type=Path, metavar="FILE.png", help="a contact sheet")
+    command.add_argument(
+        "--out",
+        type=given_path,
+        metavar="FILE.png",
+        help="a contact sheet; of existing files only a picture of glpi is replaced",
+    )
     command.add_argument(
         "--top", type=int, default=10, metavar="N", help="of each end in the sheet (default: 10)"
     )
@@ -43,7 +56,8 @@ def _rank(args: argparse.Namespace) -> int:
     from glpi_jax.files import write_bytes
     from glpi_jax.progress import progress_bar
     from glpi_jax.scoring.contact_sheet import contact_sheet
-    from glpi_jax.scoring.inputs import list_inputs
+    from glpi_jax.scoring.inputs import STDIN
+    from glpi_jax.scoring.picture_files import png_of
 
     if args.top < 1:
         raise GlpiError(f"--top {args.top}: must be at least 1")
@@ -51,11 +65,14 @@ def _rank(args: argparse.Namespace) -> int:
         raise GlpiError(f"--cell {args.cell}: must be at least 64 pixels")
     if args.out is not None:
         check_png(args.out)
+    if STDIN in args.images:
+        raise GlpiError("-: only `glpi score` reads a list from stdin; name the images")
+    refuse_models(args.images)
     scorer = scorer_of(args, args.model)
     scored, errors = [], 0
-    count = sum(1 for _ in list_inputs(args.images))
+    count = sum(1 for _ in _inputs(args))
     with progress_bar(count, unit="image", description="rank", leave=False) as bar:
-        for result in scorer.score_iter(list_inputs(args.images)):
+        for result in scorer.score_iter(_inputs(args)):
             if result.error:
                 say(f"error: {result.error}")
                 errors += 1
@@ -65,15 +82,24 @@ def _rank(args: argparse.Namespace) -> int:
     # Equal scores in the order of the arguments, whatever the direction.
     sign = 1 if scorer.lower_better else -1
     ranked = sorted(scored, key=lambda result: sign * (result.score or 0.0))
+    for place, result in enumerate(ranked, start=1):
+        print(f"{place:5d}  {table_row(result)}")
     if args.out is not None and ranked:
         groups = _ends(ranked, args.top, known=scorer.higher_is_better is not None)
         columns = min(5, max(len(results) for _, results in groups))
-        content = io.BytesIO()
-        contact_sheet(groups, columns=columns, cell=args.cell).save(content, "PNG")
-        write_bytes(args.out, content.getvalue())
-    for place, result in enumerate(ranked, start=1):
-        print(f"{place:5d}  {result.score:8.3f}  {result.image}")
+        sheet = contact_sheet(groups, columns=columns, cell=args.cell)
+        write_bytes(args.out, png_of(sheet))
     return EXIT_BAD_INPUT if errors else EXIT_OK
+
+
+def _inputs(args: argparse.Namespace) -> Iterator["str | Problem"]:
+    """What is ranked, without the sheet that the same command has made before."""
+    from glpi_jax.scoring.inputs import list_inputs
+
+    sheet = None if args.out is None else os.path.realpath(args.out)
+    for source in list_inputs(args.images):
+        if sheet is None or not isinstance(source, str) or os.path.realpath(source) != sheet:
+            yield source
 
 
 def _ends(

@@ -178,4 +178,6 @@ def _why(error: BaseException) -> str:
     refusal = re.search(r"WeightsUnpickler error: (.*?)(\. Please use|\. If|Check the doc|$)", text)
     if refusal:
         return f"it holds more than weights: {refusal[1].strip()}"
+    if isinstance(error, LookupError | ValueError | TypeError | AttributeError):
+        return "its bytes are no checkpoint"  # the unpickler's own words tell nobody anything
     return str(error).strip().splitlines()[0] if text else type(error).__name__

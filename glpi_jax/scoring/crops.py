@@ -11,13 +11,15 @@ from glpi_jax.errors import GlpiError
 
 Placement = Literal["grid", "random"]
 
+MAX_CROPS = 1024  # forty times the paper's; the crops of several images are held in memory
+
 
 @dataclass(frozen=True)
 class Crops:
     """How many crops of an image are averaged, and where they lie.
 
     Attributes:
-        count: at least 1.
+        count: 1 to `MAX_CROPS`.
         placement: "grid", spread evenly from edge to edge, so that a score depends on the pixels
             alone; "random", drawn from the image's file name (of an image in memory: from its
             pixels) and the seed, as in the paper's evaluation.
@@ -36,8 +38,8 @@ class Crops:
         """
         if self.placement not in ("grid", "random"):
             raise GlpiError(f"crop placement {self.placement!r}: must be grid or random")
-        if self.count < 1:
-            raise GlpiError(f"{self.count} crops an image: must be at least 1")
+        if not 1 <= self.count <= MAX_CROPS:
+            raise GlpiError(f"crops {self.count}: must be 1 to {MAX_CROPS}")
         if self.seed < 0:
             raise GlpiError(f"seed {self.seed}: must not be negative")
 

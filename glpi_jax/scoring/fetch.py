@@ -1,6 +1,7 @@
 """Images from http and https URLs, with limits of size and time."""
 
 import http.client
+import re
 import time
 import urllib.error
 import urllib.parse
@@ -19,6 +20,12 @@ _SCHEMES = ("http://", "https://")
 def is_url(name: str) -> bool:
     """Whether a name is fetched rather than opened."""
     return name.lower().startswith(_SCHEMES)
+
+
+def is_foreign_url(name: str) -> bool:
+    """Whether a name is a URL that is not fetched, as of ftp:// or file://."""
+    # Two letters at least: one is a drive of Windows.
+    return not is_url(name) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name) is not None
 
 
 def fetch(

@@ -4,21 +4,26 @@ Of videos it is frames.
 """
 
 import glob
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from os import fsdecode
 from pathlib import Path
 from typing import BinaryIO
 
 from glpi_jax.data.images import walk_images
 from glpi_jax.errors import GlpiError
-from glpi_jax.scoring.fetch import is_url
+from glpi_jax.files import home_expanded
+from glpi_jax.scoring.fetch import is_foreign_url, is_url
 from glpi_jax.scoring.results import Problem
-from glpi_jax.scoring.video import Frame, is_video, video_frames
+from glpi_jax.scoring.video import VIDEO_SUFFIXES, Frame, is_video, video_frames
 
 STDIN = "-"
 
 _READ_BYTES = 2**16
 _LONGEST_PATH = 2**16
+# How files begin that may have been piped in instead of a list; zero bytes are in all of them.
+_IMAGE_STARTS = (
+    b"\xff\xd8\xff", b"\x89PNG", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0",
+)  # fmt: skip
 
 
 def videos_as_frames(
@@ -66,8 +71,15 @@ def list_inputs(
     seen: set[str] = set()
     for argument in arguments:
         if argument == STDIN and stdin is not None:
+            listed = False
             for entry in _entries(stdin, b"\0" if null else b"\n"):
-                yield from _images_of(entry)
+                listed = True
+                if glob.has_magic(entry) and not (is_url(entry) or _exists(entry)):
+                    yield Problem(entry, f"{entry}: no such file; a list takes no patterns")
+                else:
+                    yield from _images_of(entry)
+            if not listed:
+                yield Problem(STDIN, "-: no image in the list on stdin")
             continue
         for name in _matches(argument):
             for found in _images_of(name):
@@ -81,11 +93,14 @@ def _matches(argument: str) -> list[str]:
     """The argument, or what it matches if it is a pattern."""
     if is_url(argument) or not glob.has_magic(argument) or _exists(argument):
         return [argument]
-    return sorted(glob.glob(argument, recursive=True)) or [argument]
+    found = sorted(glob.glob(argument, recursive=True))
+    if "**" in argument:  # matches the files in the folders that it matches, too
+        found = [name for name in found if not os.path.isdir(name)] or found
+    return found or [argument]
 
 
 def _images_of(name: str) -> Iterator[str | Problem]:
-    if is_url(name):
+    if is_url(name) or is_foreign_url(name):  # reading says what is wrong with the latter
         yield name
         return
     path = Path(name)
@@ -112,8 +127,16 @@ def _images_of_folder(folder: Path) -> Iterator[str | Problem]:
             yield path
     except GlpiError as error:  # no image, which an error of the folder itself explains better
         if not unlisted:
-            unlisted.append(error)
+            unlisted.append(GlpiError(f"{error}{_videos_below(folder)}"))
     yield from _problems(folder, unlisted)
+
+
+def _videos_below(folder: Path) -> str:
+    """What to do if there are videos in a folder without an image."""
+    for _, _, names in os.walk(folder):
+        if any(os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES for name in names):
+            return f"; name its videos, as by '{folder}/**'"
+    return ""
 
 
 def _problems(folder: Path, errors: list[GlpiError]) -> Iterator[Problem]:
@@ -131,7 +154,11 @@ def _exists(name: str) -> bool:
 def _entries(stream: BinaryIO, separator: bytes) -> Iterator[str]:
     """The entries of a list, without empty ones."""
     rest = b""
+    begun = False
     while block := stream.read(_READ_BYTES):
+        if not begun:
+            begun = True
+            _check_list(block, separator)
         *entries, rest = (rest + block).split(separator)
         for entry in entries:
             yield from _entry(entry, separator)
@@ -140,8 +167,19 @@ def _entries(stream: BinaryIO, separator: bytes) -> Iterator[str]:
     yield from _entry(rest, separator)
 
 
+def _check_list(start: bytes, separator: bytes) -> None:
+    if b"\0" not in start:
+        return
+    if start.startswith(_IMAGE_STARTS):
+        raise GlpiError("-: an image on stdin; - reads a list of paths, so name the image's file")
+    if separator != b"\0":
+        raise GlpiError(
+            "-: zero bytes on stdin; a list of find -print0 needs --null, an image has to be named"
+        )
+
+
 def _entry(entry: bytes, separator: bytes) -> Iterator[str]:
     if separator == b"\n":
         entry = entry.removesuffix(b"\r")
     if entry:
-        yield fsdecode(entry)
+        yield home_expanded(os.fsdecode(entry))

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from glpi_jax.evaluation.plot_style import settings_of
+from glpi_jax.scoring.picture_files import SOFTWARE
 from glpi_jax.scoring.quality_map import QualityMap
 
 _SIDE_PIXELS = 900  # longer side of each photograph in the picture
@@ -53,5 +54,5 @@ def map_picture(quality: QualityMap, *, scale: str, title: str) -> bytes:
         drawable = title.encode("utf-8", "replace").decode("utf-8")
         figure.suptitle(drawable if len(drawable) <= 80 else f"…{drawable[-79:]}")
         content = io.BytesIO()
-        figure.savefig(content, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
+        figure.savefig(content, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": SOFTWARE})
     return content.getvalue()

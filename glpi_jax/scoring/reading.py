@@ -25,7 +25,7 @@ from glpi_jax.data.images import (
     read_encoded,
 )
 from glpi_jax.scoring.crops import Crops
-from glpi_jax.scoring.fetch import fetch, is_url
+from glpi_jax.scoring.fetch import fetch, is_foreign_url, is_url
 from glpi_jax.scoring.results import Problem
 from glpi_jax.scoring.video import Frame, has_video_signature, is_video
 
@@ -177,6 +177,10 @@ def _decode(source: Source, name: str, budget: MemoryBudget) -> Decoded:
     if isinstance(source, Image.Image):
         return Decoded(convert_image(source, name, apply_orientation=True), False)
     if isinstance(source, str | os.PathLike) and not is_url(name):
+        if is_foreign_url(name):
+            raise ImageError(
+                f"{name}: of URLs only http:// and https:// are read; name a file by its path"
+            )
         if is_video(name):
             raise _video_error(name)
         size = check_file(name)

@@ -103,7 +103,7 @@ def check_interval(every_seconds: float) -> Fraction:
     """
     if not math.isfinite(every_seconds) or every_seconds < 0:
         raise GlpiError(
-            f"a frame every {every_seconds} seconds: must be 0, which is every frame, or more"
+            f"every_seconds {every_seconds:g}: must be 0, which is every frame, or more"
         )
     return Fraction(str(every_seconds))
 

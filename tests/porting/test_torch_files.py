@@ -166,6 +166,9 @@ def test_damaged_pth_files(demo_state, tmp_path):
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in demo_state.items()}
     torch.save({"state_dict": tensors}, path)
     whole = path.read_bytes()
+    path.write_text("text\n")  # a pickle's opcodes, to the unpickler
+    with pytest.raises(CheckpointError, match=r"its bytes are no checkpoint\)"):
+        load_torch(path)
     for content in (b"", b"no checkpoint", whole[:500], whole[: len(whole) // 2], whole[:-30]):
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match=r"model.pth: not a readable PyTorch checkpoint"):

@@ -34,6 +34,8 @@ def listed(*arguments, stdin=b"", null=False):
         (["[ab].*"], ["a.png", "b.jpg"]),
         (["deep/**/*.webp"], ["deep/er/d.webp"]),
         (["d*"], ["deep/c.png", "deep/er/d.webp"]),
+        (["deep/**"], ["deep/c.png", "deep/er/d.webp"]),
+        (["d**/"], ["deep/c.png", "deep/er/d.webp"]),
         (["b.jpg", ".", "a.png"], ["b.jpg", "a.png", "deep/c.png", "deep/er/d.webp"]),
         (["http://host/a//b.png"], ["http://host/a//b.png"]),
         (["HTTPS://host/*.png?x"], ["HTTPS://host/*.png?x"]),
@@ -91,7 +93,7 @@ def test_a_list_on_stdin():
         "deep/er/d.webp",
         "missing.png: no such file or folder",
         "http://host/x.png",
-        "*.png: no file or folder matches",
+        "*.png: no such file; a list takes no patterns",
         "b.jpg",
     ]
 
@@ -125,5 +127,9 @@ def test_lines_across_blocks_are_whole():
 def test_stdin_that_is_no_list():
     with pytest.raises(GlpiError, match="stdin: no list of paths"):
         listed("-", stdin=b"x" * 300_000)
-    (problem,) = listed("-", stdin=b"a\0b.png\n")
-    assert isinstance(problem, Problem)
+    for content in (b"\xff\xd8\xff\xe0\0\x10JFIF", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"):
+        for null in (False, True):
+            with pytest.raises(GlpiError, match="-: an image on stdin"):
+                listed("-", stdin=content, null=null)
+    with pytest.raises(GlpiError, match="needs --null"):
+        listed("-", stdin=b"a.png\0b.jpg\0")

@@ -14,6 +14,7 @@ SETTINGS = {"model": "0" * 64, "crops": 16}
 RESULTS = [
     ImageScore("a.png", 3.25, 0.5, None, None, 0.125, 16),
     ImageScore('b,"quoted"\nline.png', 1 / 3, 0.25, "small", None, 0.0625, 16),
+    ImageScore("carriage\rreturn\r.png", 1.5, 0.25, None, None, 0.125, 16),
     ImageScore(os.fsdecode(b"latin \xe9.png"), error="no such file"),
 ]
 
@@ -54,7 +55,7 @@ def interrupted(path, form="csv", results=RESULTS[:1]):
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
 def test_every_result_is_in_the_file_with_all_its_digits(tmp_path, form):
     path = tmp_path / "scores"
-    path.write_text("older")
+    written(path, form, RESULTS[:1])
     written(path, form, RESULTS)
     assert read(path, form) == [fields(result) for result in RESULTS]
     assert os.listdir(tmp_path) == ["scores"]
@@ -63,12 +64,13 @@ def test_every_result_is_in_the_file_with_all_its_digits(tmp_path, form):
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
 def test_an_interrupted_run_goes_on(tmp_path, form):
     path = tmp_path / "scores"
-    path.write_text("older")
+    written(path, form, RESULTS[:1])
     interrupted(path, form, RESULTS[:2])
-    assert path.read_text() == "older"
+    assert read(path, form) == [fields(RESULTS[0])]
     with open_records(path, form, SETTINGS, resume=True) as records:
         assert records.names == {result.image for result in RESULTS[:2]}
-        records.write(RESULTS[2])
+        for result in RESULTS[2:]:
+            records.write(result)
     assert read(path, form) == [fields(result) for result in RESULTS]
     assert os.listdir(tmp_path) == ["scores"]
 
@@ -80,7 +82,7 @@ def test_a_result_written_by_halves_is_dropped(tmp_path, form):
     content = whole.read_bytes()
     for end in range(len(content) + 1):
         path = tmp_path / f"cut{end}"
-        interrupted(path, form, [])
+        interrupted(path, form)
         partial_file(path).write_bytes(content[:end])
         with open_records(path, form, SETTINGS, resume=True) as records:
             known = records.names
@@ -130,12 +132,13 @@ def test_scores_of_an_interrupted_run_are_not_thrown_away(tmp_path):
 def test_a_partial_file_of_unknown_origin_is_refused(tmp_path):
     path = tmp_path / "scores.csv"
     interrupted(path)
-    (tmp_path / "scores.csv.partial.json").write_text("{")
-    with (
-        pytest.raises(GlpiError, match="nobody knows what"),
-        open_records(path, "csv", SETTINGS, resume=True),
-    ):
-        pass
+    for content in ("{", "[]"):
+        (tmp_path / "scores.csv.partial.json").write_text(content)
+        with (
+            pytest.raises(GlpiError, match="nobody knows what"),
+            open_records(path, "csv", SETTINGS, resume=True),
+        ):
+            pass
 
 
 def test_a_damaged_partial_file_is_refused(tmp_path):
@@ -148,6 +151,39 @@ def test_a_damaged_partial_file_is_refused(tmp_path):
         open_records(path, "csv", SETTINGS, resume=True),
     ):
         pass
+
+
+def test_what_is_no_result_is_damage(tmp_path):
+    path = tmp_path / "scores.jsonl"
+    for line in ("null", "[]", "3", '{"image": 5}', "{}"):
+        interrupted(path, "jsonl")
+        with open(partial_file(path), "a") as file:
+            file.write(f"{line}\n")
+        with (
+            pytest.raises(GlpiError, match=r"scores\.jsonl\.partial: damaged; delete it"),
+            open_records(path, "jsonl", SETTINGS, resume=True),
+        ):
+            pass
+        partial_file(path).unlink()
+
+
+def test_two_runs_do_not_write_one_file(tmp_path):
+    path = tmp_path / "scores.csv"
+    with open_records(path, "csv", SETTINGS, resume=False) as records:
+        records.write(RESULTS[0])
+        for resume in (False, True):
+            with (
+                pytest.raises(GlpiError, match=r"scores\.csv: another run is writing it"),
+                open_records(path, "csv", SETTINGS, resume=resume),
+            ):
+                pass
+        records.write(RESULTS[1])
+    assert read(path, "csv") == [fields(result) for result in RESULTS[:2]]
+
+
+def test_a_run_that_scored_nothing_leaves_nothing(tmp_path):
+    interrupted(tmp_path / "scores.csv", results=[])
+    assert os.listdir(tmp_path) == []
 
 
 class FullDisk:

@@ -227,7 +227,7 @@ def test_random_crops_are_those_of_the_evaluation(make_pixels):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"crops": 0}, "0 crops an image: must be at least 1"),
+        ({"crops": 0}, "crops 0: must be 1 to 1024"),
         ({"placement": "everywhere"}, "crop placement 'everywhere': must be grid or random"),
         ({"placement": "random", "seed": -1}, "seed -1: must not be negative"),
     ],

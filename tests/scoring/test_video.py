@@ -98,7 +98,7 @@ def test_frames_within_a_millisecond_do_not_share_a_name():
 
 @pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf")])
 def test_an_interval_that_is_none(wrong):
-    with pytest.raises(GlpiError, match=f"a frame every {wrong} seconds: must be 0, which is"):
+    with pytest.raises(GlpiError, match=f"every_seconds {wrong}: must be 0, which is"):
         video_frames("a.mp4", wrong)
 
 
