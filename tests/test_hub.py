@@ -270,7 +270,7 @@ def test_the_card_tells_the_results(trained, published):
     assert result["metrics"][0] == {"type": "spearmanr", "name": "SROCC", "value": srocc}
     assert f"| test | miniature | 4 | {srocc:.4f} |" in " ".join(body.split())
     assert "protocol strict" in body
-    assert "MOS, higher is better. Labels: 5 minus the level of noise." in body
+    assert "MOS, higher is better. Training labels: 5 minus the level of noise." in body
     assert "glpi score hf://OWNER/NAME photo.jpg" in body
 
 

@@ -57,7 +57,9 @@ def test_a_hub_folder_scores_as_its_workdir(trained, published, photo):
     assert folder.score([photo]) == workdir.score([photo])
     assert folder.score([photo])[0].score is not None
     assert (folder.score_range, workdir.score_range) == ((0, 5), None)
-    assert folder.meaning == "MOS, 0 to 5, higher is better; 5 minus the level of noise"
+    assert folder.meaning == (
+        "MOS, 0 to 5, higher is better; training labels: 5 minus the level of noise"
+    )
 
 
 def test_an_official_checkpoint_admits_what_it_does_not_know(checkpoint):
@@ -126,7 +128,7 @@ def test_images_alone_are_scored_with_the_shipped_weights(shipped, published, ph
         assert results == expected
         assert err == (
             "glpi: demonstration weights, trained on a handful of photographs: MOS, 0 to 5, higher"
-            " is better; 5 minus the level of noise\n"
+            " is better; training labels: 5 minus the level of noise\n"
         )
     assert main(["score", str(photo), "missing.jpg"]) == 2
     output = capsys.readouterr()

@@ -9,8 +9,9 @@ from PIL import Image
 
 import glpi_jax
 from glpi_jax.cli import main
-from glpi_jax.data.demo import photograph_path
+from glpi_jax.data.demo import LABEL_NOTE, photograph_path
 from glpi_jax.data.images import read_image
+from glpi_jax.hub.sources import read_model
 from glpi_jax.saqt import Distorter, seed_for
 
 WEIGHTS = Path(glpi_jax.__file__).parent / "weights/demo"
@@ -60,6 +61,10 @@ def test_they_say_what_they_are(capsys, tmp_path):
     output = capsys.readouterr()
     assert "demonstration weights" in output.err
     assert "handful of photographs" in output.err
+    # Not as if it were about the user's photograph.
+    assert "this picture" not in output.err
+    assert "training labels: KADID-10k's mean human score" in output.err
+    assert read_model().label_note == LABEL_NOTE
     assert output.out.split()[1] == str(photograph)
 
 

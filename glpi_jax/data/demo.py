@@ -33,9 +33,9 @@ from glpi_jax.saqt import MEAN_DMOS, Distorter, find_distortion, seed_for
 LEVELS = (1, 2, 3, 4, 5)
 
 LABEL_NOTE = (
-    "KADID-10k's mean human score for this distortion type and level, averaged over the 81 pictures"
-    " of KADID-10k (1 to 5, higher is better). Nobody rated this picture: the label says nothing"
-    " about how its own content hides or shows the distortion."
+    "KADID-10k's mean human score for each distortion type and level, averaged over the 81 pictures"
+    " of KADID-10k (1 to 5, higher is better). Nobody rated the training pictures themselves: a"
+    " label says nothing about how the content of its picture hides or shows the distortion."
 )
 
 # To be raised whenever the same settings would give other images or labels.

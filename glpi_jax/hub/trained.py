@@ -38,8 +38,8 @@ class TrainedModel:
 
     @property
     def meaning(self) -> str:
-        """What a score says, as half a line: "MOS, higher is better; …"."""
-        return f"{self.scale}; {self.label_note}"
+        """What a score says, as a line: "MOS, higher is better; training labels: …"."""
+        return f"{self.scale}; training labels: {self.label_note}"
 
     @property
     def scale(self) -> str:

@@ -1,6 +1,7 @@
 """Which crops of an image are scored."""
 
 import hashlib
+import numbers
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,14 +35,19 @@ class Crops:
         """Check the numbers.
 
         Raises:
-            GlpiError: one is out of range, or there is no such placement.
+            GlpiError: one is out of range, there is no such placement, or a grid is given a seed.
+            TypeError: one is no whole number.
         """
+        check_whole("crops", self.count)
+        check_whole("seed", self.seed)
         if self.placement not in ("grid", "random"):
             raise GlpiError(f"crop placement {self.placement!r}: must be grid or random")
         if not 1 <= self.count <= MAX_CROPS:
             raise GlpiError(f"crops {self.count}: must be 1 to {MAX_CROPS}")
         if self.seed < 0:
             raise GlpiError(f"seed {self.seed}: must not be negative")
+        if self.seed and self.placement == "grid":
+            raise GlpiError(f"seed {self.seed}: is for random placement; a grid is always the same")
 
     def cut(self, image: np.ndarray, side: int, file_name: str | None) -> np.ndarray:
         """Cut the crops of one image.
@@ -61,6 +67,16 @@ class Crops:
             digest.update(np.ascontiguousarray(image).data)
             file_name = digest.hexdigest()
         return random_crops(image, side, self.count, image_rng(file_name, self.seed))
+
+
+def check_whole(name: str, value: object) -> None:
+    """Check an argument that must be a whole number.
+
+    Raises:
+        TypeError: it is something else, 2.0 included.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} {value!r}: must be a whole number, not {type(value).__name__}")
 
 
 PAPER_CROPS = Crops(count=25, placement="random", seed=0)

@@ -7,6 +7,7 @@ import numpy as np
 
 from glpi_jax.data.transforms import pad_to_crop
 from glpi_jax.errors import GlpiError
+from glpi_jax.scoring.crops import check_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +92,11 @@ def lay_out(image: np.ndarray, crop: int, stride: int | None) -> Layout:
 
     Raises:
         GlpiError: the stride is below 1, or above the crop, which would leave gaps.
+        TypeError: it is no whole number.
     """
-    stride = max(1, crop // 2) if stride is None else stride
+    if stride is None:
+        stride = max(1, crop // 2)
+    check_whole("stride", stride)
     if not 1 <= stride <= crop:
         raise GlpiError(f"stride {stride}: must be 1 to {crop} pixels, the side of a crop")
     padded = pad_to_crop(image, crop)

@@ -8,8 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -32,9 +33,22 @@ from glpi_jax.scoring.video import Frame, has_video_signature, is_video
 MIN_SIDE = 16  # pixels: one patch of the ViT; less shows nothing that could be judged
 MEMORY_BYTES = 2**30  # for files and images that are being decoded, together
 
-# A file's path, a URL, a Pillow image, pixels, the content of a file, or a frame of a video.
-Source: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | bytes | Frame | Problem
-SINGLE_SOURCES = (str, os.PathLike, Image.Image, bytes, Frame, Problem)
+# A file's path, a URL, a Pillow image, pixels, the content of a file, an open file, or a frame of
+# a video.
+Source: TypeAlias = (
+    str
+    | os.PathLike[str]
+    | Image.Image
+    | np.ndarray
+    | jax.Array
+    | bytes
+    | bytearray
+    | memoryview
+    | BinaryIO
+    | Frame
+    | Problem
+)
+_NO_COLLECTIONS = (str, os.PathLike, Image.Image, bytes, bytearray, memoryview, Frame, Problem)
 
 
 @dataclass
@@ -146,6 +160,19 @@ class Reader:
         return Reading(name, crops, "; ".join(notes) or None)
 
 
+def is_single(images: Any) -> bool:
+    """Whether something is one image, or at least nothing that holds several."""
+    if isinstance(images, np.ndarray | jax.Array):
+        return images.ndim < 4
+    if isinstance(images, _NO_COLLECTIONS) or _is_open_file(images):
+        return True
+    try:
+        iter(images)
+    except TypeError:
+        return True
+    return False
+
+
 def read_pixels(source: Source) -> np.ndarray:
     """One image as (height, width, 3) uint8 RGB, upright.
 
@@ -164,13 +191,19 @@ def _name_of(source: Source, unnamed: str) -> str:
         return os.fspath(source)
     if isinstance(source, Frame | Problem):
         return source.name
-    return getattr(source, "filename", "") or unnamed  # of a Pillow image that was opened
+    name = getattr(source, "name" if _is_open_file(source) else "filename", None)
+    return name if name and isinstance(name, str) else unnamed  # Pillow images, open files
+
+
+def _is_open_file(source: Any) -> bool:
+    return hasattr(source, "read")
 
 
 def _decode(source: Source, name: str, budget: MemoryBudget) -> Decoded:
     if isinstance(source, Problem):
         raise ImageError(source.error)
-    if isinstance(source, np.ndarray):
+    if isinstance(source, np.ndarray | jax.Array):
+        source = np.asarray(source)
         return Decoded(_rgb_pixels(source, name), False)
     if isinstance(source, Frame):
         return Decoded(source.pixels, False)
@@ -186,14 +219,23 @@ def _decode(source: Source, name: str, budget: MemoryBudget) -> Decoded:
         size = check_file(name)
         with budget.reserve(size + DECODING_BYTES_PER_PIXEL * pixel_count(name)):
             return _decode_file(read_encoded(name), name)
-    if isinstance(source, str | os.PathLike | bytes):
-        data = source if isinstance(source, bytes) else fetch(name)
-        with budget.reserve(DECODING_BYTES_PER_PIXEL * pixel_count(data)):
-            return _decode_file(data, name)
-    raise TypeError(
-        f"{name}: {type(source).__name__} is no image; give a path, a URL, a Pillow image, a uint8"
-        " array or the bytes of an image file"
-    )
+    data = fetch(name) if isinstance(source, str | os.PathLike) else _content(source, name)
+    with budget.reserve(DECODING_BYTES_PER_PIXEL * pixel_count(data)):
+        return _decode_file(data, name)
+
+
+def _content(source: bytes | bytearray | memoryview | BinaryIO, name: str) -> bytes:
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    if not _is_open_file(source):
+        raise TypeError(
+            f"{name}: {type(source).__name__} is no image; give a path, a URL, a Pillow image, a"
+            " uint8 array, the bytes of an image file or a file opened with 'rb'"
+        )
+    content = source.read()
+    if not isinstance(content, bytes):
+        raise TypeError(f"{name}: a file opened as text; open it with 'rb'")
+    return content
 
 
 def _decode_file(data: bytes, name: str) -> Decoded:
@@ -216,9 +258,12 @@ def _rgb_pixels(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype != np.uint8 or not (
         array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
     ):
+        remedy = ""
+        if np.issubdtype(array.dtype, np.floating):
+            remedy = "; values from 0 to 1: multiply by 255 and .astype(numpy.uint8)"
         raise TypeError(
             f"{name}: an array of {array.dtype} with shape {array.shape}; an image is uint8 of "
-            "shape (height, width), (height, width, 3) or (height, width, 4)"
+            f"shape (height, width), (height, width, 3) or (height, width, 4){remedy}"
         )
     if array.ndim == 2:
         array = array[:, :, None]

@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from typing import overload
+from typing import Any, overload
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ from glpi_jax.hub.sources import read_model
 from glpi_jax.hub.trained import TrainedModel
 from glpi_jax.scoring.crops import Crops, Placement
 from glpi_jax.scoring.quality_map import QualityMap, lay_out
-from glpi_jax.scoring.reading import SINGLE_SOURCES, Reader, Reading, Source, read_pixels
+from glpi_jax.scoring.reading import Reader, Reading, Source, is_single, read_pixels
 from glpi_jax.scoring.results import ImageScore
 from glpi_jax.training.sharding import make_mesh, replicated
 
@@ -76,10 +76,10 @@ class Scorer:
         crop is mirrored outward.
 
         Args:
-            images: one or several of: a path, an http(s) URL, a Pillow image, a uint8 array of
-                shape (height, width), (height, width, 3) or (height, width, 4), the bytes of an
-                image file, a frame that `video_frames` gives. An array with four axes is a batch
-                of images.
+            images: one or several of: a path, an http(s) URL, a Pillow image, a uint8 array (of
+                NumPy or JAX) of shape (height, width), (height, width, 3) or (height, width, 4),
+                the bytes of an image file, a file opened with "rb", a frame that `video_frames`
+                gives. An array with four axes is a batch of images.
 
         Returns:
             A result for a single image; for several a list, in order.
@@ -87,23 +87,23 @@ class Scorer:
         Raises:
             TypeError: something is none of these.
         """
-        if isinstance(images, SINGLE_SOURCES) or (
-            isinstance(images, np.ndarray) and images.ndim < 4
-        ):
-            (result,) = self.score_iter([images])
+        results = self.score_iter(images)
+        if is_single(images):
+            (result,) = results
             return result
-        return list(self.score_iter(images))
+        return list(results)
 
-    def score_iter(self, images: Iterable[Source]) -> Iterator[ImageScore]:
+    def score_iter(self, images: Source | Iterable[Source]) -> Iterator[ImageScore]:
         """Score images one after the other, as `score` does, giving each result as it comes.
 
         Images are asked for a few at a time, so that there may be any number of them. Files are
         read and decoded ahead by threads while the device computes. Crops of several images share
         a batch, so that a result comes when its batch is full, or after the last image.
         """
+        sources: Iterable[Any] = [images] if is_single(images) else images  # type: ignore[assignment]
         ahead = math.ceil(self._batch_size / self.crops.count)
         reader = Reader(self.crops, side=self.crop, ahead=ahead)
-        with closing(reader.read(images)) as readings:  # type: ignore[type-var]
+        with closing(reader.read(sources)) as readings:  # type: ignore[type-var]
             yield from self._score_readings(readings)
 
     def _score_readings(self, readings: Iterator[Reading]) -> Iterator[ImageScore]:
@@ -147,7 +147,7 @@ class Scorer:
         Raises:
             ImageError: the image cannot be read, or is too small.
             GlpiError: the stride is out of range.
-            TypeError: it is no image.
+            TypeError: it is no image, or the stride is no whole number.
         """
         pixels = read_pixels(image)
         layout = lay_out(pixels, self.crop, stride)
@@ -210,10 +210,15 @@ def load(
         crops: how many crops of an image are averaged; None takes the number that the model came
             with.
         placement: where they lie; see `Crops`.
-        seed: of random crops.
+        seed: of random crops; a grid has none.
 
     Raises:
         GlpiError: nothing of that kind is there, it cannot be read, or a number is out of range.
+        TypeError: the source is no path, or a number is no whole one.
     """
+    if not (source is None or isinstance(source, str | os.PathLike)):
+        raise TypeError(
+            f"source {source!r}: must be a path or hf://owner/name, not {type(source).__name__}"
+        )
     trained = read_model(source)
     return Scorer(trained, Crops(trained.crops if crops is None else crops, placement, seed))

@@ -45,7 +45,7 @@ def test_database(rendered: Path) -> None:
     assert len(database) == 4 * 2 * 5
     assert (database.name, database.score_name) == ("demo", "DMOS")
     assert database.higher_is_better is True
-    assert "Nobody rated this picture" in database.label_note
+    assert "Nobody rated the training pictures themselves" in database.label_note
     assert database.reference_order == ("cat",)
     for row in range(len(database)):
         distortion, level = database.distortions[row], database.levels[row]

@@ -49,6 +49,12 @@ def test_strides_that_leave_gaps_are_refused(scorer, stride):
         scorer.quality_map(np.zeros((90, 90, 3), np.uint8), stride=stride)
 
 
+@pytest.mark.parametrize("stride", ["16", 10.5])
+def test_a_stride_is_a_whole_number(scorer, stride):
+    with pytest.raises(TypeError, match=f"stride {stride!r}: must be a whole number"):
+        scorer.quality_map(np.zeros((90, 90, 3), np.uint8), stride=stride)
+
+
 def half_blurred():
     photograph = Image.fromarray(data.astronaut())
     blurred = photograph.filter(ImageFilter.GaussianBlur(4))

@@ -1,9 +1,11 @@
 """Scores from Python: every kind of image, one or many, in one compiled program."""
 
+import io
 import itertools
 import math
 import threading
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -44,8 +46,38 @@ def test_a_single_image_gives_a_single_result(scorer, save, make_pixels):
     for single in (path, str(path), path.read_bytes(), make_pixels(100, 130)):
         assert_same_but_name(scorer.score(single), expected)
     batch = np.stack([make_pixels(80, 90)] * 3)
-    assert len(scorer.score(batch)) == 3
+    assert len(scorer.score(batch)) == len(scorer.score(jnp.asarray(batch))) == 3
     assert scorer.score([]) == []
+
+
+def test_one_image_is_one_for_score_iter_too(scorer, save, make_pixels):
+    """Not the letters of a path, the lines of a file or the rows of an array."""
+    path = save("a.png", 100, 130)
+    expected = scorer.score(path)
+    for single in (str(path), path.read_bytes(), make_pixels(100, 130)):
+        (result,) = scorer.score_iter(single)
+        assert_same_but_name(result, expected)
+
+
+def test_open_files_buffers_and_jax_arrays(scorer, save, make_pixels):
+    path = save("a.png", 100, 130)
+    expected = scorer.score(path)
+    content = path.read_bytes()
+    with open(path, "rb") as file:
+        assert_same_but_name(scorer.score(file), expected)
+        file.seek(0)
+        buffers = [file, io.BytesIO(content), bytearray(content), memoryview(content)]
+        results = scorer.score([*buffers, jnp.asarray(make_pixels(100, 130))])
+        file.seek(0)
+        assert scorer.quality_map(file).image.shape == (100, 130, 3)
+    assert [result.image for result in results] == [
+        str(path), "image 1", "image 2", "image 3", "image 4"
+    ]  # fmt: skip
+    others = [io.BytesIO(content), *buffers[2:], jnp.asarray(make_pixels(100, 130))]
+    for result in (*results, *map(scorer.score, others)):
+        assert_same_but_name(result, expected)
+    with open(path, encoding="latin-1") as text, pytest.raises(TypeError, match=r"a\.png: .* 'rb'"):
+        scorer.score(text)
 
 
 def test_a_result_is_the_mean_of_its_crops_with_their_spread(scorer, make_pixels):
@@ -90,13 +122,18 @@ def test_pillow_images_of_any_mode(scorer, make_pixels):
     [
         (None, "NoneType is no image"),
         (7, "int is no image"),
-        (np.zeros((80, 80, 3), np.float32), "an array of float32 with shape"),
+        (io.StringIO("x"), "a file opened as text; open it with 'rb'"),
+        (
+            np.zeros((80, 80, 3), np.float32),
+            r"an array of float32 with shape .*: multiply by 255 and \.astype\(numpy\.uint8\)",
+        ),
         (np.zeros((80, 80, 2), np.uint8), r"with shape \(80, 80, 2\)"),
     ],
 )
 def test_what_is_no_image_is_a_mistake_of_the_caller(scorer, wrong, words):
-    with pytest.raises(TypeError, match=f"image 0: .*{words}"):
-        scorer.score([wrong])
+    for images in (wrong, [wrong]):
+        with pytest.raises(TypeError, match=f"image 0: .*{words}"):
+            scorer.score(images)
 
 
 def test_errors_take_their_place_and_stop_nothing(scorer, save, tmp_path):
@@ -230,11 +267,30 @@ def test_random_crops_are_those_of_the_evaluation(make_pixels):
         ({"crops": 0}, "crops 0: must be 1 to 1024"),
         ({"placement": "everywhere"}, "crop placement 'everywhere': must be grid or random"),
         ({"placement": "random", "seed": -1}, "seed -1: must not be negative"),
+        ({"seed": 7}, "seed 7: is for random placement; a grid is always the same"),
     ],
 )
 def test_crops_out_of_range(options, words):
     with pytest.raises(GlpiError, match=words):
         glpi_jax.load(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"crops": 2.5}, "crops 2.5: must be a whole number, not float"),
+        ({"crops": "9"}, "crops '9': must be a whole number, not str"),
+        ({"placement": "random", "seed": "1"}, "seed '1': must be a whole number, not str"),
+        ({"source": 3}, "source 3: must be a path or hf://owner/name, not int"),
+    ],
+)
+def test_arguments_of_other_types(options, words):
+    with pytest.raises(TypeError, match=words):
+        glpi_jax.load(**options)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers():
+    assert Crops(np.int64(3), "random", np.uint8(1)).count == 3
 
 
 def test_the_fingerprint_is_that_of_the_weights(scorer):

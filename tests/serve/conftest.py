@@ -19,7 +19,7 @@ def scorer(shared_compilations: dict[str, str]) -> Scorer:
 @pytest.fixture(scope="module")
 def port(scorer: Scorer) -> Iterator[int]:
     """The port of a server that takes images of up to 200 kB and 0.04 megapixels."""
-    hosts = ["127.0.0.1", "localhost"]
+    hosts = ["127.0.0.1", "::1", "localhost"]
     app = build_app(scorer, max_bytes=200_000, max_pixels=40_000, hosts=hosts)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     started = threading.Event()

@@ -12,11 +12,13 @@ from PIL import Image
 
 pytestmark = pytest.mark.browser
 
-# What a person does who drags a file over the page and lets it go.
-DROP = """([content, name, type]) => {
-    const bytes = Uint8Array.from(atob(content), letter => letter.charCodeAt(0));
+# What a person does who drags files over the page and lets them go.
+DROP = """files => {
     const dataTransfer = new DataTransfer();
-    dataTransfer.items.add(new File([bytes], name, {type}));
+    for (const [content, name] of files) {
+        const bytes = Uint8Array.from(atob(content), letter => letter.charCodeAt(0));
+        dataTransfer.items.add(new File([bytes], name));
+    }
     for (const kind of ["dragover", "drop"]) {
         const event = new DragEvent(kind, {dataTransfer, bubbles: true, cancelable: true});
         document.getElementById("drop").dispatchEvent(event);
@@ -36,6 +38,10 @@ def photograph(path: Path, seed: int, file_format: str = "PNG") -> Path:
     blocks = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), dtype=np.uint8)
     Image.fromarray(blocks).resize((120, 90), Image.Resampling.NEAREST).save(path, file_format)
     return path
+
+
+def drop(page: Any, *paths: Path) -> None:
+    page.evaluate(DROP, [[base64.b64encode(p.read_bytes()).decode(), p.name] for p in paths])
 
 
 def shown(scorer, path: Path) -> str:
@@ -59,27 +65,59 @@ def test_dropped_ones(page, scorer, tmp_path):
     """The second in the place of the first; a file name is text, and no type of a name is asked."""
     for seed, name in ((1, "first.png"), (2, "<b onclick='x'>&amp;.jpeg")):
         path = photograph(tmp_path / name, seed, "JPEG")
-        content = base64.b64encode(path.read_bytes()).decode()
-        page.evaluate(DROP, [content, name, ""])
+        drop(page, path)
         page.locator("#details", has_text=name).wait_for()
         page.locator("#map").wait_for()
         assert page.inner_text("#score") == shown(scorer, path)
         assert "over" not in (page.locator("#drop").get_attribute("class") or "")
 
 
+def test_of_several_the_first_is_scored_and_the_page_says_so(page, scorer, tmp_path):
+    first, second = photograph(tmp_path / "1.png", 1), photograph(tmp_path / "2.png", 2)
+    drop(page, first, second)
+    page.locator("#map").wait_for()
+    assert page.inner_text("#score") == shown(scorer, first)
+    assert page.inner_text("#details").startswith("1.png · the first of 2 files · ")
+
+
+def test_the_same_file_may_be_chosen_again(page, scorer, tmp_path):
+    path = photograph(tmp_path / "photo.png", 1)
+    for seed in (1, 2):
+        photograph(path, seed)
+        with page.expect_response("**/api/map"):
+            page.set_input_files("#file", path)
+        page.locator("#map").wait_for()
+        assert page.inner_text("#score") == shown(scorer, path)
+        assert page.input_value("#file") == ""  # else Chromium tells of no change
+
+
+def test_a_map_that_fails(port, scorer, tmp_path):
+    """The score stays, and nothing says that the map is still to come."""
+    path = photograph(tmp_path / "photo.png", 1)
+    with quiet_page(but="ERR_CONNECTION_REFUSED") as page:
+        page.goto(f"http://127.0.0.1:{port}/")
+        held: list[Any] = []
+        page.route("**/api/map", lambda route: held.append(route))
+        page.set_input_files("#file", path)
+        page.get_by_text("The map is being drawn").wait_for()
+        held[0].abort("connectionrefused")
+        page.get_by_role("alert").wait_for()
+        assert page.inner_text("#score") == shown(scorer, path)
+        assert "being drawn" not in page.inner_text("body")
+
+
 def test_the_latest_wins(page, scorer, tmp_path):
-    """An answer that comes late does not overwrite that of a later photograph."""
+    """The server is told that nobody waits for an earlier photograph's answer."""
     first, second = photograph(tmp_path / "1.png", 1), photograph(tmp_path / "2.png", 2)
     held: list[Any] = []
     page.route("**/api/score", lambda route: route.continue_() if held else held.append(route))
     page.set_input_files("#file", first)
     while not held:
         page.wait_for_timeout(10)
-    page.set_input_files("#file", second)
+    with page.expect_event("requestfailed") as failed:
+        page.set_input_files("#file", second)
+    assert failed.value.failure == "net::ERR_ABORTED"
     page.locator("#map").wait_for()
-    with page.expect_response("**/api/score"):
-        held[0].continue_()
-    page.wait_for_timeout(200)  # for what must not happen
     assert page.inner_text("#score") == shown(scorer, second) != shown(scorer, first)
     assert page.inner_text("#details").startswith("2.png")
 
