@@ -167,7 +167,7 @@ def _is_reported(config: ConfigDict, workdir: Path) -> bool:
 
 def _model_and_mesh(config: ConfigDict) -> tuple[GLPI, Mesh]:
     """What a config trains, and where; complains now about numbers that cannot be."""
-    _check_counts(config)
+    _check_numbers(config)
     mesh = mesh_of(config)
     check_batch_size(config.evaluation.batch_size, mesh, "config.evaluation.batch_size")
     check_batch_size(
@@ -246,7 +246,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     saved = read_run(workdir)
     same = ("seed", "init_from", "protocol", "model", "data", "targets", "split")
     check_same(saved["config"], config, workdir, same)
-    _check_counts(config)
+    _check_numbers(config)
     database, targets = open_databases(config)
     split = read_split(workdir / SPLIT_FILE, database)
     plan = make_plan(config, database, targets, split)
@@ -309,7 +309,7 @@ def load_best(workdir: Path, mesh: Mesh) -> tuple[GLPI, dict[str, Any], dict[str
         best.close()
 
 
-def _check_counts(config: ConfigDict) -> None:
+def _check_numbers(config: ConfigDict) -> None:
     values = config_files.flatten(config.to_dict())
     for key in _COUNTS:
         if values[key] < 1:

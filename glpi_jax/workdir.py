@@ -116,8 +116,13 @@ def _describe(
 def check_origin(weights: StartingWeights, workdir: Path) -> None:
     """Refuse other weights than the run was begun with, if it was stopped before it saved them."""
     run = read_run(workdir)
-    noted = run["init_from"] or run["pretrained"]
-    for file, before in zip(_files(weights.origin), _files(noted), strict=True):
+    files, noted = _files(weights.origin), _files(run["init_from"] or run["pretrained"])
+    if len(files) != len(noted):  # one made by `glpi port from-torch`, whose checkpoints are gone
+        raise GlpiError(
+            f"{workdir} has no checkpoint left, and was begun with"
+            f" {', '.join(before['path'] for before in noted)}; make it anew"
+        )
+    for file, before in zip(files, noted, strict=True):
         if file != before:
             raise GlpiError(
                 f"{file['path']}: has changed since {workdir / RUN_FILE} noted its SHA-256,"

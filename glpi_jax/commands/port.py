@@ -52,7 +52,7 @@ def add(commands: Commands) -> None:
     from_torch.add_argument(
         "--lower-is-better", action="store_true", help="the labels behind it are such a DMOS"
     )
-    from_torch.set_defaults(run=_from_torch)
+    from_torch.set_defaults(run=_from_torch, clears_away=True)
 
     verify = add_command(
         port, "verify", "Compare a workdir with an official checkpoint, stage by stage."

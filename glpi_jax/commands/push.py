@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
     )
     push.add_argument("--private", action="store_true", help="if the repository is made")
     push.add_argument("--force", action="store_true", help="replace the model of a folder")
-    push.set_defaults(run=_push)
+    push.set_defaults(run=_push, clears_away=True)
 
 
 def _push(args: argparse.Namespace) -> int:

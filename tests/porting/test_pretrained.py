@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -138,6 +139,18 @@ def test_files_that_change_before_they_are_saved(files, config, tmp_path, monkey
     vit = load_file(files["vit"])
     save_file(vit | {"cls_token": vit["cls_token"] + 1}, files["vit"])
     with pytest.raises(GlpiError, match=r"vit\.safetensors: has changed since .*run\.json noted"):
+        train_run(own, run)
+
+
+def test_a_run_of_other_weights_does_not_begin_anew(files, config, tmp_path, monkeypatch):
+    """As one of `glpi port from-torch` without its checkpoints: its config may name backbones."""
+    own, run = config(**files), tmp_path / "run"
+    stopped_before_the_first_step(monkeypatch, own, run)
+    shutil.rmtree(run / "checkpoints")
+    noted = read(run / "run.json")
+    whole = {"path": "official.pth", "sha256": "ab" * 32, "selection": None}
+    (run / "run.json").write_text(json.dumps(noted | {"init_from": whole, "pretrained": None}))
+    with pytest.raises(GlpiError, match=r"no checkpoint left, and was begun with official\.pth"):
         train_run(own, run)
 
 

@@ -293,6 +293,27 @@ def test_a_damaged_best_takes_the_run_back_to_its_step_or_before(tmp_path, targe
     checkpoints.close()
 
 
+def test_a_lost_partner_is_no_full_disk(tmp_path, target, monkeypatch):
+    """What JAX says then is for the command, which ends with another code than for bad input."""
+    save(tmp_path, 3)
+    lost = RuntimeError("Gloo AllGather failed: Connection closed by peer")
+
+    def fails(*_, **__):
+        raise lost
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_files, "seal", fails)
+        checkpoints = ResumeCheckpoints(tmp_path)
+        checkpoints.save(state_at(5), DATA)
+        with pytest.raises(RuntimeError) as caught:
+            checkpoints.close()
+        assert caught.value is lost
+    monkeypatch.setattr(Store, "restore", fails)
+    with pytest.raises(RuntimeError) as caught:
+        restore(tmp_path, target)
+    assert caught.value is lost
+
+
 @pytest.mark.parametrize("where", ["save", "seal", "clean up"])
 def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path, target, monkeypatch, where):
     save(tmp_path, 3)

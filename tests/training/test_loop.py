@@ -311,7 +311,8 @@ def test_a_finished_run_is_left_alone(fit_with, tmp_path):
     assert fit_with() == (False, [], [])
 
 
-def test_sigterm_in_the_last_validation_ends_the_run_after_it(fit_with, tmp_path):
+@pytest.mark.parametrize("where", ["loss", "srocc"])
+def test_sigterm_in_the_last_step_or_validation_ends_the_run_after_it(fit_with, tmp_path, where):
     """All is saved, and what would follow belongs to the next start."""
 
     def terminated(step):
@@ -320,19 +321,7 @@ def test_sigterm_in_the_last_validation_ends_the_run_after_it(fit_with, tmp_path
         return 0.5
 
     with pytest.raises(Terminated):
-        fit_with(srocc=terminated)
-    assert latest_step(tmp_path) == 2 * EPOCH
-    assert fit_with() == (False, [], [])
-
-
-def test_sigterm_in_the_last_step_ends_the_run_after_it(fit_with, tmp_path):
-    def terminated(step):
-        if step == 2 * EPOCH:
-            signal.raise_signal(signal.SIGTERM)
-        return 1.0
-
-    with pytest.raises(Terminated):
-        fit_with(loss=terminated)
+        fit_with(**{where: terminated})
     assert latest_step(tmp_path) == 2 * EPOCH
     assert fit_with() == (False, [], [])
 

@@ -167,6 +167,27 @@ def test_a_signal_between_two_runs_ends_the_second(shared_compilations):
     assert first.isdecimal()
 
 
+ALONE = """
+import os, signal, sys
+from glpi_jax.training.processes import start
+signal.signal(signal.SIGTERM, lambda *_: print("heard"))
+assert not start("off", f"127.0.0.1:{sys.argv[1]}", 1, 0)
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_process_that_joined_nobody_hears_sigterm_itself(shared_compilations):
+    """As on a pod of one host, where evaluating and scoring do not ask JAX about signals."""
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, str(free_port())],
+        env=with_devices(shared_compilations, 1),
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, "heard\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
