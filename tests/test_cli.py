@@ -118,7 +118,7 @@ def test_the_table_and_the_csv_file_agree_with_json(trained, odd_paths, tmp_path
         f"{result['score']:8.3f} ± {result['standard_error']:.3f}  {result['image']}"
         for result in scored
     ]
-    assert "MOS, higher is better; 5 minus the level of noise" in output.err
+    assert "MOS, higher is better; training labels: 5 minus the level of noise" in output.err
     rows = list(csv.DictReader(io.StringIO(file.read_text())))
     assert [row["image"] for row in rows] == paths
     for row, result in zip(rows, expected, strict=True):

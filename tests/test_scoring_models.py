@@ -122,7 +122,9 @@ def test_what_looks_like_a_model(trained, published, checkpoint, photo, tmp_path
 
 def test_images_alone_are_scored_with_the_shipped_weights(shipped, published, photo, capsys):
     expected, err = scores(capsys, published, photo)
-    assert err == "glpi: MOS, 0 to 5, higher is better; 5 minus the level of noise\n"
+    assert err == (
+        "glpi: MOS, 0 to 5, higher is better; training labels: 5 minus the level of noise\n"
+    )
     for arguments in ([photo], [photo.parent]):
         results, err = scores(capsys, *arguments)
         assert results == expected

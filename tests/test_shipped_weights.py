@@ -65,7 +65,7 @@ def test_they_say_what_they_are(capsys, tmp_path):
     assert "this picture" not in output.err
     assert "training labels: KADID-10k's mean human score" in output.err
     assert read_model().label_note == LABEL_NOTE
-    assert output.out.split()[1] == str(photograph)
+    assert output.out.split()[-1] == str(photograph)
 
 
 def test_they_are_small_and_have_a_card():
