@@ -62,6 +62,7 @@ def test_streamed_photographs_are_scored_as_one_by_one(run):
     ("script", "options"),
     [
         ("distortions.py", ("--repeats", "1", "--size", "64x48")),
+        ("denoisers.py", ("--size", "48x32")),
         ("input_pipeline.py", ("--images", "2", "--batches", "1", "--batch-size", "2")),
     ],
 )
