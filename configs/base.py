@@ -39,7 +39,8 @@ def get_config() -> ConfigDict:
     config.data.root = ""  # folder of the database
     config.data.labels = ""  # label file, for the kinds pyiqa and liqe; saqt: or folder of tables
     config.data.skip_bad = False  # leave out rows that cannot be used, and list them
-    config.data.label_scale = 1.0  # the training labels are label_scale · label + label_shift
+    # The training labels are label_scale · label + label_shift; the scale is above 0.
+    config.data.label_scale = 1.0
     config.data.label_shift = 0.0
     config.data.resize = ()  # (height, width) before cropping; () leaves images as they are
     config.data.resize_method = "bilinear"  # or "bicubic"

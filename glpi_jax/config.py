@@ -37,7 +37,8 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
         The locked tree.
 
     Raises:
-        GlpiError: missing or failing file, unknown key, or a value of another type.
+        GlpiError: missing or failing file, a value that JSON cannot hold, unknown key, or a value
+            of another type.
     """
     config = _run_config_file(spec)
     for override in overrides:
@@ -65,6 +66,14 @@ def _run_config_file(spec: str) -> ConfigDict:
         raise GlpiError(f"{spec}: the config does not load ({cause})") from error
     if not isinstance(config, ConfigDict):
         raise GlpiError(f"{spec}: get_config() must return a ConfigDict, not {config!r}")
+    for key, value in flatten(config.to_dict()).items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise GlpiError(
+                f"{spec}: config.{key} is a {type(value).__name__}, which run.json cannot hold;"
+                " take numbers, texts, truth values and tuples of them"
+            ) from error
     return config
 
 

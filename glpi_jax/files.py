@@ -1,5 +1,6 @@
 """Files that are replaced in one step, and folders that are made whole or not at all."""
 
+import errno
 import json
 import os
 import re
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from glpi_jax.errors import GlpiError
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EROFS)
+"""What the system says where a file system knows no locks, or needs none as nothing is written."""
 
 
 def home_expanded(name: str) -> str:
@@ -68,7 +72,12 @@ def staging_folder(target: Path) -> Iterator[Path]:
     """Make a hidden folder beside a path, for what is to be moved there once it is whole.
 
     It is removed in the end; what a killed process has left of it, by the next one for this path.
+
+    Raises:
+        GlpiError: a path such as `.`, in whose place nothing can be moved.
     """
+    if target.name in ("", ".."):
+        raise GlpiError(f"{target}: has no name of its own; name a folder that is to be made")
     beginning = f".{target.name}.{socket.gethostname()}."
     _remove_abandoned(target.parent, beginning)
     staging = target.with_name(f"{beginning}{os.getpid()}.tmp")

@@ -8,8 +8,8 @@ import importlib.metadata
 import json
 import math
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,31 @@ from ml_collections import ConfigDict
 
 from glpi_jax import __version__
 from glpi_jax import config as config_files
+from glpi_jax.config_ranges import check_ranges
 from glpi_jax.data.pipeline import evaluation_crops
 from glpi_jax.data.sources import Database
-from glpi_jax.data.splits import Split, read_split, split_references, split_sha256
+from glpi_jax.data.splits import (
+    Split,
+    read_split,
+    split_references,
+    split_sha256,
+)
 from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.bootstrap import bootstrap_intervals
 from glpi_jax.evaluation.logistic import full_metrics
 from glpi_jax.evaluation.metrics import metrics_by_group, quality_metrics
 from glpi_jax.evaluation.predict import Prediction, ScoreCrops, compile_scorer, predict
-from glpi_jax.evaluation.protocols import Part, make_plan, make_split, mean_srocc, open_databases
+from glpi_jax.evaluation.protocols import (
+    Part,
+    make_plan,
+    make_split,
+    mean_srocc,
+    open_databases,
+)
 from glpi_jax.evaluation.report import REPORT_FILE, write_report
 from glpi_jax.files import write_json
 from glpi_jax.models.glpi import GLPI, Remat
+from glpi_jax.notices import tell_frozen, tell_left_out, tell_seen
 from glpi_jax.porting.recipe import model_of
 from glpi_jax.progress import progress_bar
 from glpi_jax.starting_weights import (
@@ -43,7 +56,7 @@ from glpi_jax.starting_weights import (
 )
 from glpi_jax.training.bookkeeping import Validation
 from glpi_jax.training.checkpoint import BestCheckpoint
-from glpi_jax.training.loop import distorting_of, fit, resize_of
+from glpi_jax.training.loop import distorting_of, fit, make_batches, make_recipe, resize_of
 from glpi_jax.training.processes import (
     gather_parts,
     is_first,
@@ -71,18 +84,6 @@ from glpi_jax.workdir import (
 )
 
 RESULTS_FILE = "results.json"
-# What is counted: a zero would divide by it, or leave nothing to do.
-_COUNTS = (
-    "optimizer.cosine_half_period",
-    "train.batch_size",
-    "train.accumulation",
-    "train.epochs",
-    "train.log_every_steps",
-    "train.checkpoint_every_steps",
-    "evaluation.every_epochs",
-    "evaluation.crops",
-    "evaluation.batch_size",
-)
 DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -107,23 +108,24 @@ def train_run(config: ConfigDict, workdir: Path, *, profile: Path | None = None)
             " for `glpi benchmark`"
         )
     model, mesh = _model_and_mesh(config)
-    one = _open_run(config, workdir, model, mesh)
-    trained = fit(
-        config,
-        model=model,
-        mesh=mesh,
-        database=one.database,
-        rows=one.rows,
-        workdir=workdir,
-        validate=one.validate,
-        criterion=one.criterion,
-        starting_weights=one.starting_weights,
-        profile=profile,
-    )
-    if not trained and _is_reported(config, workdir):
-        return False
-    evaluate_run(config, workdir)
-    return True
+    with ExitStack() as locks:
+        one = _open_run(config, workdir, model, mesh, locks)
+        trained = fit(
+            config,
+            model=model,
+            mesh=mesh,
+            database=one.database,
+            rows=one.rows,
+            workdir=workdir,
+            validate=one.validate,
+            criterion=one.criterion,
+            starting_weights=one.starting_weights,
+            profile=profile,
+        )
+        if not trained and _is_reported(config, workdir):
+            return False
+        evaluate_run(config, workdir)
+        return True
 
 
 def train_rounds(configs: Sequence[ConfigDict], workdirs: Sequence[Path]) -> None:
@@ -140,34 +142,39 @@ def train_rounds(configs: Sequence[ConfigDict], workdirs: Sequence[Path]) -> Non
     """
     model, mesh = _model_and_mesh(configs[0])
     check_rounds(len(configs), mesh)
-    rounds = [
-        _open_run(config, workdir, model, mesh)
-        for config, workdir in zip(configs, workdirs, strict=True)
-    ]
-    fit_rounds(rounds, model=model, mesh=mesh)
-    for config, workdir in zip(configs, workdirs, strict=True):
-        if not _is_reported(config, workdir):
-            evaluate_run(config, workdir)
+    with ExitStack() as locks:
+        rounds = [
+            _open_run(config, workdir, model, mesh, locks)
+            for config, workdir in zip(configs, workdirs, strict=True)
+        ]
+        fit_rounds(rounds, model=model, mesh=mesh)
+        for config, workdir in zip(configs, workdirs, strict=True):
+            if not _is_reported(config, workdir):
+                evaluate_run(config, workdir)
 
 
 def _is_reported(config: ConfigDict, workdir: Path) -> bool:
     """Whether there is a report of the selected weights, evaluated as the config says."""
     if not all((workdir / name).is_file() for name in (RESULTS_FILE, REPORT_FILE)):
         return False
-    results = json.loads((workdir / RESULTS_FILE).read_text(encoding="utf-8"))
+    try:
+        results = json.loads((workdir / RESULTS_FILE).read_text(encoding="utf-8"))
+        reported, selection = results["config"], results["selection"]
+    except (ValueError, KeyError, TypeError):  # damaged, and so made again
+        return False
     given = config_files.to_plain(config)
-    if config_files.differences(results["config"], given, but_for=SPEED_KEYS):
+    if config_files.differences(reported, given, but_for=SPEED_KEYS):
         return False
     best = BestCheckpoint(workdir, read_only=True)
     try:
-        return bool(results["selection"] == best.selection())
+        return bool(selection == best.selection())
     finally:
         best.close()
 
 
 def _model_and_mesh(config: ConfigDict) -> tuple[GLPI, Mesh]:
     """What a config trains, and where; complains now about numbers that cannot be."""
-    _check_numbers(config)
+    check_ranges(config)
     mesh = mesh_of(config)
     check_batch_size(config.evaluation.batch_size, mesh, "config.evaluation.batch_size")
     check_batch_size(
@@ -185,22 +192,30 @@ def _model_and_mesh(config: ConfigDict) -> tuple[GLPI, Mesh]:
     return model, mesh
 
 
-def _open_run(config: ConfigDict, workdir: Path, model: GLPI, mesh: Mesh) -> Round:
-    """Read a run's data and make its workdir, or compare it with what is there."""
+def _open_run(
+    config: ConfigDict, workdir: Path, model: GLPI, mesh: Mesh, locks: ExitStack
+) -> Round:
+    """Read a run's data and make its workdir, or compare it with what is there.
+
+    `locks` keeps other trainings out of the workdir.
+    """
     source, targets = open_databases(config)
     for database in (source, *targets.values()):
-        _tell_left_out(database)
+        tell_left_out(database)
     split = _split(config, source, workdir)
     plan = make_plan(config, source, targets, split)
     for part in (plan.train, *plan.reported):
         _crops(config, part, model)  # complains now, not after the first epoch
+    make_recipe(config, model, mesh)
+    make_batches(config, model, plan.train.database, plan.train.rows, place=(0, 1))
     loaded: list[StartingWeights] = []
     starts_from_weights = names_starting_weights(config)
     if not starts_from_weights:
-        _tell_frozen(config, workdir)
+        tell_frozen(config, workdir)
     if starts_from_weights and not (workdir / RUN_FILE).is_file():
         loaded.append(load_starting_weights(config, model, mesh))
-    begin_workdir(config, source, split, workdir, loaded[0] if loaded else None)
+    tell_seen(config, plan, workdir)
+    begin_workdir(config, source, split, workdir, loaded[0] if loaded else None, locks)
     score_crops = compile_scorer(model, mesh)
 
     def validate(variables: Mapping[str, Any]) -> Validation:
@@ -246,7 +261,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     saved = read_run(workdir)
     same = ("seed", "init_from", "protocol", "model", "data", "targets", "split")
     check_same(saved["config"], config, workdir, same)
-    _check_numbers(config)
+    check_ranges(config)
     database, targets = open_databases(config)
     split = read_split(workdir / SPLIT_FILE, database)
     plan = make_plan(config, database, targets, split)
@@ -307,36 +322,6 @@ def load_best(workdir: Path, mesh: Mesh) -> tuple[GLPI, dict[str, Any], dict[str
         return model, variables, selection
     finally:
         best.close()
-
-
-def _check_numbers(config: ConfigDict) -> None:
-    values = config_files.flatten(config.to_dict())
-    for key in _COUNTS:
-        if values[key] < 1:
-            raise GlpiError(f"config.{key} = {values[key]}: must be at least 1")
-    warmup, dropout = config.optimizer.warmup_steps, config.model.dropout
-    if warmup < 0:
-        raise GlpiError(f"config.optimizer.warmup_steps = {warmup}: must be at least 0")
-    if not 0 <= dropout < 1:
-        raise GlpiError(f"config.model.dropout = {dropout}: must be at least 0 and below 1")
-
-
-def _tell_left_out(database: Database) -> None:
-    """Say on stderr which rows `skip_bad` left out."""
-    if database.left_out and is_first():
-        print(f"{database.name}: left out {len(database.left_out)} labels:", file=sys.stderr)
-        print("\n".join(f"  {reason}" for reason in database.left_out), file=sys.stderr)
-
-
-def _tell_frozen(config: ConfigDict, workdir: Path) -> None:
-    """Say on stderr, as a run begins, that layers stay as the seed has drawn them."""
-    frozen = any(multiplier is None for _, multiplier in config.optimizer.rules)
-    if frozen and is_first() and not (workdir / RUN_FILE).is_file():
-        print(
-            "warning: config.optimizer.rules freezes layers that were never trained; give"
-            " config.model.pretrained or config.init_from, or rules without None",
-            file=sys.stderr,
-        )
 
 
 def _split(config: ConfigDict, source: Database, workdir: Path) -> Split:
@@ -454,10 +439,15 @@ def _versions() -> dict[str, str]:
 
 def _git_revision() -> str | None:
     """Revision of the checkout that the package runs from, None outside one."""
-    folder = Path(__file__).resolve().parent
+    file = Path(__file__).resolve()
+    git = ["git", "-C", str(file.parent)]
     try:
+        # An environment may lie in the checkout of something else.
+        subprocess.run(
+            [*git, "ls-files", "--error-unmatch", file.name], capture_output=True, check=True
+        )
         done = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"],
+            [*git, "describe", "--always", "--dirty", "--abbrev=12"],
             capture_output=True,
             text=True,
             check=True,

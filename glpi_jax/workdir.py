@@ -1,7 +1,10 @@
-"""What a workdir says about its run: `run.json` and `split.json`, written at the beginning."""
+"""A workdir as a whole: `run.json` and `split.json`, written at the beginning, and its lock."""
 
+import fcntl
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +14,14 @@ from glpi_jax import config as config_files
 from glpi_jax.data.sources import Database
 from glpi_jax.data.splits import Split, write_split
 from glpi_jax.errors import GlpiError
-from glpi_jax.files import write_json
+from glpi_jax.files import NO_LOCKS, write_json
 from glpi_jax.porting.carried import hand_on_carried, write_carried
 from glpi_jax.starting_weights import StartingWeights
+from glpi_jax.training.checkpoint import BEST_FOLDER, RESUME_FOLDER
 from glpi_jax.training.loop import distorting_of
-from glpi_jax.training.processes import is_first, wait_for_all
+from glpi_jax.training.processes import is_first, told_by_first, wait_for_all
 
-RUN_FILE, SPLIT_FILE = "run.json", "split.json"
+RUN_FILE, SPLIT_FILE, LOCK_FILE = "run.json", "split.json", "lock"
 FORMAT = 1
 # What `read_run` promises to be in `run.json`, below `config` and `database`.
 _RUN_KEYS = {
@@ -72,18 +76,26 @@ def begin_workdir(
     split: Split,
     workdir: Path,
     weights: StartingWeights | None,
+    locks: ExitStack,
 ) -> None:
     """Write split and `run.json`, which ties a new workdir to its config.
 
     Of the weights to start from it keeps where they are from, and of a database of photographs
-    what removes the noise of distortion type 15.
+    what removes the noise of distortion type 15. `locks` keeps other trainings out until it closes.
+
+    Raises:
+        GlpiError: another training has the workdir, or checkpoints of something else are in it.
     """
     begun = (workdir / RUN_FILE).is_file()
     wait_for_all("begin")  # all have looked
-    if is_first() and not begun:
-        # First of all, so that a denoiser that cannot be read is told before there is a workdir.
-        run = _describe(config, source, weights)
+    # First of all, so that a denoiser that cannot be read is told before there is a workdir.
+    run = _describe(config, source, weights) if is_first() and not begun else None
+    if not begun:
+        _check_no_checkpoints(workdir)
+    if is_first():
         workdir.mkdir(parents=True, exist_ok=True)
+    locks.enter_context(kept_to_one_training(workdir))
+    if run is not None:
         write_split(workdir / SPLIT_FILE, source, split)
         if config.init_from:
             hand_on_carried(Path(config.init_from), workdir)
@@ -91,6 +103,59 @@ def begin_workdir(
             write_carried(workdir, weights.carried)
         write_json(workdir / RUN_FILE, run)
     wait_for_all("begun")
+
+
+def _check_no_checkpoints(workdir: Path) -> None:
+    """Refuse a folder whose checkpoints are of another program, which would be cleared away."""
+    for name in (RESUME_FOLDER, BEST_FOLDER):
+        folder = workdir / name
+        if folder.is_dir() and any(folder.iterdir()):
+            raise GlpiError(
+                f"{folder}: holds something, but {workdir} is not a workdir (no {RUN_FILE}); name"
+                " another --workdir"
+            )
+
+
+@contextmanager
+def kept_to_one_training(workdir: Path) -> Iterator[None]:
+    """Keep other trainings out of a workdir, which exists, until this one or its process has ended.
+
+    The system gives the lock back. Where the file system knows none, nothing is kept out. Of
+    several processes that train together the first takes it for all.
+
+    Raises:
+        GlpiError: another training has it.
+    """
+    file, free = _take_lock(workdir / LOCK_FILE) if is_first() else (None, True)
+    try:
+        if not told_by_first(free):
+            raise GlpiError(
+                f"{workdir}: another process is training in this workdir at this moment; wait for"
+                " it or end it, or name another --workdir"
+            )
+        yield
+    finally:
+        if file is not None:
+            os.close(file)
+
+
+def _take_lock(path: Path) -> tuple[int | None, bool]:
+    """A descriptor that holds the lock, if there is one, and whether training may begin."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return None, True
+        raise
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return file, False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            os.close(file)
+            raise
+    return file, True
 
 
 def _describe(

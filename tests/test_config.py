@@ -120,6 +120,11 @@ def test_a_wrong_override_is_one_line_that_names_it(override, words):
         ("settings = 1\n", "get_config"),
         ("def get_config():\n    return {'seed': 1}\n", "must return a ConfigDict"),
         ("\x00", "does not load"),
+        (
+            "from pathlib import Path\nfrom ml_collections import ConfigDict\n"
+            "def get_config():\n    return ConfigDict({'data': {'root': Path('x')}})\n",
+            "config.data.root is a PosixPath, which run.json cannot hold",
+        ),
     ],
 )
 def test_a_failing_file_is_one_line_that_names_it(tmp_path, content, words):

@@ -177,3 +177,22 @@ def test_bad_settings_of_a_pretraining(pretrained, tmp_path, override, words):
         train_run(own, tmp_path / "run")
     assert words in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_has_seen_what_is_tested_is_told(trained, tmp_path, monkeypatch, capsys):
+    def begin(*overrides):
+        path, *rest = trained.config[1], *trained.overrides, *overrides
+        own = load_config(path, [*rest, f"--config.init_from={trained.workdir}"])
+        workdir = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+        stopped_before_the_first_step(monkeypatch, own, workdir)
+        return workdir, capsys.readouterr().err
+
+    assert "warning" not in begin()[1]
+    workdir, told = begin("--config.split.round=2")
+    before, after = read(trained.workdir / "split.json"), read(workdir / "split.json")
+    for part in ("test", "validation"):
+        scenes = sorted({name.split("_")[0] for name in after[part]})
+        shared = [s for s in scenes if any(name.startswith(s) for name in before["train"])]
+        line = f"was trained on {len(shared)} references of the {part} part ({', '.join(shared)})"
+        assert (line in told) is bool(shared)
+    assert "was trained on" in told

@@ -14,7 +14,7 @@ def add(commands: Commands) -> None:
 
     demo = add_command(data, "demo", "Render the demonstration database.")
     add_demo_options(demo)
-    demo.set_defaults(run=_demo)
+    demo.set_defaults(run=_demo, clears_away=True)
 
     check = add_command(data, "check", "Verify a copy of a database: labels, counts, every image.")
     check.add_argument("name", help="the kind of source, such as kadid10k, koniq10k or csv")

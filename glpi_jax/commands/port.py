@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
     )
     to_torch.add_argument("--weights-only", action="store_true", help="leave out the optimizer")
     to_torch.add_argument("--force", action="store_true", help="replace an existing file")
-    to_torch.set_defaults(run=_to_torch)
+    to_torch.set_defaults(run=_to_torch, clears_away=True)
 
     from_torch = add_command(port, "from-torch", "Make a workdir from an official checkpoint.")
     from_torch.add_argument("file", type=Path, help="a .pth, .pt or .safetensors file")

@@ -11,8 +11,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,7 +23,7 @@ from PIL import Image
 from glpi_jax.data.images import read_image
 from glpi_jax.data.sources import load_database
 from glpi_jax.errors import GlpiError
-from glpi_jax.files import write_json
+from glpi_jax.files import staging_folder, write_json
 from glpi_jax.processes import run_unordered
 from glpi_jax.progress import progress_bar
 from glpi_jax.saqt import MEAN_DMOS, Distorter, find_distortion, seed_for
@@ -134,23 +132,18 @@ def render_demo_database(
         _check_finished(target, manifest)
         return target
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.partial-{secrets.token_hex(4)}")
-    partial.mkdir()
-    try:
-        tiles = _write_tiles(partial, scenes)
-        _render(partial, tiles, types, seed, processes, progress)
-        _write_labels(partial, tiles, types)
-        write_json(partial / "manifest.json", manifest)
+    with staging_folder(target) as staging:
+        tiles = _write_tiles(staging, scenes)
+        _render(staging, tiles, types, seed, processes, progress)
+        _write_labels(staging, tiles, types)
+        write_json(staging / "manifest.json", manifest)
         try:
-            os.replace(partial, target)
+            os.replace(staging, target)
         except OSError:
             if not target.is_dir():
                 raise
             # Another process finished the same folder in the meantime.
             _check_finished(target, manifest)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return target
 
 

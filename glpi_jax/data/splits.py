@@ -218,6 +218,21 @@ def read_split(path: str | os.PathLike[str], database: Database) -> Split:
     return split
 
 
+def trained_references(path: str | os.PathLike[str], database: Database) -> frozenset[str]:
+    """The references of a database whose images a split file lists for training.
+
+    Returns:
+        None of them, too, if the file is of another database, missing or no split file.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        names = set(content["train"]) if content["database"] == database.name else set()
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()
+    items = zip(_item_names(database), _item_references(database), strict=True)
+    return frozenset(reference for name, reference in items if name in names)
+
+
 def _split_by_reference(
     database: Database, *, train: Sequence[str], validation: Sequence[str], test: Sequence[str]
 ) -> Split:

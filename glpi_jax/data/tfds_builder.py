@@ -46,6 +46,11 @@ def write_dataset(
     return Path(builder.data_dir)
 
 
+class _Info(tfds.core.DatasetInfo):
+    def initialize_from_bucket(self) -> None:
+        """Ask nobody: TFDS makes a temporary folder for the answer, which it leaves behind."""
+
+
 class GlpiDatabase(tfds.core.ShardBasedBuilder):
     """The builder; TFDS calls what it makes `glpi_database`."""
 
@@ -70,7 +75,7 @@ class GlpiDatabase(tfds.core.ShardBasedBuilder):
     def _info(self) -> Any:
         database = self._database
         direction = "higher" if database.higher_is_better else "lower"
-        return tfds.core.DatasetInfo(
+        return _Info(
             builder=self,
             description=f"{database.name}: {database.label_note}; {direction} is better.",
             features=tfds.features.FeaturesDict(

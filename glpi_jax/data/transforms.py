@@ -20,6 +20,9 @@ _RESAMPLING = {
 }
 
 
+RESIZE_METHODS = tuple(_RESAMPLING)
+
+
 class Resize(NamedTuple):
     """A size in pixels, and the interpolation that brings an image to it."""
 

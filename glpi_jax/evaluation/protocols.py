@@ -27,6 +27,7 @@ from glpi_jax.evaluation.metrics import oriented
 
 PROTOCOLS = ("strict", "official")
 SELECTIONS = ("best", "last")
+SPLITS = ("ratio", "published", "file", "lists")
 LAST_EPOCH = "its place, the last epoch of the run"
 
 
@@ -85,16 +86,26 @@ def make_split(config: ConfigDict, database: Database) -> Split:
     A cross-dataset run has no test part in its source.
 
     Raises:
-        GlpiError: an unknown kind of split, a kind that the database does not have, fractions that
-            leave a part empty, or an official split of a database with labels left out.
+        GlpiError: an unknown kind of split, a kind that the database does not have or that a
+            cross-dataset run cannot have, fractions that leave a part empty, or an official split
+            of a database with labels left out.
     """
+    kind, seed = config.split.kind, official_seed(config.split.round)
+    if kind not in SPLITS:
+        raise GlpiError(f"config.split.kind = '{kind}': choose one of {', '.join(SPLITS)}")
+    if config.targets and kind != "ratio":
+        raise GlpiError(
+            f"config.split.kind = '{kind}': a run with config.targets trains on all of its source,"
+            " but for a validation part: leave config.split.kind at ratio"
+        )
+    if kind != "ratio" and not config.split.name:
+        raise GlpiError(f"config.split.name is empty: config.split.kind = '{kind}' needs it")
     if config.targets:
         return whole_split(
             database,
             validation_fraction=config.split.validation_fraction if _strict(config) else None,
-            seed=official_seed(config.split.round),
+            seed=seed,
         )
-    kind, seed = config.split.kind, official_seed(config.split.round)
     if kind == "ratio" and _strict(config):
         return strict_split(
             database,
@@ -115,10 +126,8 @@ def make_split(config: ConfigDict, database: Database) -> Split:
         split = published_split(database, config.split.name)
     elif kind == "file":
         split = read_split(config.split.name, database)
-    elif kind == "lists":
-        split = read_list_split(config.split.name, database)
     else:
-        raise GlpiError(f"config.split.kind = '{kind}': choose ratio, published, file or lists")
+        split = read_list_split(config.split.name, database)
     if _strict(config) and not split.validation:
         raise GlpiError(
             f"config.split.name = '{config.split.name}' has no validation part, which the strict"

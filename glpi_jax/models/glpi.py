@@ -232,7 +232,8 @@ def build(
         batch_norm_inference_stages, attention, remat: see `GLPI`.
 
     Raises:
-        GlpiError: a name, the dtype, the attention or a rematerialization is unknown.
+        GlpiError: a name, the dtype, the attention, a rematerialization or a part of the ResNet is
+            unknown.
     """
     if name not in SIZES:
         raise GlpiError(f"unknown model size '{name}': choose one of {', '.join(SIZES)}")
@@ -246,5 +247,12 @@ def build(
                 f"unknown rematerialization '{what}' of {part}: choose one of"
                 f" {', '.join(REMATERIALIZATIONS)}"
             )
-    stages = tuple(batch_norm_inference_stages)
-    return GLPI(SIZES[name], dropout, stages, jnp.dtype(dtype), attention, remat)
+    size, stages = SIZES[name], tuple(batch_norm_inference_stages)
+    parts = ("stem", *(f"layer{i}" for i in range(1, len(size.widths) + 1)))
+    for stage in stages:
+        if stage not in parts:
+            raise GlpiError(
+                f"unknown part of the ResNet {stage!r} in batch_norm_inference_stages: choose of"
+                f" {', '.join(parts)}"
+            )
+    return GLPI(size, dropout, stages, jnp.dtype(dtype), attention, remat)

@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from glpi_jax import config as config_files
+from glpi_jax.config_ranges import check_ranges
 from glpi_jax.data.sources import Database
 from glpi_jax.data.splits import Split, write_split
 from glpi_jax.errors import GlpiError
@@ -78,6 +79,7 @@ def from_torch(
         raise GlpiError(f"{workdir}: exists already; name a new folder")
     if config.init_from:
         raise GlpiError(f"config.init_from: leave it out, the run starts from {path}")
+    check_ranges(config)
     label = str(path)
     content = read_state(path)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -186,13 +188,10 @@ def _adam(checkpoint: OfficialCheckpoint, recipe: Recipe, label: str) -> Adam | 
 
 
 def _open(config: ConfigDict) -> _Data:
-    batch_size = config.train.batch_size
-    if batch_size < 1:
-        raise GlpiError(f"config.train.batch_size = {batch_size}: must be at least 1")
     source, targets = open_databases(config)
     split = make_split(config, source)
     images = len(make_plan(config, source, targets, split).train.rows)
-    epoch_steps = steps_per_epoch(images, batch_size)
+    epoch_steps = steps_per_epoch(images, config.train.batch_size)
     denoiser = distorting_of(config).denoiser().identity if source.photographs else None
     return _Data(source, split, epoch_steps, config.train.epochs * epoch_steps, denoiser)
 

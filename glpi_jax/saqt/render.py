@@ -127,7 +127,7 @@ def render_photographs(
             settings, a photograph that cannot be used unless they are skipped, another process at
             the same work, or a file that cannot be written.
     """
-    _check_settings(settings, shard)
+    _check_settings(settings, shard, processes)
     manifest = _manifest(selection.photographs, settings)
     _check_place(out)
     all_folders = by_folder(selection.photographs)
@@ -173,7 +173,7 @@ def render_photographs(
     )
 
 
-def _check_settings(settings: RenderSettings, shard: tuple[int, int]) -> None:
+def _check_settings(settings: RenderSettings, shard: tuple[int, int], processes: int) -> None:
     for number in settings.types:
         find_distortion(number)
     for level in settings.levels:
@@ -186,6 +186,8 @@ def _check_settings(settings: RenderSettings, shard: tuple[int, int]) -> None:
         raise GlpiError(f"format {settings.format_name!r}: must be one of {', '.join(FORMATS)}")
     if not 1 <= shard[0] <= shard[1]:
         raise GlpiError(f"shard {shard[0]}/{shard[1]}: must be a part from 1 to the number of them")
+    if processes < 1:
+        raise GlpiError(f"processes {processes}: must be at least 1")
 
 
 def _manifest(photographs: Sequence[Photograph], settings: RenderSettings) -> dict[str, Any]:

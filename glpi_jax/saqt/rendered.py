@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from glpi_jax.errors import GlpiError
-from glpi_jax.files import write_text
+from glpi_jax.files import NO_LOCKS, write_text
 
 MANIFEST, RECORDS, LOCK = "manifest.json", "manifest", "lock"
 LABELS = "labels.json"  # in RECORDS: hashes of the label files beside the images
@@ -338,7 +338,7 @@ class Locks:
         try:
             fcntl.lockf(self._file, how, 1, place)
         except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            if error.errno not in NO_LOCKS:
                 raise
             self.supported = False
 

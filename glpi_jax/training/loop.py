@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from glpi_jax.data.on_the_fly import Distorting
 from glpi_jax.data.pipeline import BatchIterator, to_iterator, training_dataset
 from glpi_jax.data.sources import Database
-from glpi_jax.data.transforms import Resize
+from glpi_jax.data.transforms import RESIZE_METHODS, Resize
 from glpi_jax.errors import GlpiError, Terminated
 from glpi_jax.models.glpi import GLPI
 from glpi_jax.progress import progress_bar
@@ -45,8 +45,13 @@ def resize_of(section: ConfigDict, where: str) -> Resize | None:
     """The resize of a data section of the config, at `where`; None where images keep their size.
 
     Raises:
-        GlpiError: it is not two positive whole numbers.
+        GlpiError: it is not two positive whole numbers, or its method is unknown.
     """
+    if section.resize_method not in RESIZE_METHODS:
+        raise GlpiError(
+            f"{where}.resize_method = '{section.resize_method}': choose one of"
+            f" {', '.join(RESIZE_METHODS)}"
+        )
     if not section.resize:
         return None
     size = tuple(section.resize)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
+from glpi_jax.errors import GlpiError
 from glpi_jax.training.path_rules import apply_rules
 
 FlatParams = dict[str, jax.Array]
@@ -45,9 +46,19 @@ def learning_rate_multipliers(
         rules: (regular expression, multiplier of the learning rate or None for frozen).
 
     Raises:
-        GlpiError: a parameter that no rule covers, or a rule that covers no parameter.
+        GlpiError: a parameter that no rule covers, a rule that covers no parameter, or a multiplier
+            that is no finite number of at least 0.
     """
-    return apply_rules(paths, rules, "config.optimizer.rules")
+    where = "config.optimizer.rules"
+    multipliers = apply_rules(paths, rules, where)
+    for pattern, value in rules:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and 0 <= value < math.inf):
+            raise GlpiError(
+                f"{where}: {value!r} of {pattern!r} is no multiplier: give a number of at least 0,"
+                " or None to freeze"
+            )
+    return multipliers
 
 
 def split_params(

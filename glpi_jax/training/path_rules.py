@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from glpi_jax.errors import GlpiError
 
@@ -18,8 +18,11 @@ def apply_rules(paths: Sequence[str], rules: Sequence[tuple[str, V]], where: str
         where: the key of the config that holds them, for messages.
 
     Raises:
-        GlpiError: a path that no rule covers, or a rule that covers no path.
+        GlpiError: a rule that is no such pair, a path that no rule covers, or a rule that covers no
+            path.
     """
+    for rule in rules:
+        _check_rule(rule, where)
     values: dict[str, V] = {}
     used = set()
     uncovered = []
@@ -39,3 +42,13 @@ def apply_rules(paths: Sequence[str], rules: Sequence[tuple[str, V]], where: str
     if unused:
         raise GlpiError(f"{where}: no parameter matches {', '.join(map(repr, unused))}")
     return values
+
+
+def _check_rule(rule: Any, where: str) -> None:
+    """A rule comes from the command line or a config file, where it may be anything."""
+    if not (isinstance(rule, tuple | list) and len(rule) == 2 and isinstance(rule[0], str)):
+        raise GlpiError(f"{where}: {rule!r} is not (regular expression, value)")
+    try:
+        re.compile(rule[0])
+    except re.error as error:
+        raise GlpiError(f"{where}: {rule[0]!r} is no regular expression ({error})") from error

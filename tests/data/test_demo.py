@@ -1,4 +1,5 @@
 import json
+import signal
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from glpi_jax import processes
+from glpi_jax.cli import main
 from glpi_jax.data import demo
 from glpi_jax.data.demo import (
     SCENES,
@@ -132,6 +134,26 @@ def test_failed_render_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     assert list(tmp_path.iterdir()) == []
 
 
+def test_sigterm_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = []
+
+    def terminate(*_: object) -> None:
+        begun.extend(tmp_path.iterdir())
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(demo, "_write_tiles", terminate)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # or a failure would end the tests
+    try:
+        code = main(["data", "demo", f"--config.data.root={tmp_path / 'tiny'}"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert code == 75
+    assert len(begun) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_folder_finished_by_another_process_meanwhile_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,7 +162,7 @@ def test_folder_finished_by_another_process_meanwhile_is_taken(
 
     def overtaken(*arguments: Any) -> None:
         monkeypatch.undo()
-        render(folder, types=(1,))
+        render(tmp_path / "other", types=(1,)).rename(folder)
         original(*arguments)
 
     monkeypatch.setattr(demo, "_write_labels", overtaken)

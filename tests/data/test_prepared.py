@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
@@ -222,6 +223,15 @@ def test_what_killed_processes_left_is_removed(small_database: Database, tmp_pat
         (tmp_path / name / "glpi_database").mkdir(parents=True)
     prepare(small_database, tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {*kept, "out", "small"}
+
+
+def test_no_temporary_folder_is_left_elsewhere(
+    small_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    prepare(small_database, tmp_path / "out")
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_sigterm_leaves_nothing(

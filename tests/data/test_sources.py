@@ -109,6 +109,7 @@ def test_a_folder_or_a_dead_link_is_no_image(write: Write) -> None:
         (None, r"labels\.csv: the label file is missing"),
         ("", r"labels\.csv: column 'image' is missing"),
         ("image,mos\na.png,1\n", r"column 'score' is missing .*image, score, reference"),
+        ("image;score\na.png;1\n", r"'image' is missing \(known .*; columns found: image;score\)"),
         ("image,score,refrence\na.png,1,x\n", r"unknown or repeated column 'refrence'"),
         ("image,score,score\na.png,1,2\n", r"unknown or repeated column 'score'"),
         ("image,score\n", r"labels\.csv: the file holds no labels"),

@@ -3,10 +3,12 @@
 import hashlib
 import json
 import shutil
+import signal
 
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -126,6 +128,33 @@ def test_bad_files_leave_no_workdir(official_file, official_state, demo_state, t
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "broken.safetensors", "half.safetensors", "other.safetensors",
     ]  # fmt: skip
+
+
+def test_numbers_out_of_range_leave_no_workdir(official_file, tmp_path, capsys):
+    override = "--config.optimizer.cosine_half_period=0"
+    assert port("from-torch", official_file, tmp_path / "run", override) == 2
+    assert "config.optimizer.cosine_half_period = 0: must be at least 1" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_without_a_name_of_its_own(official_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert port("from-torch", official_file, ".") == 2
+    assert "glpi: error: .: has no name of its own" in capsys.readouterr().err
+
+
+def test_sigterm_leaves_no_part_of_a_file(imported, tmp_path, monkeypatch):
+    def terminate(_, path, **__):
+        path.write_bytes(b"half")
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", terminate)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # or a failure would end the tests
+    try:
+        assert port("to-torch", imported, tmp_path / "out.safetensors") == 75
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_error_half_way_leaves_no_workdir(official_file, tmp_path, monkeypatch, capsys):

@@ -145,3 +145,9 @@ def test_bad_options_are_one_line(
     assert said.out == ""
     assert message in said.err
     assert list(tmp_path.glob("out/001/*")) == []
+
+
+def test_no_processes_leave_no_folder(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(GlpiError, match="processes 0: must be at least 1"):
+        render(root, tmp_path / "new", processes=0)
+    assert not (tmp_path / "new").exists()

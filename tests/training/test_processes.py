@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from own_process import free_port, with_devices
 
-from glpi_jax.commands.common import EXIT_AGAIN, EXIT_FAILED
+from glpi_jax.commands.common import EXIT_AGAIN, EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK
 from glpi_jax.errors import GlpiError
 from glpi_jax.training import processes
+from glpi_jax.workdir import kept_to_one_training
 
 STEPS = 8  # of the planned run
 LOSE_A_PROCESS = Path(__file__).with_name("lose_a_process.py")
@@ -69,6 +70,18 @@ def test_all_end_together_and_say_so(pair):
     assert codes == [EXIT_AGAIN, EXIT_AGAIN], errors
     for error in errors:
         assert "terminated; the same command goes on where it stopped" in error
+
+
+def test_a_workdir_in_which_another_trains_is_refused_by_both(
+    trained, tmp_path, shared_compilations
+):
+    with kept_to_one_training(tmp_path):
+        running = start_pair(trained, tmp_path, shared_compilations)
+        errors = [process.communicate()[1] for process in running]
+    assert running[0].returncode == EXIT_BAD_INPUT, errors
+    assert f"glpi: error: {tmp_path}: another process is training" in errors[0]
+    assert running[1].returncode != EXIT_OK
+    assert [path.name for path in tmp_path.iterdir() if path.name != "compilations"] == ["lock"]
 
 
 def test_losses_and_metrics_are_those_of_one_process(trained, pair):

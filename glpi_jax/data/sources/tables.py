@@ -127,20 +127,19 @@ class Table:
         """
         required = tuple(required)
         known = (*required, *(optional or ()))
-        expected = f"(known columns: {', '.join(known)})" if optional is not None else ""
+        expected = f"known columns: {', '.join(known)}" if optional is not None else ""
         for column in required:
             if column not in self.index:
-                found = ", ".join(filter(None, self.columns)) or "none"
+                found = f"columns found: {', '.join(filter(None, self.columns)) or 'none'}"
                 raise GlpiError(
                     f"{self.path}: column {column!r} is missing"
-                    f" {expected or f'(columns found: {found})'}"
+                    f" ({'; '.join(filter(None, (expected, found)))})"
                 )
         for column in self.columns:
             refused = optional is not None and column not in known
             if refused or (column in known and self.columns.count(column) > 1):
-                raise GlpiError(
-                    f"{self.path}: unknown or repeated column {column!r} {expected}".rstrip()
-                )
+                ending = f" ({expected})" if expected else ""
+                raise GlpiError(f"{self.path}: unknown or repeated column {column!r}{ending}")
 
 
 def read_csv(path: Path) -> Table:
