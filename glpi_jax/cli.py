@@ -53,7 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What argparse does not know must override the config: --config.key=value.
     takes_overrides = hasattr(args, "config")
     if rest and not (takes_overrides and rest[0].startswith("--config.")):
-        hint = "; a model goes after --model" if hasattr(args, "model") else ""
+        hint = ""
+        if hasattr(args, "model") and not rest[0].startswith("-"):
+            several = hasattr(args, "more") or hasattr(args, "images")
+            together = "name all images together, " if several else ""
+            hint = f"; {together}a model goes after --model"
         args.usage_error(f"unknown arguments: {' '.join(rest)}{hint}")
     args.overrides = rest
     if isinstance(sys.stdout, io.TextIOWrapper):

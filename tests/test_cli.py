@@ -317,13 +317,20 @@ def test_an_interruption_ends_with_130(arguments, stage, resumes, plan_run, monk
 
 
 @pytest.mark.parametrize("resume", [[], ["--resume"]])
-def test_interrupted_scoring_goes_on_if_told_to(resume, monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_interrupted_scoring_goes_on_if_told_to(
+    number, code, resume, monkeypatch, tmp_path, capsys
+):
     def interrupted(*_):
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     monkeypatch.setattr(score, "scorer_of", lambda *_, **__: None)
     monkeypatch.setattr(score, "_open", interrupted)
-    assert main(["score", "a.png", "--csv", str(tmp_path / "scores.csv"), *resume]) == 130
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # or a failure would end the tests
+    try:
+        assert main(["score", "a.png", "--csv", str(tmp_path / "scores.csv"), *resume]) == code
+    finally:
+        signal.signal(signal.SIGTERM, before)
     error = capsys.readouterr().err
     assert ("the same command goes on where it stopped" in error) == bool(resume)
 

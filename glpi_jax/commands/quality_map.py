@@ -47,7 +47,7 @@ def _map(args: argparse.Namespace) -> int:
     from glpi_jax.scoring.map_picture import map_picture
     from glpi_jax.scoring.reading import read_pixels
 
-    check_png(args.out)
+    out = check_png(args.out)
     if args.out.exists() and os.path.realpath(args.photograph) == os.path.realpath(args.out):
         raise GlpiError(f"--out {args.out}: this is the photograph itself; give another name")
     refuse_models([args.photograph])
@@ -63,7 +63,7 @@ def _map(args: argparse.Namespace) -> int:
         with naming_options("stride"):
             quality = scorer.quality_map(pixels, stride=args.stride, on_progress=show)
     picture = map_picture(quality, scale=scorer.scale, title=Path(args.photograph).name)
-    write_bytes(args.out, picture)
+    write_bytes(out, picture)
     scores = quality.scores
     span = f"{scores.min():.3f} to {scores.max():.3f}"
     print(f"{one_line(str(args.out))}: {span}, {quality.crop_scores.size} crops")

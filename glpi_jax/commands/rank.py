@@ -63,8 +63,7 @@ def _rank(args: argparse.Namespace) -> int:
         raise GlpiError(f"--top {args.top}: must be at least 1")
     if args.cell < 64:
         raise GlpiError(f"--cell {args.cell}: must be at least 64 pixels")
-    if args.out is not None:
-        check_png(args.out)
+    out = None if args.out is None else check_png(args.out)
     if STDIN in args.images:
         raise GlpiError("-: only `glpi score` reads a list from stdin; name the images")
     refuse_models(args.images)
@@ -84,11 +83,11 @@ def _rank(args: argparse.Namespace) -> int:
     ranked = sorted(scored, key=lambda result: sign * (result.score or 0.0))
     for place, result in enumerate(ranked, start=1):
         print(f"{place:5d}  {table_row(result)}")
-    if args.out is not None and ranked:
+    if out is not None and ranked:
         groups = _ends(ranked, args.top, known=scorer.higher_is_better is not None)
         columns = min(5, max(len(results) for _, results in groups))
         sheet = contact_sheet(groups, columns=columns, cell=args.cell)
-        write_bytes(args.out, png_of(sheet))
+        write_bytes(out, png_of(sheet))
     return EXIT_BAD_INPUT if errors else EXIT_OK
 
 

@@ -95,7 +95,7 @@ def add(commands: Commands) -> None:
         " (default: 1)",
     )
     add_crop_options(score)
-    score.set_defaults(run=_score)
+    score.set_defaults(run=_score, clears_away=True)
 
 
 def _score(args: argparse.Namespace) -> int:

@@ -48,11 +48,16 @@ def add_crop_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def given_name(text: str) -> str:
-    """The type of an argument that names a file, folder or URL: not empty, `~` replaced."""
+def not_empty(text: str) -> str:
+    """The type of an argument that is no empty text."""
     if not text:
         raise argparse.ArgumentTypeError("empty; is a variable not set?")
-    return home_expanded(text)
+    return text
+
+
+def given_name(text: str) -> str:
+    """The type of an argument that names a file, folder or URL: not empty, `~` replaced."""
+    return home_expanded(not_empty(text))
 
 
 def given_path(text: str) -> Path:
@@ -119,8 +124,11 @@ def silence_pillow() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def check_png(path: Path) -> None:
+def check_png(path: Path) -> Path:
     """Whether a picture may be written there, before the long work that makes it.
+
+    Returns:
+        The path, or where it leads if it is a link, which is kept.
 
     Raises:
         GlpiError: it does not end in .png; it exists, and is no picture of glpi; its folder is
@@ -139,5 +147,7 @@ def check_png(path: Path) -> None:
         raise GlpiError(
             f"--out {path}: exists, and is no picture of glpi; give another name or delete it"
         )
-    if not os.access(path.parent, os.W_OK):
-        raise GlpiError(f"--out {path}: the folder {path.parent} cannot be written to")
+    target = path.resolve() if path.is_symlink() else path
+    if not os.access(target.parent, os.W_OK):
+        raise GlpiError(f"--out {path}: the folder {target.parent} cannot be written to")
+    return target

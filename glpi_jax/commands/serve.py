@@ -8,7 +8,12 @@ import socket
 from contextlib import suppress
 
 from glpi_jax.commands.common import EXIT_OK, Commands, add_command, say
-from glpi_jax.commands.scoring_options import add_crop_options, add_model_option, scorer_of
+from glpi_jax.commands.scoring_options import (
+    add_crop_options,
+    add_model_option,
+    not_empty,
+    scorer_of,
+)
 from glpi_jax.errors import GlpiError
 
 _LOCAL_NAMES = {"127.0.0.1", "::1", "localhost"}
@@ -24,6 +29,7 @@ def add(commands: Commands) -> None:
     )
     command.add_argument(
         "--host",
+        type=not_empty,  # which would listen on all addresses
         default="127.0.0.1",
         help="address to listen on; any but 127.0.0.1, ::1 and localhost lets others in (default:"
         " 127.0.0.1)",

@@ -2,6 +2,7 @@
 
 import http.client
 import re
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -34,6 +35,7 @@ def fetch(
     max_bytes: int = MAX_BYTES,
     silence_seconds: float = SILENCE_SECONDS,
     total_seconds: float = TOTAL_SECONDS,
+    stop: threading.Event | None = None,
 ) -> bytes:
     """The content that a URL leads to, redirections to http and https included.
 
@@ -42,9 +44,10 @@ def fetch(
         max_bytes: the most that is taken.
         silence_seconds: the longest wait for a connection, or for more of the content.
         total_seconds: the longest time until all has come.
+        stop: set when the content is needed no more.
 
     Raises:
-        ImageError: no connection, no such file, too much, or too slow.
+        ImageError: no connection, no such file, too much, too slow, or stopped.
     """
     deadline = time.monotonic() + total_seconds
     headers = {"User-Agent": f"glpi_jax/{__version__}", "Accept": "image/*"}
@@ -60,6 +63,8 @@ def fetch(
                 parts.append(part)
                 if size > max_bytes:
                     raise ImageError(f"{url}: more than {max_bytes / 2**20:g} MiB")
+                if stop is not None and stop.is_set():
+                    raise ImageError(f"{url}: given up before its end")
                 if time.monotonic() > deadline:
                     raise ImageError(f"{url}: took longer than {total_seconds:g} s")
             expected = response.headers.get("Content-Length")

@@ -121,30 +121,40 @@ class Reader:
             TypeError: a source is of no kind that can be read, or an array does not hold pixels.
         """
         executor = ThreadPoolExecutor(self._threads, thread_name_prefix="glpi-read")
+        stop = threading.Event()
         waiting: deque[Future[Reading]] = deque()
         try:
             for index, source in enumerate(sources):
-                waiting.append(self._start(source, index, executor))
+                waiting.append(self._start(source, index, executor, stop))
                 if len(waiting) > self._ahead + self._threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
+            stop.set()  # a slow server would hold up whoever interrupts
             executor.shutdown(cancel_futures=True)
 
-    def _start(self, source: Source, index: int, executor: ThreadPoolExecutor) -> Future[Reading]:
+    def _start(
+        self, source: Source, index: int, executor: ThreadPoolExecutor, stop: threading.Event
+    ) -> Future[Reading]:
         name = _name_of(source, f"image {index}")
         if isinstance(source, str | os.PathLike):
-            return executor.submit(self._reading, source, name, PurePath(name).name)
+            return executor.submit(self._reading, source, name, PurePath(name).name, stop)
         ready: Future[Reading] = Future()
         file_name = PurePath(name).name if isinstance(source, Frame) else None
         ready.set_result(self._reading(source, name, file_name))
         return ready
 
-    def _reading(self, source: Source, name: str, file_name: str | None) -> Reading:
+    def _reading(
+        self,
+        source: Source,
+        name: str,
+        file_name: str | None,
+        stop: threading.Event | None = None,
+    ) -> Reading:
         """Decode and cut; an image that cannot be read is an error, and only that."""
         try:
-            image, animated = _decode(source, name, self._budget)
+            image, animated = _decode(source, name, self._budget, stop)
             _check_size(image, name)
         except ImageError as error:
             return Reading(name, error=str(error))
@@ -199,7 +209,9 @@ def _is_open_file(source: Any) -> bool:
     return hasattr(source, "read")
 
 
-def _decode(source: Source, name: str, budget: MemoryBudget) -> Decoded:
+def _decode(
+    source: Source, name: str, budget: MemoryBudget, stop: threading.Event | None = None
+) -> Decoded:
     if isinstance(source, Problem):
         raise ImageError(source.error)
     if isinstance(source, np.ndarray | jax.Array):
@@ -219,7 +231,10 @@ def _decode(source: Source, name: str, budget: MemoryBudget) -> Decoded:
         size = check_file(name)
         with budget.reserve(size + DECODING_BYTES_PER_PIXEL * pixel_count(name)):
             return _decode_file(read_encoded(name), name)
-    data = fetch(name) if isinstance(source, str | os.PathLike) else _content(source, name)
+    if isinstance(source, str | os.PathLike):
+        data = fetch(name, stop=stop)
+    else:
+        data = _content(source, name)
     with budget.reserve(DECODING_BYTES_PER_PIXEL * pixel_count(data)):
         return _decode_file(data, name)
 

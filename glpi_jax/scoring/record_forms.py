@@ -70,7 +70,10 @@ def _begins_own_file(line: bytes, form: Form) -> bool:
         fields = json.loads(line)
     except ValueError:
         return False
-    return isinstance(fields, dict) and "image" in fields and fields.keys() <= set(FIELDS)
+    if not isinstance(fields, dict) or not fields.keys() <= set(FIELDS):
+        return False
+    # Labels have images and scores too, though neither crops nor errors.
+    return "image" in fields and not fields.keys().isdisjoint(("crops", "error"))
 
 
 def read_names(path: Path, form: Form, *, cut: bool) -> tuple[set[str], int]:

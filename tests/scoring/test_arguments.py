@@ -39,7 +39,7 @@ def usage_error(capsys, *arguments):
     with pytest.raises(SystemExit) as caught:
         main([*arguments])
     assert caught.value.code == 2
-    usage, *_, line = capsys.readouterr().err.splitlines()
+    usage, *_, line = capsys.readouterr().err.splitlines(keepends=True)
     assert usage.startswith(f"usage: glpi {arguments[0]}")
     return line
 
@@ -55,8 +55,11 @@ def usage_error(capsys, *arguments):
         (["rank", ""], "argument FOLDER|IMAGE|URL: empty"),
         (["map", "a.png", "--out", ""], "argument --out: empty"),
         (["compare", "", "b.png"], "argument A: empty"),
+        (["serve", "--host", ""], "argument --host: empty; is a variable not set?"),
         (["compare", "model", "a", "b"], "unknown arguments: b; a model goes after --model"),
-        (["rank", "a.png", "--no"], "unknown arguments: --no"),
+        (["score", "a", "b", "--crops", "2", "c"], "c; name all images together, a model"),
+        (["rank", "a", "--crops", "2", "c"], "c; name all images together, a model"),
+        (["rank", "a.png", "--no"], "unknown arguments: --no\n"),
     ],
 )
 def test_usage_errors_name_the_argument(arguments, words, capsys):

@@ -1,13 +1,16 @@
 """Images by HTTP, from a server on this machine."""
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from glpi_jax.data.images import ImageError
+from glpi_jax.scoring.crops import Crops
 from glpi_jax.scoring.fetch import fetch, is_url
+from glpi_jax.scoring.reading import Reader
 
 CONTENT = b"picture" * 1000
 
@@ -93,6 +96,17 @@ def test_what_goes_wrong_is_one_line_that_names_the_url(server, path, limits, wo
         fetch(url, **limits)
     assert str(caught.value).startswith(f"{url}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_whoever_needs_no_more_does_not_wait_for_a_slow_server(server, make_pixels):
+    image = make_pixels(70, 70)
+    sources = [image, f"{server}/drip", *[image] * 20]
+    readings = Reader(Crops(1), side=64, ahead=0).read(sources)
+    assert next(readings).error is None
+    time.sleep(0.2)  # the drip has begun
+    begun = time.monotonic()
+    readings.close()
+    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,20 @@ def test_a_repeated_command_replaces_its_own_picture(photos, capsys):
     )
 
 
+def test_a_picture_goes_where_a_link_leads(photos, capsys):
+    os.mkdir("elsewhere")
+    run(capsys, "map", "photos/a.png", "--out", "elsewhere/out.png")
+    before = os.stat("elsewhere/out.png").st_ino
+    os.symlink("elsewhere/out.png", "link.png")
+    for command in (["map", "photos/b.png"], ["rank", "photos"]):
+        run(capsys, *command, "--out", "link.png")
+        assert os.path.islink("link.png")
+        after = os.stat("elsewhere/out.png").st_ino
+        assert after != before
+        before = after
+    assert sorted(os.listdir("elsewhere")) == ["out.png"]
+
+
 def test_a_ranking_is_printed_though_its_sheet_fails(photos, capsys, monkeypatch):
     def gone(name):
         raise ImageError(f"{name}: the server answers 404")
@@ -104,7 +118,8 @@ def test_a_ranking_is_printed_though_its_sheet_fails(photos, capsys, monkeypatch
 def test_scores_replace_no_foreign_file(form, photos, capsys):
     kind = {"csv": "CSV", "jsonl": "JSON lines"}[form]
     table, line = b"image,label\na.png,3\n", b'{"image": "a.png", "label": 3}\n'
-    for content in (table, line, b"\0\0ftypavif", b"["):
+    labels = b'{"image": "a.png", "score": 3.5}\n'
+    for content in (table, line, labels, b"\0\0ftypavif", b"["):
         with open("notes.avif", "wb") as file:
             file.write(content)
         for resume in ([], ["--resume"]):
