@@ -8,6 +8,7 @@ A short demo and the demonstration weights give what is shown; headless Chromium
 import argparse
 import io
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,7 +36,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Make the pictures in docs/screenshots.")
     parser.add_argument("--run", type=Path, help="a finished workdir (default: a short demo)")
     args = parser.parse_args()
-    SCRATCH.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(SCRATCH, ignore_errors=True)  # what another version has written
+    SCRATCH.mkdir(parents=True)
     PICTURES.mkdir(exist_ok=True)
     try:
         make_pictures(args.run)
