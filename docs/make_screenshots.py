@@ -66,7 +66,7 @@ def make_pictures(run: Path | None) -> None:
         for name in ("rank", "map", "saqt"):
             with Image.open(SCRATCH / f"{name}.png") as picture:
                 # Of the 25 distortions the first eight: all of them would fill screens.
-                height = int(1.08 * picture.width) if name == "saqt" else picture.height
+                height = int(1.053 * picture.width) if name == "saqt" else picture.height
                 save(picture.crop((0, 0, picture.width, height)), f"{name}.jpg")
 
         page = browser.new_page(viewport={"width": 1100, "height": 1690})
