@@ -17,6 +17,12 @@ def _compile_once(shared_compilations: dict[str, str]) -> None:
     """Each call of the command loads the model anew."""
 
 
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever loads the model has begun the work."""
+    monkeypatch.setattr("glpi_jax.scoring.scorer.read_model", None)
+
+
 @pytest.fixture(scope="session")
 def scorer(shared_compilations: dict[str, str]) -> Scorer:
     return glpi_jax.load()

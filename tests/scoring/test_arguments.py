@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from glpi_jax.cli import main
-from glpi_jax.scoring import scorer
 
 
 @pytest.fixture
@@ -21,12 +20,6 @@ def photos(save, tmp_path, monkeypatch):
     with open("model/run.json", "w") as file:
         file.write("{}")
     return tmp_path / "photos"
-
-
-@pytest.fixture
-def no_model(monkeypatch):
-    """Whoever loads the model has begun the work."""
-    monkeypatch.setattr(scorer, "read_model", None)
 
 
 def run(capsys, *arguments, code=0):

@@ -22,12 +22,6 @@ def photos(save, tmp_path, monkeypatch):
     return tmp_path / "photos"
 
 
-@pytest.fixture
-def no_model(monkeypatch):
-    """Whoever loads the model has begun the work."""
-    monkeypatch.setattr(scorer, "read_model", None)
-
-
 def run(capsys, *arguments, code=0):
     assert main([*map(str, arguments)]) == code
     output = capsys.readouterr()
