@@ -16,6 +16,7 @@ import numpy as np
 from glpi_jax.models.glpi import GLPI, Size
 from glpi_jax.porting import torch_names
 from glpi_jax.porting.convert import check, official_shapes, to_numpy, to_official_layout
+from glpi_jax.porting.dinov2 import is_dinov2, to_plain_vit
 from glpi_jax.porting.torch_files import CheckpointError, read_state, unwrap
 
 PREFIX = "vgfe.backbone."  # of timm's names in an official GLPI checkpoint
@@ -57,6 +58,8 @@ def read_vit(path: Path, model: GLPI) -> dict[str, np.ndarray]:
         arrays, problems = _from_augreg(_read_npz(path), model.size)
     else:
         arrays, problems = numeric(unwrap(read_state(path)))
+        if is_dinov2(arrays):
+            arrays = to_plain_vit(arrays, model.size.patch)
     return vit_arrays(arrays, model, str(path), problems)
 
 
