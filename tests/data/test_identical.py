@@ -16,7 +16,7 @@ from glpi_jax.config import load_config, shipped_config
 from glpi_jax.data.identical import Identical, fingerprints, identical_images, keep_together
 from glpi_jax.data.prepare import prepare_database
 from glpi_jax.data.sources import Database, PhotographRows, load_database
-from glpi_jax.data.sources.prepared import PREPARED_FILE
+from glpi_jax.data.sources.prepared import PREPARED_FILE, RecordReader
 from glpi_jax.data.splits import (
     Split,
     check_split,
@@ -258,9 +258,9 @@ def test_prepared_images_of_a_size_of_their_own_are_not_read(
         "prepared", prepare_database(distinct, tmp_path / "out", progress=False)
     )
     read: list[int] = []
-    encoded = Database.encoded
+    record = RecordReader.__call__
     monkeypatch.setattr(
-        Database, "encoded", lambda self, row: read.append(row) or encoded(self, row)
+        RecordReader, "__call__", lambda self, row: read.append(row) or record(self, row)
     )
     fingerprints(prepared, threads=1)
     assert 0 < len(read) < 20
