@@ -5,7 +5,8 @@
     glpi train --config configs/authentic.py:koniq10k --workdir runs/koniq10k-published \\
         --config.data.root=FOLDER --config.split.kind=published --config.split.name=official
 
-Forms: clive, koniq10k, bid, spaq, flive. The recipe is the official one (configs/base.py): 300
+Forms: clive, koniq10k, bid, spaq, flive, agiqa3k (generated images) and agiqa3k_alignment (the same
+images, scored by how they fit their prompts). The recipe is the official one (configs/base.py): 300
 epochs on batches of 32, ten rounds. `--config.protocol=official` reproduces the paper's selection
 on the test part; the default is strict. The official code stretches CLIVE's training labels from
 [0, 100] to [−50, 150] and tests on raw ones; so does this config, under both protocols.

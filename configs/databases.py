@@ -6,7 +6,7 @@ Resizes are the official code's: (height, width), which squashes landscape image
 from ml_collections import ConfigDict
 
 SYNTHETIC = ("live", "csiq", "tid2013", "kadid10k", "livemd")
-AUTHENTIC = ("clive", "koniq10k", "bid", "spaq", "flive")
+AUTHENTIC = ("clive", "koniq10k", "bid", "spaq", "flive", "agiqa3k", "agiqa3k_alignment")
 
 _RESIZE = {"livemd": (512, 384), "bid": (512, 384), "flive": (512, 512)}
 

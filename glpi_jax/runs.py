@@ -46,7 +46,7 @@ from glpi_jax.evaluation.protocols import (
 from glpi_jax.evaluation.report import REPORT_FILE, write_report
 from glpi_jax.files import write_json
 from glpi_jax.models.glpi import GLPI, Remat
-from glpi_jax.notices import tell_frozen, tell_left_out, tell_seen
+from glpi_jax.notices import tell_frozen, tell_identical, tell_left_out, tell_seen
 from glpi_jax.porting.recipe import model_of
 from glpi_jax.progress import progress_bar
 from glpi_jax.starting_weights import (
@@ -203,6 +203,7 @@ def _open_run(
     for database in (source, *targets.values()):
         tell_left_out(database)
     split = _split(config, source, workdir)
+    tell_identical(source, split, workdir)
     plan = make_plan(config, source, targets, split)
     for part in (plan.train, *plan.reported):
         _crops(config, part, model)  # complains now, not after the first epoch

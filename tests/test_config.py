@@ -19,9 +19,17 @@ from glpi_jax.errors import GlpiError
 
 DEMO = shipped_config("demo")
 FORMS = {
-    "authentic": [":clive", ":koniq10k", ":bid", ":spaq", ":flive"],
+    "authentic": [
+        ":clive",
+        ":koniq10k",
+        ":bid",
+        ":spaq",
+        ":flive",
+        ":agiqa3k",
+        ":agiqa3k_alignment",
+    ],
     "base": [""],
-    "cross": [":kadid10k-live,csiq", ":clive-bid"],
+    "cross": [":kadid10k-live,csiq", ":clive-bid", ":clive-agiqa3k"],
     "demo": ["", ":short", ":long"],
     "saqt_pretrain": [""],
     "synthetic": [":live", ":csiq", ":tid2013", ":kadid10k", ":livemd"],

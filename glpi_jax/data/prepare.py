@@ -71,7 +71,9 @@ def prepare_database(database: Database, out: str | os.PathLike[str], *, progres
             ) as bar:
                 made = write_dataset(database, shards, staging, advance=bar.advance)
             # Last: what has no table is not taken for a prepared database.
-            write_json(made / PREPARED_FILE, prepared_table(database, _written(made, shards)))
+            write_json(
+                made / PREPARED_FILE, prepared_table(database, _written(made, shards), sizes)
+            )
             os.rename(made, folder)
     except (OSError, RuntimeError) as error:  # array_record raises the latter
         cause = getattr(error, "strerror", None) or error

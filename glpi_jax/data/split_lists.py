@@ -39,7 +39,7 @@ def read_list_split(folder: str | os.PathLike[str], database: Database) -> Split
     }
     if not rows["test"]:
         raise GlpiError(f"{folder}: the list of the test part names no image")
-    return check_split(database, Split(**rows))
+    return check_split(database, Split(rows["train"], rows["validation"], rows["test"]))
 
 
 def _list_files(folder: Path) -> dict[str, Path | None]:

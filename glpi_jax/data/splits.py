@@ -8,18 +8,19 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from glpi_jax.data.items import item_names, item_references, items_of, rows_of
 from glpi_jax.data.sources import Database, PhotographRows
 from glpi_jax.errors import GlpiError
 from glpi_jax.files import write_json
 
 Key = TypeVar("Key", bound=Hashable)
 
-_PARTS = ("train", "validation", "test")
+PARTS = ("train", "validation", "test")
 _FORMAT = 1
 
 
@@ -29,11 +30,17 @@ class Split:
 
     Of a database of photographs the parts are `PhotographRows`: photographs with all their rows.
     Made by the functions here and by `split_lists.read_list_split`, which check this.
+
+    Attributes:
+        train, validation, test: the rows of each part.
+        fingerprints: name of an image or photograph → what tells its content from others, see
+            `identical.fingerprints`; no fingerprint is in two parts. Empty where nobody compared.
     """
 
     train: Sequence[int]
     validation: Sequence[int]
     test: Sequence[int]
+    fingerprints: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 def official_seed(round_number: int) -> int:
@@ -144,16 +151,16 @@ def published_split(database: Database, name: str) -> Split:
         known = ", ".join(database.published_splits) or "none: is its split file in the folder?"
         raise GlpiError(f"{database.name} has no published split {name!r} (known: {known})")
     parts = database.published_splits[name]
-    rows = {part: tuple(row for row, own in enumerate(parts) if own == part) for part in _PARTS}
+    rows = {part: tuple(row for row, own in enumerate(parts) if own == part) for part in PARTS}
     if not rows["test"]:
         raise GlpiError(f"{database.name}: the published split {name!r} has no test part")
-    return check_split(database, Split(**rows))
+    return check_split(database, Split(rows["train"], rows["validation"], rows["test"]))
 
 
 def split_references(database: Database, rows: Sequence[int]) -> tuple[str, ...]:
     """The distinct references of some rows, sorted."""
-    references = _item_references(database)
-    return tuple(sorted({references[item] for item in _items(rows)}))
+    references = item_references(database)
+    return tuple(sorted({references[item] for item in items_of(rows)}))
 
 
 def split_sha256(database: Database, split: Split) -> str:
@@ -169,14 +176,16 @@ def split_sha256(database: Database, split: Split) -> str:
 def write_split(path: str | os.PathLike[str], database: Database, split: Split) -> None:
     """Write a split as JSON, by file name; an existing file is replaced in one step.
 
-    Photographs stand for all their images.
+    Photographs stand for all their images. Fingerprints are written if the split has any.
     """
-    content = {
+    content: dict[str, Any] = {
         "format": _FORMAT,
         "database": database.name,
         "sha256": split_sha256(database, split),
         **_names_by_part(database, split),
     }
+    if split.fingerprints:
+        content["fingerprints"] = dict(split.fingerprints)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_json(target, content)
@@ -199,9 +208,9 @@ def read_split(path: str | os.PathLike[str], database: Database) -> Split:
         raise GlpiError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise GlpiError(f"{path}: not a split file of format {_FORMAT}")
-    item_of = {name: item for item, name in enumerate(_item_names(database))}
+    item_of = {name: item for item, name in enumerate(item_names(database))}
     rows: dict[str, Sequence[int]] = {}
-    for part in _PARTS:
+    for part in PARTS:
         names = content.get(part)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise GlpiError(f"{path}: {part!r} must be a list of image names")
@@ -211,8 +220,13 @@ def read_split(path: str | os.PathLike[str], database: Database) -> Split:
                 f"{path}: {len(unknown)} images of {part!r} are not in {database.name}"
                 f" ({', '.join(unknown[:3])}); was the split made for another database?"
             )
-        rows[part] = _rows(database, [item_of[name] for name in names])
-    split = check_split(database, Split(**rows))
+        rows[part] = rows_of(database, [item_of[name] for name in names])
+    fingerprints = content.get("fingerprints", {})
+    if not isinstance(fingerprints, dict) or not all(
+        isinstance(value, str) for value in fingerprints.values()
+    ):
+        raise GlpiError(f"{path}: 'fingerprints' must map image names to texts")
+    split = check_split(database, Split(**rows, fingerprints=fingerprints))
     if split_sha256(database, split) != content.get("sha256"):
         raise GlpiError(f"{path}: the names do not match the file's sha256; it was edited")
     return split
@@ -229,19 +243,21 @@ def trained_references(path: str | os.PathLike[str], database: Database) -> froz
         names = set(content["train"]) if content["database"] == database.name else set()
     except (OSError, ValueError, KeyError, TypeError):
         return frozenset()
-    items = zip(_item_names(database), _item_references(database), strict=True)
+    items = zip(item_names(database), item_references(database), strict=True)
     return frozenset(reference for name, reference in items if name in names)
 
 
 def _split_by_reference(
     database: Database, *, train: Sequence[str], validation: Sequence[str], test: Sequence[str]
 ) -> Split:
-    items_of: dict[str, list[int]] = {}
-    for item, reference in enumerate(_item_references(database)):
-        items_of.setdefault(reference, []).append(item)
+    of_reference: dict[str, list[int]] = {}
+    for item, reference in enumerate(item_references(database)):
+        of_reference.setdefault(reference, []).append(item)
 
     def rows(references: Sequence[str]) -> Sequence[int]:
-        return _rows(database, [item for reference in references for item in items_of[reference]])
+        return rows_of(
+            database, [item for reference in references for item in of_reference[reference]]
+        )
 
     return check_split(database, Split(rows(train), rows(validation), rows(test)))
 
@@ -249,19 +265,22 @@ def _split_by_reference(
 def check_split(database: Database, split: Split) -> Split:
     """Return the split if it keeps its promises: no row twice, no reference in two parts.
 
+    Nor is a fingerprint, if the split has them.
+
     Raises:
         GlpiError: it does not, nothing trains, or a database of photographs is not split by them.
     """
-    references = _item_references(database)
+    references, names = item_references(database), item_names(database)
     part_of_reference: dict[str, str] = {}
-    for part in _PARTS:
+    first_of_content: dict[str, tuple[str, str]] = {}
+    for part in PARTS:
         rows = getattr(split, part)
         if database.photographs is not None and not isinstance(rows, PhotographRows):
             raise GlpiError(
                 f"{database.name}: a database of photographs is split by photograph; take"
                 " --config.split.kind=ratio or file"
             )
-        items = _items(rows)
+        items = items_of(rows)
         if len(set(items)) != len(items):
             raise GlpiError(f"{database.name}: the {part} part lists an image twice")
         if not items and part == "train":
@@ -273,28 +292,18 @@ def check_split(database: Database, split: Split) -> Split:
                     f"{database.name}: reference {references[item]!r} is in both the {other} and"
                     f" the {part} part; make the split again"
                 )
+            if names[item] in split.fingerprints:
+                twin, other = first_of_content.setdefault(
+                    split.fingerprints[names[item]], (names[item], part)
+                )
+                if other != part:
+                    raise GlpiError(
+                        f"{database.name}: {twin!r} and {names[item]!r} are identical, but in the"
+                        f" {other} and the {part} part; make the split again"
+                    )
     return split
 
 
 def _names_by_part(database: Database, split: Split) -> dict[str, list[str]]:
-    names = _item_names(database)
-    return {part: [names[item] for item in _items(getattr(split, part))] for part in _PARTS}
-
-
-# What is split, and named in files, are items: rows, or photographs with all their rows.
-
-
-def _item_names(database: Database) -> Sequence[str]:
-    return database.images if database.photographs is None else database.photographs.files
-
-
-def _item_references(database: Database) -> Sequence[str]:
-    return database.references if database.photographs is None else database.photographs.files
-
-
-def _items(rows: Sequence[int]) -> Sequence[int]:
-    return rows.photographs if isinstance(rows, PhotographRows) else rows
-
-
-def _rows(database: Database, items: Sequence[int]) -> Sequence[int]:
-    return tuple(items) if database.photographs is None else PhotographRows(items)
+    names = item_names(database)
+    return {part: [names[item] for item in items_of(getattr(split, part))] for part in PARTS}

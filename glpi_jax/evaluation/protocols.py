@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from ml_collections import ConfigDict
 
+from glpi_jax.data.identical import keep_together
 from glpi_jax.data.sources import Database, load_database
 from glpi_jax.data.split_lists import read_list_split
 from glpi_jax.data.splits import (
@@ -85,11 +86,22 @@ def make_split(config: ConfigDict, database: Database) -> Split:
     Round r of a "ratio" split has the official seed of r, under both protocols the same test part.
     A cross-dataset run has no test part in its source.
 
+    Under `strict`, images whose files are identical are in one part: test if any of them is there,
+    else validation. A "ratio" split moves the others there; a split that was given leaves them out.
+
     Raises:
         GlpiError: an unknown kind of split, a kind that the database does not have or that a
-            cross-dataset run cannot have, fractions that leave a part empty, or an official split
-            of a database with labels left out.
+            cross-dataset run cannot have, fractions that leave a part empty, an official split
+            of a database with labels left out, or an image that cannot be read.
     """
+    split = _split(config, database)
+    if not _strict(config):
+        return split
+    move = config.split.kind == "ratio"
+    return keep_together(database, split, threads=config.data.threads, move=move)
+
+
+def _split(config: ConfigDict, database: Database) -> Split:
     kind, seed = config.split.kind, official_seed(config.split.round)
     if kind not in SPLITS:
         raise GlpiError(f"config.split.kind = '{kind}': choose one of {', '.join(SPLITS)}")

@@ -90,7 +90,7 @@ def build_miniature(
         images_per_reference: at most so many; of no meaning where every image stands alone.
         variant: another layout in which copies of the database are about: "flat" and "text" (CSIQ),
             "ref_imgs" (KADID-10k), "1024x768" and "both" (KonIQ-10k), "xls" and "root" (BID),
-            "root" (FLIVE), "underscore" (LIVE-MD).
+            "root" (FLIVE), "underscore" (LIVE-MD), "root" and any name of a folder (AGIQA-3K).
         draw: False leaves every image an empty file, which is faster.
         size: width and height of the images in pixels.
     """
@@ -367,6 +367,16 @@ def _flive(
     )
 
 
+def _agiqa3k(
+    folder: Path, paint: _Painter, references: int, images: int, variant: str | None
+) -> None:
+    sample = read_sample("agiqa3k")[:references]
+    place = folder if variant == "root" else folder / (variant or "AGIQA-3K")
+    for row in sample:
+        paint(place / row["name"], row["prompt"], 1 - float(row["mos_quality"]) / 5)
+    write_csv(folder / "data.csv", tuple(sample[0]), [list(row.values()) for row in sample])
+
+
 BUILDERS: dict[str, Builder] = {
     "live": _live,
     "csiq": _csiq,
@@ -378,4 +388,6 @@ BUILDERS: dict[str, Builder] = {
     "bid": _bid,
     "spaq": _spaq,
     "flive": _flive,
+    "agiqa3k": _agiqa3k,
+    "agiqa3k_alignment": _agiqa3k,
 }

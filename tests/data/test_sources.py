@@ -235,6 +235,8 @@ def test_label_file_is_refused_by_kinds_that_know_its_name(write: Write) -> None
         ("bid", 586, 586, 0.16, 4.92),
         ("spaq", 11125, 11125, 2, 96),
         ("flive", 39810, 39810, 0, 94.33),
+        ("agiqa3k", 2982, 2982, 0, 4.49),
+        ("agiqa3k_alignment", 2982, 2982, 0.02, 4.29),
     ],
 )
 def test_published_facts(

@@ -1,4 +1,4 @@
-"""CLIVE, KonIQ-10k, BID, SPAQ and FLIVE in their published layouts."""
+"""CLIVE, KonIQ-10k, BID, SPAQ, FLIVE and AGIQA-3K in their published layouts."""
 
 import os
 from collections import Counter
@@ -18,7 +18,9 @@ def read(kind: str, root: Path, references: int, variant: str | None = None) -> 
     return load_database(kind, root)
 
 
-@pytest.mark.parametrize("kind", ["clive", "koniq10k", "bid", "spaq", "flive"])
+@pytest.mark.parametrize(
+    "kind", ["clive", "koniq10k", "bid", "spaq", "flive", "agiqa3k", "agiqa3k_alignment"]
+)
 def test_every_image_stands_alone_in_the_order_of_the_label_file(tmp_path: Path, kind: str) -> None:
     database = read(kind, tmp_path / kind, 30)
     assert len(database) == 30
@@ -228,6 +230,57 @@ def test_flive_with_labels_beside_the_images(tmp_path: Path) -> None:
     database = load_database("flive", root)
     assert len(database) == 10
     assert database.official_parts is not None
+
+
+@pytest.mark.parametrize("variant", ["AGIQA-3K", "ACGIQA-3K", "images", "root"])
+def test_agiqa3k_images_in_any_one_folder_are_found(tmp_path: Path, variant: str) -> None:
+    root = build_miniature("agiqa3k", tmp_path / "a", references=40, variant=variant, draw=False)
+    (root / "other").mkdir()
+    (root / "other/readme.txt").touch()
+    database = load_database("agiqa3k", root)
+    published = read_sample("agiqa3k")[:40]
+    place = "" if variant == "root" else f"{variant}/"
+    assert database.images == tuple(place + row["name"] for row in published)
+    assert database.scores.tolist() == [float(row["mos_quality"]) for row in published]
+    assert database.label_sd is not None
+    assert database.label_sd.tolist() == [float(row["std_quality"]) for row in published]
+    assert database.label_note == "AGIQA-3K's MOS of quality (0 to 5, higher is better)"
+
+
+def test_agiqa3k_alignment_reads_the_scores_of_alignment(tmp_path: Path) -> None:
+    database = read("agiqa3k_alignment", tmp_path / "a", 40)
+    published = read_sample("agiqa3k")[:40]
+    assert database.scores.tolist() == [float(row["mos_align"]) for row in published]
+    assert database.label_sd is not None
+    assert database.label_sd.tolist() == [float(row["std_align"]) for row in published]
+    assert "MOS of alignment" in database.label_note
+
+
+def test_agiqa3k_redistributed_table_with_one_more_column_is_read(tmp_path: Path) -> None:
+    root = build_miniature("agiqa3k", tmp_path / "a", references=2, draw=False)
+    rows = [[*row.values(), row["mos_quality"]] for row in read_sample("agiqa3k")[:2]]
+    write_csv(root / "data.csv", (*read_sample("agiqa3k")[0], "mos"), rows)
+    assert len(load_database("agiqa3k", root)) == 2
+
+
+def test_agiqa3k_images_in_two_folders_are_refused(tmp_path: Path) -> None:
+    root = build_miniature("agiqa3k", tmp_path / "a", references=3, draw=False)
+    (root / "copy").mkdir()
+    (root / "copy" / "ATTNGAN_normal_000.JPG").touch()
+    with pytest.raises(
+        GlpiError, match=r"data\.csv: its images are in .*/AGIQA-3K and .*/copy; keep one copy"
+    ):
+        load_database("agiqa3k", root)
+
+
+def test_agiqa3k_without_images_or_columns_fails(tmp_path: Path) -> None:
+    root = build_miniature("agiqa3k", tmp_path / "a", references=3, draw=False)
+    (root / "AGIQA-3K").rename(tmp_path / "elsewhere")
+    with pytest.raises(GlpiError, match=r"data\.csv line 2: 3 of 3 labelled images are not below"):
+        load_database("agiqa3k", root)
+    write_csv(root / "data.csv", ("name", "mos"), [("a.jpg", 1)])
+    with pytest.raises(GlpiError, match=r"data\.csv: column 'mos_align' is missing"):
+        load_database("agiqa3k_alignment", root)
 
 
 def test_listing_a_large_database_asks_the_disk_once_a_folder(

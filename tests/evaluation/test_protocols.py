@@ -223,7 +223,7 @@ def test_bad_settings(config: ConfigDict, key: str, value: str, message: str) ->
     ("spec", "message"),
     [
         ("synthetic.py:koniq10k", "choose live, csiq, tid2013, kadid10k, livemd"),
-        ("authentic.py:live", "choose clive, koniq10k, bid, spaq, flive"),
+        ("authentic.py:live", "choose clive, koniq10k, bid, spaq, flive, agiqa3k, agiqa3k_alig"),
         ("synthetic.py", "choose live"),
         ("cross.py:live", "the form is SOURCE-TARGET"),
         ("cross.py:live-csiq,csiq", "the form is SOURCE-TARGET"),

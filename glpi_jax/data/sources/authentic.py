@@ -1,4 +1,4 @@
-"""Databases of photographs as they are: CLIVE, KonIQ-10k, BID, SPAQ, FLIVE.
+"""Databases whose images stand alone: CLIVE, KonIQ-10k, BID, SPAQ, FLIVE; generated: AGIQA-3K.
 
 Every image is its own reference. An official index number is a place in the label file, as in the
 authors' loaders (SYSU-Video/GlintIQA, glintiqa/data/datasets.py).
@@ -17,6 +17,7 @@ from glpi_jax.data.sources.collect import (
 from glpi_jax.data.sources.database import OFFICIAL, Database, Facts, Part
 from glpi_jax.data.sources.tables import (
     Row,
+    Table,
     read_csv,
     read_mat,
     read_sheet,
@@ -198,6 +199,63 @@ def _flive_parts(folder: Path, labels: Labels) -> tuple[Part, ...] | None:
     # Last, since an image in both lists is a test image.
     parts |= {row.text("name_image"): "test" for row in test_table.rows}
     return tuple(parts.get(row.text("name"), "train") for row in labels.rows)
+
+
+def read_agiqa3k(source: Source) -> Database:
+    """Read AGIQA-3K: `data.csv`, and the generated images beside it or in one folder of any name.
+
+    The score is `mos_quality`, the deviation `std_quality`.
+
+    Raises:
+        GlpiError: labelled images are in several places, or what `collect` raises.
+    """
+    return _agiqa3k(source, "agiqa3k", "quality", "quality", (0.0, 4.49))
+
+
+def read_agiqa3k_alignment(source: Source) -> Database:
+    """Read AGIQA-3K as `read_agiqa3k` does, with the scores of how an image fits its prompt.
+
+    The score is `mos_align`, the deviation `std_align`.
+
+    Raises:
+        GlpiError: labelled images are in several places, or what `collect` raises.
+    """
+    return _agiqa3k(source, "agiqa3k_alignment", "align", "alignment", (0.02, 4.29))
+
+
+def _agiqa3k(
+    source: Source, name: str, column: str, meaning: str, score_range: tuple[float, float]
+) -> Database:
+    table = read_csv(source.label_file("data.csv"))
+    table.check_columns(("name", f"mos_{column}"))
+    place = _agiqa3k_place(source, table)
+
+    def parse(row: Row) -> Label:
+        return Label(
+            (place + image_name(row, "name"),),
+            row.number_of(f"mos_{column}"),
+            sd=optional_number(row, f"std_{column}"),
+        )
+
+    return _database(
+        source,
+        collect(source, table, parse),
+        name=name,
+        label_note=f"AGIQA-3K's MOS of {meaning} (0 to 5, higher is better)",
+        facts=Facts(images=2982, references=2982, score_range=score_range),
+    )
+
+
+def _agiqa3k_place(source: Source, table: Table) -> str:
+    """Return the folder of the images, "" or "NAME/", since copies name it differently."""
+    names = [row.text("name") for row in table.rows if len(row.cells) == len(table.columns)]
+    folders = source.files.folders_with(names)
+    if len(folders) > 1:
+        places = " and ".join(str(source.root / folder) for folder in folders)
+        raise GlpiError(
+            f"{table.path}: its images are in {places}; keep one copy of them below {source.root}"
+        )
+    return f"{folders[0]}/" if folders and folders[0] else ""
 
 
 def _database(

@@ -1,13 +1,13 @@
 """A labelled image database as one table: image, score, reference, distortion, level."""
 
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
-from glpi_jax.data.images import read_encoded
+from glpi_jax.data.images import check_file, read_encoded
 from glpi_jax.data.sources.photographs import Photographs
 from glpi_jax.errors import GlpiError
 
@@ -16,6 +16,16 @@ Part = Literal["train", "validation", "test"]
 
 OFFICIAL = "official"
 """Key in `Database.published_splits` of the split that the database's authors published."""
+
+
+class Records(Protocol):
+    """Reads the images of a prepared database; threads may share it."""
+
+    def __call__(self, row: int) -> bytes:
+        """Return the encoded image of a row."""
+
+    def size(self, row: int) -> int:
+        """Return the size in bytes of a row's encoded image."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,7 @@ class Database:
     label_sd: np.ndarray | None = None
     published_splits: Mapping[str, tuple[Part | None, ...]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
-    records: Callable[[int], bytes] | None = None
+    records: Records | None = None
     photographs: Photographs | None = None
 
     def __post_init__(self) -> None:
@@ -122,6 +132,14 @@ class Database:
             ImageError: it cannot be read.
         """
         return read_encoded(self.path(row)) if self.records is None else self.records(row)
+
+    def encoded_size(self, row: int) -> int:
+        """Return the size in bytes of what `encoded` returns, without reading it where possible.
+
+        Raises:
+            ImageError: there is no such file, or its record cannot be read.
+        """
+        return check_file(self.path(row)) if self.records is None else self.records.size(row)
 
     @property
     def official_parts(self) -> tuple[Part | None, ...] | None:

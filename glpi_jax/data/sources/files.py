@@ -70,6 +70,25 @@ class FileIndex:
         """Whether there is a folder of this name, relative to the root, whatever its case."""
         return bool(self._find_folders(name))
 
+    def folders_with(self, names: Iterable[str]) -> list[str]:
+        """Return the folders that hold one of these files or more, whatever the case; sorted.
+
+        Args:
+            names: file names without folders.
+
+        Returns:
+            Names of folders directly below the root; "" for the root itself.
+
+        Raises:
+            GlpiError: a folder that cannot be listed.
+        """
+        folded = {name.casefold() for name in names}
+        return sorted(
+            folder
+            for folder in ("", *self._listing("").folders.exact)
+            if any(name.casefold() in folded for name in self._listing(folder).files.exact)
+        )
+
     def _matches(self, name: str, kind: Callable[[_Listing], _Names]) -> list[str]:
         folder, _, base = name.rpartition("/")
         found = []

@@ -37,8 +37,16 @@ class Shard(NamedTuple):
     bytes: int
 
 
-def prepared_table(database: Database, shards: Sequence[Shard]) -> dict[str, Any]:
-    """The content of `PREPARED_FILE`: all of a database but its root and its images."""
+def prepared_table(
+    database: Database, shards: Sequence[Shard], sizes: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """Return the content of `PREPARED_FILE`: all of a database but its root and its images.
+
+    Args:
+        database: what is prepared.
+        shards: the files that hold it.
+        sizes: of the encoded images, in bytes; None leaves them to be read from the records.
+    """
     facts, sds = database.facts, database.label_sd
     return {
         "format": FORMAT,
@@ -49,6 +57,7 @@ def prepared_table(database: Database, shards: Sequence[Shard]) -> dict[str, Any
         "facts": facts and [facts.images, facts.references, facts.score_range],
         "shards": [shard._asdict() for shard in shards],
         "images": database.images,
+        "image_bytes": None if sizes is None else list(sizes),
         "scores": database.scores.tolist(),
         "references": database.references,
         "reference_order": database.reference_order,
@@ -95,7 +104,9 @@ def read_prepared(source: Source) -> Database:
                 name: tuple(parts) for name, parts in table["published_splits"].items()
             },
             left_out=tuple(table["left_out"]),
-            records=RecordReader(source.root, shards, tuple(table["images"])),
+            records=RecordReader(
+                source.root, shards, tuple(table["images"]), table.get("image_bytes")
+            ),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         cause = f"no {error}" if isinstance(error, KeyError) else error
@@ -107,12 +118,21 @@ def read_prepared(source: Source) -> Database:
 class RecordReader:
     """Reads the encoded image of any row; for threads at once, and pickles for worker processes."""
 
-    def __init__(self, root: Path, shards: Sequence[Shard], images: tuple[str, ...]) -> None:
-        """Nothing is read yet."""
+    def __init__(
+        self,
+        root: Path,
+        shards: Sequence[Shard],
+        images: tuple[str, ...],
+        sizes: Sequence[int] | None = None,
+    ) -> None:
+        """Nothing is read yet. Earlier versions wrote no `sizes` (bytes of each image)."""
+        if sizes is not None and len(sizes) != len(images):
+            raise ValueError(f"{len(sizes)} sizes of {len(images)} images")
         # Takes most of a second, which the other kinds of databases need not wait for.
         import grain
 
         self._images = images
+        self._sizes = sizes
         self._root = root
         self._source = grain.sources.ArrayRecordDataSource(
             [_Whole(str(root / shard.file), shard.records) for shard in shards]
@@ -140,6 +160,14 @@ class RecordReader:
                 " copy or prepare the database again"
             )
         return image
+
+    def size(self, row: int) -> int:
+        """Return the size in bytes of a row's image file; read the record if no table has it.
+
+        Raises:
+            ImageError: the record has to be read, but cannot be.
+        """
+        return len(self(row)) if self._sizes is None else self._sizes[row]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glpi_jax.data.sources.authentic import (
+    read_agiqa3k,
+    read_agiqa3k_alignment,
     read_bid,
     read_clive,
     read_flive,
@@ -70,6 +72,10 @@ READERS: dict[str, Reader] = {
     "spaq": Reader(read_spaq, "TestImage/, Annotations/MOS and Image attribute scores.xlsx"),
     "flive": Reader(
         read_flive, "database/ (voc_emotic_ava/, blur_dataset/, EE371R/), labels_image.csv"
+    ),
+    "agiqa3k": Reader(read_agiqa3k, "data.csv, and the images beside it or in one folder"),
+    "agiqa3k_alignment": Reader(
+        read_agiqa3k_alignment, "data.csv, and the images beside it or in one folder"
     ),
     "pyiqa": Reader(read_pyiqa, "the images named in the meta table", takes_labels=True),
     "liqe": Reader(read_liqe, "the images named in the list", takes_labels=True),
