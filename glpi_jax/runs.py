@@ -207,12 +207,11 @@ def _open_run(
     plan = make_plan(config, source, targets, split)
     for part in (plan.train, *plan.reported):
         _crops(config, part, model)  # complains now, not after the first epoch
-    make_recipe(config, model, mesh)
+    recipe = make_recipe(config, model, mesh)
     make_batches(config, model, plan.train.database, plan.train.rows, place=(0, 1))
     loaded: list[StartingWeights] = []
     starts_from_weights = names_starting_weights(config)
-    if not starts_from_weights:
-        tell_frozen(config, workdir)
+    tell_frozen(config, recipe.multipliers, workdir)
     if starts_from_weights and not (workdir / RUN_FILE).is_file():
         loaded.append(load_starting_weights(config, model, mesh))
     tell_seen(config, plan, workdir)

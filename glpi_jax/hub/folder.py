@@ -238,7 +238,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _contradictions(values: Mapping[str, Any]) -> list[str]:
     """What the numbers of a size, each possible by itself, cannot be together."""
     problems = []
-    for number, divisor in (("crop", "patch"), ("dim", "heads")):
+    for number, divisor in (("crop", "patch"), ("vit_dim", "heads")):
         if values[f"model.size.{number}"] % values[f"model.size.{divisor}"]:
             problems.append(f"model.size.{number} must be a multiple of model.size.{divisor}")
     if values["model.size.taps"][-1] >= values["model.size.depth"]:
@@ -287,6 +287,7 @@ _KEYS: dict[str, tuple[str, _Check]] = {
     "model.batch_norm_inference_stages": ("a list of text", _list_of(_is_text)),
     "model.size.crop": _COUNT,
     "model.size.patch": ("16", lambda v: _is_integer(v) and v == 16),
+    "model.size.vit_dim": _COUNT,
     "model.size.dim": _COUNT,
     "model.size.depth": _COUNT,
     "model.size.heads": _COUNT,

@@ -261,9 +261,9 @@ def _infer_size(arrays: Mapping[str, np.ndarray], label: str) -> Size:
     _, positions, dim = position.shape
     side = round(max(positions - 1, 0) ** 0.5)
     for size in SIZES.values():
-        if size.dim == dim and size.stem == stem.shape[0] and side**2 == positions - 1 > 0:
+        if size.vit_dim == dim and size.stem == stem.shape[0] and side**2 == positions - 1 > 0:
             return dataclasses.replace(size, crop=side * size.patch)
-    known = ", ".join(f"{name} (width {size.dim})" for name, size in SIZES.items())
+    known = ", ".join(f"{name} (width {size.vit_dim})" for name, size in SIZES.items())
     raise CheckpointError(
         f"{label}: vgfe.backbone.pos_embed has shape {position.shape}, which fits no known size: "
         f"{known}"
@@ -278,7 +278,7 @@ def _classes(arrays: Mapping[str, np.ndarray]) -> int:
 
 def _carried_shapes(size: Size, classes: int) -> dict[str, Shape]:
     """Shapes of official entries that never reach the score."""
-    dim, hidden = size.dim, size.mlp_hidden
+    dim, hidden = size.vit_dim, size.mlp_hidden
     block = {
         "norm1.weight": (dim,),
         "norm1.bias": (dim,),

@@ -36,6 +36,7 @@ _ARRAYS = {
 IMAGENET_CLASSES = 1000  # of the classifier of timm's ViT
 _HUGGING_FACE = re.compile(r"(?:dinov2\.|backbone\.)?(?=embeddings\.|encoder\.|layernorm\.)")
 _SCALE = re.compile(r"(blocks\.\d+)\.ls([12])\.gamma")
+_BLOCK_NAME = re.compile(r"(blocks\.\d+)\.")
 _SCALED = {"1": "attn.proj", "2": "mlp.fc2"}  # the linear layer before each LayerScale
 
 
@@ -44,34 +45,44 @@ def is_dinov2(arrays: Mapping[str, np.ndarray]) -> bool:
     return any(_SCALE.fullmatch(name) or ".layer_scale" in name for name in arrays)
 
 
-def to_plain_vit(arrays: Mapping[str, np.ndarray], patch: int) -> dict[str, np.ndarray]:
+def to_plain_vit(
+    arrays: Mapping[str, np.ndarray], patch: int
+) -> tuple[dict[str, np.ndarray], list[str]]:
     """Turn DINOv2's state dict into that of a plain ViT with the same outputs.
 
     LayerScale is folded into the linear layer before it, exactly; the pixel normalisation, from
     ImageNet's mean and deviation to (x/255 − 0.5)/0.5, into the patch embedding, exactly; the patch
     kernel is resized by the pseudo-inverse, so that an image whose patches were enlarged linearly
-    gives the tokens that the patches gave. The unused mask token is dropped, and the classifier that
-    DINOv2 has none of is zeros: it never reaches the score.
+    gives the tokens that the patches gave. The unused mask token is dropped. DINOv2 has no
+    classifier, so the result's, which never reaches the score, is zeros.
 
     Args:
         arrays: float32 arrays, by timm's or Hugging Face's name.
         patch: side of the wanted patch in pixels.
 
     Returns:
-        The arrays by timm's name. An entry that DINOv2 does not have keeps its name, and one whose
-        shape does not allow a fold is left as it is, for the caller's check.
+        The arrays by timm's name, and what does not let them fold. An entry that DINOv2 does not
+        have keeps its name, for the caller's check.
     """
     named = _join_attention(_timm_names(arrays))
     named.pop("mask_token", None)
     folded = {name: array for name, array in named.items() if not _SCALE.fullmatch(name)}
-    for name, scale in named.items():
-        if found := _SCALE.fullmatch(name):
-            block, which = found.groups()
-            for leaf in ("weight", "bias"):
-                entry = f"{block}.{_SCALED[which]}.{leaf}"
-                array = folded.get(entry)
-                if array is not None and scale.shape == array.shape[:1]:
-                    folded[entry] = array * scale.reshape(-1, *[1] * (array.ndim - 1))
+    blocks = {found[1] for name in named if (found := _BLOCK_NAME.match(name))}
+    problems = []
+    for block in sorted(blocks):
+        for which, layer in _SCALED.items():
+            scale = named.get(f"{block}.ls{which}.gamma")
+            entries = [f"{block}.{layer}.{leaf}" for leaf in ("weight", "bias")]
+            rows = [folded[entry].shape[:1] for entry in entries if entry in folded]
+            if scale is None:
+                problems.append(f"{block}.ls{which}.gamma missing")
+            elif set(rows) != {scale.shape}:
+                problems.append(f"{block}.ls{which}.gamma {scale.shape} does not fit {entries[0]}")
+            else:
+                for entry in entries:
+                    array = folded.get(entry)
+                    if array is not None:
+                        folded[entry] = array * scale.reshape(-1, *[1] * (array.ndim - 1))
     kernel, bias = (folded.get(f"patch_embed.proj.{leaf}") for leaf in ("weight", "bias"))
     if kernel is not None and bias is not None and kernel.ndim == 4 and kernel.shape[1] == 3:
         kernel, bias = _fold_normalisation(kernel, bias)
@@ -79,7 +90,7 @@ def to_plain_vit(arrays: Mapping[str, np.ndarray], patch: int) -> dict[str, np.n
         folded["patch_embed.proj.bias"] = bias
         folded.setdefault("head.weight", np.zeros((IMAGENET_CLASSES, len(bias)), np.float32))
         folded.setdefault("head.bias", np.zeros(IMAGENET_CLASSES, np.float32))
-    return folded
+    return folded, problems
 
 
 def resize_kernel(kernel: np.ndarray, patch: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Vision transformers as they are published: timm's state dicts, and the original augreg files.
+"""Vision transformers as they are published: timm's state dicts, DINOv2, original augreg files.
 
 Sources: the names of timm's `vision_transformer.py`, its resampling of position embeddings, and the
 variables of google-research/vision_transformer, which the .npz files hold.
@@ -44,7 +44,8 @@ def read_vit(path: Path, model: GLPI) -> dict[str, np.ndarray]:
 
     Args:
         path: .safetensors, .pth or .pt with timm's names, the state dict perhaps under
-            `state_dict` or `model`; or .npz with the names of the augreg files.
+            `state_dict` or `model`; a DINOv2 in one of these, with timm's names or those of
+            Hugging Face's `Dinov2Model`; or .npz with the names of the augreg files.
         model: the network whose ViT it becomes.
 
     Returns:
@@ -59,7 +60,8 @@ def read_vit(path: Path, model: GLPI) -> dict[str, np.ndarray]:
     else:
         arrays, problems = numeric(unwrap(read_state(path)))
         if is_dinov2(arrays):
-            arrays = to_plain_vit(arrays, model.size.patch)
+            arrays, unfit = to_plain_vit(arrays, model.size.patch)
+            problems += unfit
     return vit_arrays(arrays, model, str(path), problems)
 
 
@@ -76,10 +78,10 @@ def vit_arrays(
     """
     size = model.size
     found = arrays.get("cls_token")
-    if found is not None and found.shape[-1:] != (size.dim,):
+    if found is not None and found.shape[-1:] != (size.vit_dim,):
         raise CheckpointError(
             f"{label}: a ViT of width {found.shape[-1] if found.ndim else 1}, where the model has"
-            f" {size.dim}: take the file of that size, or another config.model.name"
+            f" {size.vit_dim}: take the file of that size, or another config.model.name"
         )
     shapes: dict[str, tuple[int | None, ...]] = {
         name.removeprefix(PREFIX): shape
@@ -88,8 +90,8 @@ def vit_arrays(
     }
     head = arrays.get("head.weight")
     if head is not None and head.ndim == 2:  # ImageNet-21k has more classes
-        shapes |= {"head.weight": (head.shape[0], size.dim), "head.bias": (head.shape[0],)}
-    shapes["pos_embed"] = (1, None, size.dim)
+        shapes |= {"head.weight": (head.shape[0], size.vit_dim), "head.bias": (head.shape[0],)}
+    shapes["pos_embed"] = (1, None, size.vit_dim)
     check(arrays, shapes, label, problems)
     fitted = dict(arrays)
     fitted["pos_embed"] = resample_positions(arrays["pos_embed"], size.crop // size.patch, label)
@@ -173,8 +175,8 @@ def _join_heads(
     arrays: Mapping[str, np.ndarray], size: Size
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Attention with one `qkv`, all heads side by side, and what is wrong with it."""
-    heads, width = size.heads, size.dim // size.heads
-    inner = {"kernel": (size.dim, heads, width), "bias": (heads, width)}
+    heads, width = size.heads, size.vit_dim // size.heads
+    inner = {"kernel": (size.vit_dim, heads, width), "bias": (heads, width)}
     joined, problems = dict(arrays), []
     template = _pattern(f"{_BLOCK}/")
     blocks = {found[1] for name in arrays if (found := template.match(name))}
@@ -189,14 +191,14 @@ def _join_heads(
 
     for block in sorted(blocks, key=int):
         attention = f"{_BLOCK.format(block)}/{_ATTENTION}"
-        out = take(f"{attention}/out/kernel", (heads, width, size.dim))
+        out = take(f"{attention}/out/kernel", (heads, width, size.vit_dim))
         if out is not None:
-            joined[f"{attention}/out/kernel"] = out.reshape(size.dim, size.dim)
+            joined[f"{attention}/out/kernel"] = out.reshape(size.vit_dim, size.vit_dim)
         for leaf, shape in inner.items():
             parts = [
                 take(f"{attention}/{part}/{leaf}", shape) for part in ("query", "key", "value")
             ]
-            flat = [part.reshape(*shape[:-2], size.dim) for part in parts if part is not None]
+            flat = [part.reshape(*shape[:-2], size.vit_dim) for part in parts if part is not None]
             if len(flat) == len(parts):
                 joined[f"{attention}/qkv/{leaf}"] = np.concatenate(flat, -1)
     return joined, problems
