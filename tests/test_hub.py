@@ -241,7 +241,7 @@ def test_numbers_that_contradict_each_other(copy, numbers, words):
         ("config.json", None, "config.json: cannot be read"),
         ("config.json", b"{", "config.json: not JSON"),
         ("config.json", b'{"model_type": "bert"}', "not the config of a GLPI model"),
-        ("config.json", b'{"library_name": "glpi_jax", "format": 2}', "format 2, this version"),
+        ("config.json", b'{"library_name": "glpi_jax", "format": 3}', "format 3, this version"),
         ("model.safetensors", None, "model.safetensors: cannot be read"),
         ("model.safetensors", b"\0" * 100, "not a readable safetensors file"),
         ("model.safetensors", EIGHT_BIT, "not a readable safetensors file"),
