@@ -27,6 +27,7 @@ from PIL import Image
 
 from glpi_jax.data.pipeline import evaluation_crops, to_iterator, training_dataset
 from glpi_jax.data.prepare import prepare_database
+from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.data.sources import Database, load_database
 from glpi_jax.files import write_json
 
@@ -35,6 +36,7 @@ CROP, CROPS = 224, 25
 EVALUATION_THREADS = 2
 THREADS, WORKERS = (0, 2, 4), (0, 2)
 PREFETCH = 4
+AS_STORED = Preprocessing((), "bilinear", apply_orientation=False)
 
 
 def make_database(folder: Path, images: int) -> Database:
@@ -67,8 +69,7 @@ def measure_evaluation(database: Database) -> Iterator[dict[str, Any]]:
             count=count,
             placement="random",
             seed=0,
-            resize=None,
-            apply_orientation=False,
+            preprocessing=AS_STORED,
             threads=EVALUATION_THREADS,
         )
         wall, cpu = time.perf_counter(), time.process_time()
@@ -96,8 +97,7 @@ def measure_training(
             horizontal_flip=0.5,
             vertical_flip=0.5,
             cache_bytes=0,
-            resize=None,
-            apply_orientation=False,
+            preprocessing=AS_STORED,
             process_index=0,
             process_count=1,
         )

@@ -39,10 +39,14 @@ def get_config() -> ConfigDict:
     config.data.root = ""  # folder of the database
     config.data.labels = ""  # label file, for the kinds pyiqa and liqe; saqt: or folder of tables
     config.data.skip_bad = False  # leave out rows that cannot be used, and list them
-    # The training labels are label_scale · label + label_shift; the scale is above 0.
+    # The training labels are label_scale · label + label_shift; the scale is above 0. Scores are
+    # mapped back to the units of the labels.
     config.data.label_scale = 1.0
     config.data.label_shift = 0.0
-    config.data.resize = ()  # (height, width) before cropping; () leaves images as they are
+    # Preprocessing, before crops are cut: in training, evaluation, and scoring with the weights.
+    # () keeps the size; (height, width) is the exact size, whatever the aspect; (side,) brings the
+    # shorter side to that many pixels and keeps the aspect.
+    config.data.resize = ()
     config.data.resize_method = "bilinear"  # or "bicubic"
     config.data.apply_orientation = False  # turn as EXIF says; the official loader does not
     # The kind saqt distorts photographs as it reads them.

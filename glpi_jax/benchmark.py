@@ -84,6 +84,7 @@ def _summary(config: ConfigDict, results: list[dict[str, Any]]) -> dict[str, Any
         "format": FORMAT,
         "config": config_files.to_plain(config),
         **{key: first[key] for key in shared},
+        "metrics_note": first.get("metrics_note"),
         "rounds": [
             {
                 "round": number,

@@ -56,3 +56,5 @@ def check_ranges(config: ConfigDict) -> None:
     # A negative one would turn round which scores are the better ones, and nothing would know.
     if not 0 < scale < math.inf:
         raise GlpiError(f"config.data.label_scale = {scale}: must be above 0 and finite")
+    if not math.isfinite(config.data.label_shift):
+        raise GlpiError(f"config.data.label_shift = {config.data.label_shift}: must be finite")

@@ -35,7 +35,8 @@ def export_model(
 
     `jax.export.deserialize(bytearray(content)).call(crops)` runs it on a CPU, GPU or TPU, without
     this package: crops (b, crop, crop, 3) uint8 in, their scores (b,) float32 out, for any b ≥ 1.
-    The score of an image is the mean over its crops. Beside the file goes FILE.json with what has
+    The scores are in the units of the labels; the crops come from a preprocessed image. The score
+    of an image is the mean over its crops. Beside the file goes FILE.json with what has
     to be known about it; a program without it was not written to the end.
 
     Args:
@@ -66,11 +67,16 @@ def export_model(
 def export_scorer(trained: TrainedModel) -> jax_export.Exported:
     """Lower a model for all of `PLATFORMS`: (b, crop, crop, 3) uint8 → (b,) float32.
 
+    The scores are in the units of the labels.
+
     The same model, JAX version and matmul precision give the same bytes.
     """
 
     def score(crops: jax.Array) -> jax.Array:
-        return trained.model.apply(trained.variables, normalise(crops))[0]
+        raw: jax.Array = trained.model.apply(trained.variables, normalise(crops))[0]
+        if (trained.label_scale, trained.label_shift) == (1, 0):
+            return raw
+        return (raw - trained.label_shift) / trained.label_scale
 
     crop = trained.model.size.crop
     (batch,) = jax_export.symbolic_shape("batch")
@@ -118,12 +124,19 @@ def _describe(
             "dtype": "uint8",
             "pixels": "RGB, 0 to 255; the program normalises them: (x/255 - 0.5)/0.5",
         },
-        "output": {"shape": ["batch"], "dtype": "float32"},
+        "preprocessing": {
+            **trained.preprocessing.to_json(),
+            "assumed": trained.preprocessing_assumed,
+            "note": f"before crops are cut, not in the program: {trained.preprocessing.words}",
+        },
+        "output": {"shape": ["batch"], "dtype": "float32", "units": "those of the labels"},
         "scoring": {"crop": crop, "crops": trained.crops, "placement": "grid", "reduction": "mean"},
         "labels": {
             "score_name": trained.score_name,
             "higher_is_better": trained.higher_is_better,
             "score_range": trained.score_range,
+            "scale": trained.label_scale,
+            "shift": trained.label_shift,
             "label_note": trained.label_note,
         },
         "model": {

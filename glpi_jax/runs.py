@@ -24,6 +24,7 @@ from glpi_jax import __version__
 from glpi_jax import config as config_files
 from glpi_jax.config_ranges import check_ranges
 from glpi_jax.data.pipeline import evaluation_crops
+from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.data.sources import Database
 from glpi_jax.data.splits import (
     Split,
@@ -35,12 +36,20 @@ from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.bootstrap import bootstrap_intervals
 from glpi_jax.evaluation.logistic import full_metrics
 from glpi_jax.evaluation.metrics import metrics_by_group, quality_metrics
-from glpi_jax.evaluation.predict import Prediction, ScoreCrops, compile_scorer, predict
+from glpi_jax.evaluation.predict import (
+    Prediction,
+    ScoreCrops,
+    compile_scorer,
+    in_label_units,
+    predict,
+)
 from glpi_jax.evaluation.protocols import (
     Part,
+    compares_raw,
     make_plan,
     make_split,
     mean_srocc,
+    metrics_note,
     open_databases,
 )
 from glpi_jax.evaluation.report import REPORT_FILE, write_report
@@ -56,7 +65,7 @@ from glpi_jax.starting_weights import (
 )
 from glpi_jax.training.bookkeeping import Validation
 from glpi_jax.training.checkpoint import BestCheckpoint
-from glpi_jax.training.loop import distorting_of, fit, make_batches, make_recipe, resize_of
+from glpi_jax.training.loop import distorting_of, fit, make_batches, make_recipe
 from glpi_jax.training.processes import (
     gather_parts,
     is_first,
@@ -222,7 +231,7 @@ def _open_run(
         metrics = {}
         for part in plan.selection:
             predictions = _predict_part(config, part, score_crops, variables, model, mesh)
-            scores = [p.score for p in predictions]
+            scores = _compared(config, predictions)
             for name, value in quality_metrics(
                 scores, part.database.scores[list(part.rows)]
             ).items():
@@ -297,6 +306,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "label_note": database.label_note,
         "score_name": database.score_name,
         "higher_is_better": database.higher_is_better,
+        "metrics_note": metrics_note(config, database.score_name),
         "parts": parts,
     }
     if is_first():
@@ -341,7 +351,7 @@ def _predict_part(
     model: GLPI,
     mesh: Mesh,
 ) -> list[Prediction]:
-    """Score a part; several processes share its images, and all get all predictions."""
+    """Predict a part, raw; several processes share its images, and all get all predictions."""
     rows = tuple(own_part(part.rows))
     crops = _crops(config, replace(part, rows=rows or part.rows[:1]), model)
     own_size = config.evaluation.batch_size // jax.process_count()
@@ -376,16 +386,27 @@ def _crops(config: ConfigDict, part: Part, model: GLPI) -> Iterator[tuple[int, n
         count=config.evaluation.crops,
         placement=config.evaluation.placement,
         seed=config.seed,
-        resize=resize_of(part.section, part.where),
-        apply_orientation=part.section.apply_orientation,
+        preprocessing=Preprocessing.of_section(part.section, part.where),
         threads=config.data.threads,
         distorting=distorting_of(config),
     )
 
 
-def _part_results(config: ConfigDict, part: Part, predictions: list[Prediction]) -> dict[str, Any]:
+def _in_label_units(config: ConfigDict, predictions: list[Prediction]) -> list[Prediction]:
+    scale, shift = config.data.label_scale, config.data.label_shift
+    return [in_label_units(p, label_scale=scale, label_shift=shift) for p in predictions]
+
+
+def _compared(config: ConfigDict, raw: list[Prediction]) -> np.ndarray:
+    """Return what the metrics compare with the labels: (n,) float64, see `compares_raw`."""
+    predictions = raw if compares_raw(config) else _in_label_units(config, raw)
+    return np.array([prediction.score for prediction in predictions], np.float64)
+
+
+def _part_results(config: ConfigDict, part: Part, raw: list[Prediction]) -> dict[str, Any]:
+    """Return what results.json says of a part, from its raw predictions."""
     database, rows = part.database, part.rows
-    scores = np.array([p.score for p in predictions])
+    scores, predictions = _compared(config, raw), _in_label_units(config, raw)
     mos = database.scores[list(rows)]
     distortions = [database.distortions[row] for row in rows]
     known = [i for i, name in enumerate(distortions) if name is not None]

@@ -26,6 +26,7 @@ FORMAT = 1
 # What `read_run` promises to be in `run.json`, below `config` and `database`.
 _RUN_KEYS = {
     "model": ("name", "dropout", "dtype", "batch_norm_inference_stages", "attention"),
+    "data": ("resize", "resize_method", "apply_orientation", "label_scale", "label_shift"),
     "evaluation": ("crops", "batch_size"),
 }
 _RUN_KEYS_OF_TRAINING = ("init_from", "pretrained", "denoiser")

@@ -14,6 +14,7 @@ from glpi_jax.cli import main
         ("data.threads=0", "config.data.threads = 0: must be at least 1"),
         ("data.label_scale=-1", "config.data.label_scale = -1.0: must be above 0 and finite"),
         ("data.label_scale=inf", "config.data.label_scale = inf: must be above 0 and finite"),
+        ("data.label_shift=nan", "config.data.label_shift = nan: must be finite"),
         ("data.resize_method=area", "config.data.resize_method = 'area': choose one of bilinear"),
         ("data.horizontal_flip=2", "horizontal flip probability 2.0: must lie in [0, 1]"),
         ("data.prefetch=0", "prefetch 0: threads and workers need a prefetch"),

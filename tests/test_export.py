@@ -1,5 +1,6 @@
 """`glpi export`: a program that JAX alone runs, for any batch."""
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -76,9 +77,29 @@ def test_the_description_says_what_the_program_is(trained, exported):
     assert description["scoring"]["crops"] == 2
     assert description["labels"]["score_name"] == "MOS"
     assert description["labels"]["higher_is_better"] is True
+    assert (description["labels"]["scale"], description["labels"]["shift"]) == (1, 0)
+    assert description["output"]["units"] == "those of the labels"
+    assert description["preprocessing"] == {
+        "resize": [],
+        "method": "bilinear",
+        "apply_orientation": False,
+        "assumed": False,
+        "note": "before crops are cut, not in the program: size kept, EXIF orientation not applied",
+    }
     assert description["model"]["name"] == "glpi_demo"
     assert description["versions"].keys() == {"glpi_jax", "jax", "jaxlib", "flax"}
     assert [path.name for path in exported.parent.iterdir() if "tmp" in path.name] == []
+
+
+def test_program_of_stretched_labels_gives_scores_in_their_units(trained):
+    plain = read_model(trained.workdir)
+    stretched = dataclasses.replace(plain, label_scale=2.0, label_shift=-50.0)
+    crop = plain.model.size.crop
+    crops = np.random.default_rng(0).integers(0, 256, (4, crop, crop, 3), np.uint8)
+    raw = np.asarray(export.export_scorer(plain).call(crops))
+    scores = np.asarray(export.export_scorer(stretched).call(crops))
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, (raw + 50) / 2, rtol=1e-6)
 
 
 def test_a_published_model_gives_the_same_program(trained, exported, tmp_path):

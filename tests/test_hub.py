@@ -11,6 +11,7 @@ import pytest
 from flax import traverse_util
 from safetensors.numpy import load_file, save, save_file
 
+from glpi_jax.data.preprocessing import ASSUMED
 from glpi_jax.errors import GlpiError
 from glpi_jax.hub import Card, read_folder, read_model, save_folder
 from glpi_jax.hub.card import card_text
@@ -198,7 +199,9 @@ def test_every_wrong_key_is_in_one_error(copy):
         config["model"]["size"] |= {"patch": 8, "taps": [0, 2, 1, 3], "heads": "three"}
         config["model"] |= {"dropout": 1.0, "dtype": "float16"}
         config["scoring"] |= {"placement": "random", "crops": 0, "batch_size": True}
-        config["labels"] |= {"score_range": [5, 1], "higher_is_better": 1}
+        config["labels"] |= {"score_range": [5, 1], "higher_is_better": 1, "scale": 0}
+        config["labels"] |= {"shift": "none"}
+        config["preprocessing"] = {"resize": [1, 2, 3], "method": "area", "assumed": 0}
 
     change_config(copy, spoil)
     with pytest.raises(GlpiError) as caught:
@@ -217,8 +220,44 @@ def test_every_wrong_key_is_in_one_error(copy):
         "scoring.batch_size = true must be",
         "labels.score_range = [5, 1] must be two rising numbers or null",
         "labels.higher_is_better = 1 must be true, false or null",
+        "labels.scale = 0 must be a number above 0",
+        'labels.shift = "none" must be a number',
+        "no preprocessing.apply_orientation",
+        "preprocessing.resize = [1, 2, 3] must be [], [side,] or [height, width] in pixels",
+        'preprocessing.method = "area" must be bilinear or bicubic',
+        "preprocessing.assumed = 0 must be true or false",
     ):
         assert words in message
+
+
+def as_format_1(config):
+    config["format"] = 1
+    del config["preprocessing"], config["labels"]["scale"], config["labels"]["shift"]
+
+
+def test_format_1_is_read_with_assumed_preprocessing(published, copy, tmp_path):
+    change_config(copy, as_format_1)
+    read = read_folder(copy)
+    assert (read.preprocessing, read.preprocessing_assumed) == (ASSUMED, True)
+    assert (read.label_scale, read.label_shift) == (1, 0)
+    assert read.meaning.endswith("; preprocessing assumed: size kept, EXIF orientation applied")
+    assert read_folder(published).preprocessing_assumed is False
+    save_folder(copy, tmp_path / "again", Card(title="Again"))
+    again = read_folder(tmp_path / "again")
+    assert again.meaning == read.meaning  # a copy knows no more
+    assert "before the crops, assumed: size kept" in again.card
+
+
+def test_format_1_with_keys_of_format_2_is_refused(copy):
+    change_config(copy, lambda config: config.update(format=1))
+    with pytest.raises(GlpiError, match=r"unknown labels\.scale; unknown labels\.shift; unknown p"):
+        read_folder(copy)
+
+
+def test_format_2_without_preprocessing_is_refused(copy):
+    change_config(copy, lambda config: config.pop("preprocessing"))
+    with pytest.raises(GlpiError, match=r"no preprocessing\.apply_orientation"):
+        read_folder(copy)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +280,7 @@ def test_numbers_that_contradict_each_other(copy, numbers, words):
         ("config.json", None, "config.json: cannot be read"),
         ("config.json", b"{", "config.json: not JSON"),
         ("config.json", b'{"model_type": "bert"}', "not the config of a GLPI model"),
-        ("config.json", b'{"library_name": "glpi_jax", "format": 2}', "format 2, this version"),
+        ("config.json", b'{"library_name": "glpi_jax", "format": 3}', "format 3, this version"),
         ("model.safetensors", None, "model.safetensors: cannot be read"),
         ("model.safetensors", b"\0" * 100, "not a readable safetensors file"),
         ("model.safetensors", EIGHT_BIT, "not a readable safetensors file"),

@@ -58,7 +58,8 @@ def test_a_hub_folder_scores_as_its_workdir(trained, published, photo):
     assert folder.score([photo])[0].score is not None
     assert (folder.score_range, workdir.score_range) == ((0, 5), None)
     assert folder.meaning == (
-        "MOS, 0 to 5, higher is better; training labels: 5 minus the level of noise"
+        "MOS, 0 to 5, higher is better; training labels: 5 minus the level of noise; preprocessing"
+        " as in training: size kept, EXIF orientation not applied"
     )
 
 
@@ -68,6 +69,8 @@ def test_an_official_checkpoint_admits_what_it_does_not_know(checkpoint):
     assert trained.scale == "score"
     assert trained.higher_is_better is None
     assert "neither the scale nor the direction of its scores is known" in trained.meaning
+    assert trained.meaning.endswith("; preprocessing assumed: size kept, EXIF orientation applied")
+    assert trained.preprocessing_assumed
 
 
 def test_an_official_checkpoint_becomes_a_hub_folder(checkpoint, tmp_path):
@@ -123,14 +126,16 @@ def test_what_looks_like_a_model(trained, published, checkpoint, photo, tmp_path
 def test_images_alone_are_scored_with_the_shipped_weights(shipped, published, photo, capsys):
     expected, err = scores(capsys, published, photo)
     assert err == (
-        "glpi: MOS, 0 to 5, higher is better; training labels: 5 minus the level of noise\n"
+        "glpi: MOS, 0 to 5, higher is better; training labels: 5 minus the level of noise;"
+        " preprocessing as in training: size kept, EXIF orientation not applied\n"
     )
     for arguments in ([photo], [photo.parent]):
         results, err = scores(capsys, *arguments)
         assert results == expected
         assert err == (
             "glpi: demonstration weights, trained on a handful of photographs: MOS, 0 to 5, higher"
-            " is better; training labels: 5 minus the level of noise\n"
+            " is better; training labels: 5 minus the level of noise; preprocessing as in training:"
+            " size kept, EXIF orientation not applied\n"
         )
     assert main(["score", str(photo), "missing.jpg"]) == 2
     output = capsys.readouterr()

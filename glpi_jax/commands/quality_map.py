@@ -44,6 +44,7 @@ def add(commands: Commands) -> None:
 def _map(args: argparse.Namespace) -> int:
     from glpi_jax.files import write_bytes
     from glpi_jax.progress import progress_bar
+    from glpi_jax.scoring.fetch import is_url
     from glpi_jax.scoring.map_picture import map_picture
     from glpi_jax.scoring.reading import read_pixels
 
@@ -52,7 +53,8 @@ def _map(args: argparse.Namespace) -> int:
         raise GlpiError(f"--out {args.out}: this is the photograph itself; give another name")
     refuse_models([args.photograph])
     silence_pillow()
-    pixels = read_pixels(args.photograph)
+    if not is_url(args.photograph):  # an unreadable file fails before the model is loaded
+        read_pixels(args.photograph, apply_orientation=False)
     scorer = scorer_of(args, args.model)
     with progress_bar(None, unit="crop", description="map", leave=False) as bar:
 
@@ -61,7 +63,7 @@ def _map(args: argparse.Namespace) -> int:
             bar.advance()
 
         with naming_options("stride"):
-            quality = scorer.quality_map(pixels, stride=args.stride, on_progress=show)
+            quality = scorer.quality_map(args.photograph, stride=args.stride, on_progress=show)
     picture = map_picture(quality, scale=scorer.scale, title=Path(args.photograph).name)
     write_bytes(out, picture)
     scores = quality.scores

@@ -18,16 +18,15 @@ from absl import flags
 
 from glpi_jax.data.images import ImageError, decode_image
 from glpi_jax.data.on_the_fly import Distorting, ImageMaker
+from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.data.sources import Database
 from glpi_jax.data.transforms import (
-    Resize,
     grid_crops,
     image_rng,
     random_crop,
     random_crops,
     random_flips,
 )
-from glpi_jax.data.transforms import resize as resize_image
 from glpi_jax.errors import GlpiError
 from glpi_jax.processes import end_with_parent
 
@@ -49,8 +48,7 @@ class ImageLoader:
         self,
         database: Database,
         *,
-        resize: Resize | None,
-        apply_orientation: bool,
+        preprocessing: Preprocessing,
         cache_bytes: int,
         distorting: Distorting | None = None,
     ):
@@ -63,8 +61,7 @@ class ImageLoader:
                 raise GlpiError(f"{database.name}: nothing says how its photographs are distorted")
             self._make = ImageMaker(database.photographs, distorting)
         self._database = database
-        self._resize = resize
-        self._apply_orientation = apply_orientation
+        self._preprocessing = preprocessing
         self._cache_bytes = cache_bytes
         self._empty_cache()
 
@@ -85,16 +82,16 @@ class ImageLoader:
         """The (height, width, 3) uint8 image of a row; the epoch may change its distortion."""
         photographs = self._database.photographs
         if photographs is None or self._make is None:
-            return self._kept(row, row, self._resize)
+            return self._kept(row, row, resize=True)
         variant = photographs.variant(row)
-        photograph = self._kept(variant.photograph, row, None)
+        photograph = self._kept(variant.photograph, row, resize=False)
         try:
             image = self._make(photograph, variant, epoch)
         except GlpiError as error:
             raise ImageError(f"{self._database.path(row)}: {error}") from error
-        return _resized(image, self._resize)
+        return self._preprocessing.resized(image, str(self._database.path(row)))
 
-    def _kept(self, file: int, row: int, size: Resize | None) -> np.ndarray:
+    def _kept(self, file: int, row: int, *, resize: bool) -> np.ndarray:
         """The image file of a row, from the cache if it is there; files are numbered."""
         with self._lock:
             cached = self._cache.get(file)
@@ -102,12 +99,14 @@ class ImageLoader:
                 cached = self._last[1]
         if cached is not None:
             return cached
+        name = str(self._database.path(row))
         image = decode_image(
             self._database.encoded(row),
-            str(self._database.path(row)),
-            apply_orientation=self._apply_orientation,
+            name,
+            apply_orientation=self._preprocessing.apply_orientation,
         )
-        image = _resized(image, size)
+        if resize:
+            image = self._preprocessing.resized(image, name)
         image.flags.writeable = False
         with self._lock:
             if file not in self._cache and image.nbytes <= self._free_bytes:
@@ -116,12 +115,6 @@ class ImageLoader:
             if self._make is not None:  # rows of one photograph follow each other in evaluation
                 self._last = (file, image)
         return image
-
-
-def _resized(image: np.ndarray, size: Resize | None) -> np.ndarray:
-    if size is None:
-        return image
-    return resize_image(image, size.height, size.width, method=size.method)
 
 
 class _Epochs(grain.transforms.MapWithIndex):
@@ -177,8 +170,7 @@ def training_dataset(
     horizontal_flip: float,
     vertical_flip: float,
     cache_bytes: int,
-    resize: Resize | None,
-    apply_orientation: bool,
+    preprocessing: Preprocessing,
     process_index: int,
     process_count: int,
     distorting: Distorting | None = None,
@@ -203,9 +195,8 @@ def training_dataset(
         cache_bytes: budget of each process for decoded images kept in memory; 0 decodes every time.
             Besides those, no more whole images exist at a time than there are threads. Of a
             database of photographs it is these that are kept, undistorted.
-        resize: bring every image to this size before cropping, or None.
-        apply_orientation: turn photographs as their EXIF orientation says (the official code
-            does not).
+        preprocessing: of every image before cropping (the official code applies no EXIF
+            orientation).
         process_index: this process, 0 to process_count − 1.
         process_count: number of processes that share a batch.
         distorting: how the images of a database of photographs are made; None for the others.
@@ -231,8 +222,7 @@ def training_dataset(
             raise GlpiError(f"{key} flip probability {probability}: must lie in [0, 1]")
     loader = ImageLoader(
         database,
-        resize=resize,
-        apply_orientation=apply_orientation,
+        preprocessing=preprocessing,
         cache_bytes=cache_bytes,
         distorting=distorting,
     )
@@ -391,8 +381,7 @@ def evaluation_crops(
     count: int,
     placement: Placement,
     seed: int,
-    resize: Resize | None,
-    apply_orientation: bool,
+    preprocessing: Preprocessing,
     threads: int,
     distorting: Distorting | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -409,8 +398,7 @@ def evaluation_crops(
         placement: "random": drawn anew for each image from its file name and the seed, so they
             depend neither on the other images nor on their order; "grid": evenly spread.
         seed: of the random placement.
-        resize: bring every image to this size before cropping, or None.
-        apply_orientation: turn photographs as their EXIF orientation says.
+        preprocessing: of every image before cropping.
         threads: number of images decoded at a time, at least 1.
         distorting: how the images of a database of photographs are made; None for the others.
 
@@ -429,8 +417,7 @@ def evaluation_crops(
         )
     loader = ImageLoader(
         database,
-        resize=resize,
-        apply_orientation=apply_orientation,
+        preprocessing=preprocessing,
         cache_bytes=0,
         distorting=distorting,
     )

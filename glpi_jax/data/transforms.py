@@ -5,7 +5,7 @@ Images are (height, width, 3) uint8 arrays. Randomness comes from the generator 
 
 import hashlib
 import math
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -21,14 +21,6 @@ _RESAMPLING = {
 
 
 RESIZE_METHODS = tuple(_RESAMPLING)
-
-
-class Resize(NamedTuple):
-    """A size in pixels, and the interpolation that brings an image to it."""
-
-    height: int
-    width: int
-    method: ResizeMethod
 
 
 def image_rng(name: str, seed: int) -> np.random.Generator:

@@ -23,10 +23,25 @@ ScoreCrops = Callable[[Any, jax.Array | np.ndarray], jax.Array]
 
 
 class Prediction(NamedTuple):
-    """An image's score: the mean over its crops, and their standard deviation."""
+    """The mean over an image's crops and their standard deviation: `predict` gives raw ones.
+
+    Raw is what the network gives; `in_label_units` makes a score of it.
+    """
 
     score: float
     crop_std: float
+
+
+def in_label_units(prediction: Prediction, *, label_scale: float, label_shift: float) -> Prediction:
+    """Return a prediction in the units of the labels.
+
+    Args:
+        prediction: of a network that was trained on label_scale · label + label_shift.
+        label_scale, label_shift: of the training; the scale is above 0.
+    """
+    return Prediction(
+        (prediction.score - label_shift) / label_scale, prediction.crop_std / label_scale
+    )
 
 
 def compile_scorer(model: GLPI, mesh: Mesh) -> ScoreCrops:
@@ -57,7 +72,7 @@ def predict(
     mesh: Mesh,
     batches: int = 0,
 ) -> Iterator[tuple[Key, Prediction]]:
-    """Score images, in order, in batches of one size whatever the crops of each.
+    """Predict images, raw and in order, in batches of one size whatever the crops of each.
 
     The last batch is padded, and what the padding scores is dropped. A batch is dispatched before
     the previous one is read, so that the host prepares crops while the device computes.

@@ -1,9 +1,11 @@
 """The two protocols: what trains, what selects the epoch, and what is reported.
 
 `official` does what the authors' code does: the test images select the epoch, labels stay as
-published, PLCC is plain. `strict` cuts a validation part from the training references for that,
-touches the test part once, and turns labels so that higher is better. Source of the official one:
-arXiv 2408.03885, section 4.1, and the authors' implementation.
+published, PLCC is plain, and metrics compare what the network gives with the labels, even where it
+was trained on stretched ones. `strict` cuts a validation part from the training references for
+that, touches the test part once, turns labels so that higher is better, and maps what the network
+gives back to their units. Source of the official one: arXiv 2408.03885, section 4.1, and the
+authors' implementation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -203,6 +205,31 @@ def mean_srocc(values: Sequence[float | None]) -> float | None:
     """The mean over parts, signed as the official code takes it; None if one is undefined."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def compares_raw(config: ConfigDict) -> bool:
+    """Return whether metrics compare raw predictions with the labels, as the authors' code does.
+
+    Under strict the predictions are mapped back to the units of the labels first. Where the
+    training labels are not stretched, both are the same.
+    """
+    return not _strict(config)
+
+
+def metrics_note(config: ConfigDict, score_name: str) -> str | None:
+    """Return the scale of the predictions that the metrics compare, if it is not the labels'.
+
+    Args:
+        config: the whole tree.
+        score_name: name of the labels, such as "MOS".
+    """
+    scale, shift = config.data.label_scale, config.data.label_shift
+    if not compares_raw(config) or (scale, shift) == (1, 0):
+        return None
+    stretched = score_name if scale == 1 else f"{scale:g}·{score_name}"
+    if shift:
+        stretched += f" {'+' if shift > 0 else '−'} {abs(shift):g}"
+    return f"RMSE of predictions on the scale {stretched}, as the authors' code compares them"
 
 
 def _strict(config: ConfigDict) -> bool:

@@ -58,7 +58,8 @@ def card_text(trained: TrainedModel, card: Card, results: Mapping[str, Any] | No
         "[arXiv 2408.03885](https://arxiv.org/abs/2408.03885)), in the form of glpi_jax.",
         "",
         f"A score is the mean over {trained.crops} crops of {trained.model.size.crop} pixels on a "
-        f"regular grid: {trained.scale}. Training labels: {labels}.",
+        f"regular grid: {trained.scale}. Training labels: {labels}. Preprocessing before the crops"
+        f"{', assumed' if trained.preprocessing_assumed else ''}: {trained.preprocessing.words}.",
         "",
         "```bash",
         f"glpi score hf://{REPOSITORY} photo.jpg",

@@ -21,6 +21,8 @@ from flax import traverse_util
 
 from glpi_jax import __version__
 from glpi_jax.config import flatten
+from glpi_jax.data.preprocessing import ASSUMED, RESIZE_FORMS, Preprocessing, is_resize
+from glpi_jax.data.transforms import RESIZE_METHODS
 from glpi_jax.errors import GlpiError
 from glpi_jax.files import staging_folder, write_bytes
 from glpi_jax.hub.trained import TrainedModel
@@ -30,7 +32,7 @@ from glpi_jax.porting.torch_files import safetensors_errors
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 LIBRARY = "glpi_jax"
-FORMAT = 1
+FORMAT = 2  # 1 has no preprocessing and no scale and shift of the labels; it is still read
 
 _Check = Callable[[Any], bool]
 
@@ -127,8 +129,12 @@ def read_folder(folder: Path) -> TrainedModel:
         name=values["model.name"],
         model=model,
         variables=to_variables(arrays, entries),
+        preprocessing=_preprocessing_of(values),
+        preprocessing_assumed=values.get("preprocessing.assumed", True),
         crops=values["scoring.crops"],
         batch_size=values["scoring.batch_size"],
+        label_scale=float(values.get("labels.scale", 1.0)),
+        label_shift=float(values.get("labels.shift", 0.0)),
         score_name=values["labels.score_name"],
         higher_is_better=values["labels.higher_is_better"],
         score_range=None if low_high is None else (float(low_high[0]), float(low_high[1])),
@@ -151,6 +157,10 @@ def _config_of(trained: TrainedModel) -> dict[str, Any]:
             "batch_norm_inference_stages": list(model.batch_norm_inference_stages),
             "size": dataclasses.asdict(model.size),
         },
+        "preprocessing": {
+            **trained.preprocessing.to_json(),
+            "assumed": trained.preprocessing_assumed,
+        },
         "scoring": {
             "crops": trained.crops,
             "placement": "grid",
@@ -160,6 +170,8 @@ def _config_of(trained: TrainedModel) -> dict[str, Any]:
             "score_name": trained.score_name,
             "higher_is_better": trained.higher_is_better,
             "score_range": trained.score_range,
+            "scale": trained.label_scale,
+            "shift": trained.label_shift,
             "label_note": trained.label_note,
         },
     }
@@ -207,8 +219,15 @@ def _model_of(values: Mapping[str, Any]) -> GLPI:
     )
 
 
+def _preprocessing_of(values: Mapping[str, Any]) -> Preprocessing:
+    if values["format"] == 1:
+        return ASSUMED
+    names = ("resize", "method", "apply_orientation")
+    return Preprocessing.from_json({name: values[f"preprocessing.{name}"] for name in names})
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
-    """The values of the config by the keys of `_KEYS`."""
+    """The values of the config by the keys of `_KEYS`; format 1 lacks `_KEYS_SINCE_2`."""
     path = folder / CONFIG_FILE
     try:
         config = json.loads(path.read_bytes())
@@ -218,11 +237,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise GlpiError(f"{path}: not JSON ({error})") from error
     if not isinstance(config, dict) or config.get("library_name") != LIBRARY:
         raise GlpiError(f'{path}: not the config of a GLPI model (no "library_name": "{LIBRARY}")')
-    if config.get("format") != FORMAT:
-        raise GlpiError(f"{path}: format {config.get('format')}, this version reads {FORMAT}")
+    if config.get("format") not in (1, FORMAT):
+        raise GlpiError(f"{path}: format {config.get('format')}, this version reads 1 and {FORMAT}")
     values = flatten(config)
-    problems = [f"no {key}" for key in sorted(_KEYS.keys() - values.keys())]
-    problems += [f"unknown {key}" for key in sorted(values.keys() - _KEYS.keys())]
+    keys = _KEYS.keys() - (_KEYS_SINCE_2 if config["format"] == 1 else set())
+    problems = [f"no {key}" for key in sorted(keys - values.keys())]
+    problems += [f"unknown {key}" for key in sorted(values.keys() - keys)]
     problems += [
         f"{key} = {json.dumps(values[key])} must be {what}"
         for key, (what, holds) in _KEYS.items()
@@ -274,6 +294,7 @@ def _rises(values: list[float]) -> bool:
 
 _COUNT = ("a whole number from 1", _is_count)
 _TEXT = ("text", _is_text)
+_TRUTH = ("true or false", lambda value: isinstance(value, bool))
 _THREE_COUNTS = ("three whole numbers from 1", _list_of(_is_count, 3))
 # Every key of the config: what its value must be.
 _KEYS: dict[str, tuple[str, _Check]] = {
@@ -299,6 +320,13 @@ _KEYS: dict[str, tuple[str, _Check]] = {
     "model.size.stem": _COUNT,
     "model.size.widths": _THREE_COUNTS,
     "model.size.blocks": _THREE_COUNTS,
+    "preprocessing.resize": (
+        RESIZE_FORMS.replace("(", "[").replace(")", "]"),
+        lambda v: isinstance(v, list) and is_resize(tuple(v)),
+    ),
+    "preprocessing.method": (" or ".join(RESIZE_METHODS), lambda v: v in RESIZE_METHODS),
+    "preprocessing.apply_orientation": _TRUTH,
+    "preprocessing.assumed": _TRUTH,
     "scoring.crops": _COUNT,
     "scoring.placement": ("grid", lambda v: v == "grid"),
     "scoring.batch_size": _COUNT,
@@ -308,5 +336,11 @@ _KEYS: dict[str, tuple[str, _Check]] = {
         "two rising numbers or null",
         lambda v: v is None or (_list_of(_is_number, 2)(v) and _rises(v)),
     ),
+    "labels.scale": ("a number above 0", lambda v: _is_number(v) and v > 0),
+    "labels.shift": ("a number", _is_number),
     "labels.label_note": _TEXT,
+}
+_KEYS_SINCE_2 = {key for key in _KEYS if key.startswith("preprocessing.")} | {
+    "labels.scale",
+    "labels.shift",
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from glpi_jax.data.preprocessing import ASSUMED, Preprocessing
 from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.report.workdirs import BENCHMARK_FILE
 from glpi_jax.hub.folder import WEIGHTS_FILE, is_hub_folder, read_folder
@@ -35,8 +36,8 @@ def read_model(source: str | os.PathLike[str] | None = None) -> TrainedModel:
     Args:
         source: a workdir, whose selected weights are taken; a hub folder; `hf://owner/name` or
             `hf://owner/name@revision`; an official checkpoint, .pth, .pt or .safetensors, which
-            says nothing about the scale of its scores; None for the demonstration weights that
-            come with the package.
+            says nothing about its preprocessing and the scale of its scores; None for the
+            demonstration weights that come with the package.
 
     Raises:
         GlpiError: nothing of that kind is there, or it cannot be read.
@@ -84,8 +85,12 @@ def _read_workdir(workdir: Path) -> TrainedModel:
         name=config["model"]["name"],
         model=model,
         variables=jax.tree.map(np.asarray, variables),
+        preprocessing=Preprocessing.of_section(config["data"], "config.data"),
+        preprocessing_assumed=False,
         crops=config["evaluation"]["crops"],
         batch_size=config["evaluation"]["batch_size"],
+        label_scale=float(config["data"]["label_scale"]),
+        label_shift=float(config["data"]["label_shift"]),
         score_name=database["score_name"],
         higher_is_better=database["higher_is_better"],
         score_range=None,
@@ -99,8 +104,12 @@ def _read_checkpoint(path: Path) -> TrainedModel:
         name=_name_of(model.size),
         model=model,
         variables=variables,
+        preprocessing=ASSUMED,
+        preprocessing_assumed=True,
         crops=OFFICIAL_CROPS,
         batch_size=_OFFICIAL_BATCH,
+        label_scale=1.0,
+        label_shift=0.0,
         score_name="score",
         higher_is_better=None,
         score_range=None,

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.models.glpi import GLPI
 
 
@@ -15,8 +16,12 @@ class TrainedModel:
         name: of its size, a key of `SIZES`.
         model: the network.
         variables: `params` and `batch_stats`, NumPy float32.
+        preprocessing: of an image before crops are cut, as in the training.
+        preprocessing_assumed: whether nothing recorded it, so that it may differ from the training.
         crops: crops of an image, on a regular grid, whose scores are averaged.
         batch_size: crops at a time.
+        label_scale, label_shift: the network was trained on label_scale · label + label_shift;
+            scores are mapped back. The scale is above 0.
         score_name: what the model predicts, "MOS" or "DMOS"; "score" where that is unknown.
         higher_is_better: whether a higher score means a better image, None where that is unknown.
         score_range: lowest and highest label of the scale that it was trained on, where known.
@@ -28,8 +33,12 @@ class TrainedModel:
     name: str
     model: GLPI
     variables: Mapping[str, Any]
+    preprocessing: Preprocessing
+    preprocessing_assumed: bool
     crops: int
     batch_size: int
+    label_scale: float
+    label_shift: float
     score_name: str
     higher_is_better: bool | None
     score_range: tuple[float, float] | None
@@ -38,8 +47,16 @@ class TrainedModel:
 
     @property
     def meaning(self) -> str:
-        """What a score says, as a line: "MOS, higher is better; training labels: …"."""
-        return f"{self.scale}; training labels: {self.label_note}"
+        """What a score says, as a line: "MOS, higher is better; training labels: …".
+
+        The preprocessing follows unless it is recorded and changes nothing but the orientation.
+        """
+        text = f"{self.scale}; training labels: {self.label_note}"
+        if self.preprocessing_assumed:
+            return f"{text}; preprocessing assumed: {self.preprocessing.words}"
+        if self.preprocessing.resize or not self.preprocessing.apply_orientation:
+            return f"{text}; preprocessing as in training: {self.preprocessing.words}"
+        return text
 
     @property
     def scale(self) -> str:

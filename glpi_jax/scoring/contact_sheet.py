@@ -18,7 +18,8 @@ def contact_sheet(
     """Draw groups of photographs with their scores and file names.
 
     Args:
-        groups: the heading of each group, and its photographs, which are read again.
+        groups: the heading of each group, and its photographs, which are read again and drawn
+            upright.
         columns: photographs side by side.
         cell: longer side of a photograph in the sheet, in pixels.
 
@@ -38,7 +39,7 @@ def contact_sheet(
         for index, result in enumerate(results):
             left = _MARGIN + index % columns * (cell + _MARGIN)
             above = top + _HEADING + index // columns * row
-            small = _small(read_pixels(result.image), cell)
+            small = _small(read_pixels(result.image, apply_orientation=True), cell)
             sheet.paste(small, (left + (cell - small.width) // 2, above + cell - small.height))
             score = f"{result.score:.3f}"
             if result.standard_error is not None:

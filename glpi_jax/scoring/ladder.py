@@ -44,6 +44,8 @@ def score_ladders(
 ) -> list[Ladder]:
     """Distort a photograph by KADID-10k's types at all their levels, and score each picture.
 
+    The photograph is distorted in its own size; the model's resize follows, as in training.
+
     Args:
         scorer: the model.
         image: as in `Scorer.score`.
@@ -60,7 +62,7 @@ def score_ladders(
     if not types:
         raise GlpiError("a ladder needs at least one distortion type")
     distortions = [find_distortion(kind) for kind in types]
-    pixels = read_pixels(image)
+    pixels = read_pixels(image, apply_orientation=scorer.preprocessing.apply_orientation)
     distorter = Distorter(pixels)
     pictures = [pixels]
     for distortion in distortions:

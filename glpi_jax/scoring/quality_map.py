@@ -18,7 +18,8 @@ class QualityMap:
     same crops, and has their mean score.
 
     Attributes:
-        image: (height, width, 3) uint8, what was scored.
+        image: (height, width, 3) uint8, what was scored: the photograph after the model's
+            preprocessing, whose resize may have changed its size and aspect.
         scores: (rows, columns) float64, of the rectangles.
         row_edges: (rows + 1,) int, pixels from the top, from 0 to the height.
         column_edges: (columns + 1,) int, pixels from the left, from 0 to the width.

@@ -25,6 +25,7 @@ from glpi_jax.data.images import (
     pixel_count,
     read_encoded,
 )
+from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.scoring.crops import Crops
 from glpi_jax.scoring.fetch import fetch, is_foreign_url, is_url
 from glpi_jax.scoring.results import Problem
@@ -96,16 +97,26 @@ class MemoryBudget:
 class Reader:
     """Turns sources into crops, in order, a few images ahead of whoever asks for them."""
 
-    def __init__(self, crops: Crops, *, side: int, ahead: int, memory_bytes: int = MEMORY_BYTES):
+    def __init__(
+        self,
+        crops: Crops,
+        *,
+        preprocessing: Preprocessing,
+        side: int,
+        ahead: int,
+        memory_bytes: int = MEMORY_BYTES,
+    ):
         """Settle what is cut out of every image.
 
         Args:
             crops: which crops.
+            preprocessing: of every image before crops are cut.
             side: of a crop in pixels.
             ahead: images whose crops are held ready, besides those in the threads.
             memory_bytes: see `MemoryBudget`; an image that needs more is decoded alone.
         """
         self._crops = crops
+        self._preprocessing = preprocessing
         self._side = side
         self._ahead = ahead
         self._threads = min(8, os.cpu_count() or 1)
@@ -154,8 +165,10 @@ class Reader:
     ) -> Reading:
         """Decode and cut; an image that cannot be read is an error, and only that."""
         try:
-            image, animated = _decode(source, name, self._budget, stop)
+            turn = self._preprocessing.apply_orientation
+            image, animated = _decode(source, name, self._budget, stop, apply_orientation=turn)
             _check_size(image, name)
+            image = self._preprocessing.resized(image, name)
         except ImageError as error:
             return Reading(name, error=str(error))
         notes = ["animated: the first frame is scored"] if animated else []
@@ -183,17 +196,33 @@ def is_single(images: Any) -> bool:
     return False
 
 
-def read_pixels(source: Source) -> np.ndarray:
-    """One image as (height, width, 3) uint8 RGB, upright.
+def read_pixels(source: Source, *, apply_orientation: bool) -> np.ndarray:
+    """Return one image as (height, width, 3) uint8 RGB, in its own size.
+
+    Args:
+        source: of any kind.
+        apply_orientation: turn a file or Pillow image as its EXIF orientation says.
 
     Raises:
         ImageError: it cannot be read, or is too small to be judged.
         TypeError: it is of no kind that can be read.
     """
     name = _name_of(source, "image")
-    pixels = _decode(source, name, MemoryBudget(MEMORY_BYTES)).pixels
+    budget = MemoryBudget(MEMORY_BYTES)
+    pixels = _decode(source, name, budget, apply_orientation=apply_orientation).pixels
     _check_size(pixels, name)
     return pixels
+
+
+def read_preprocessed(source: Source, preprocessing: Preprocessing) -> np.ndarray:
+    """Return one image as crops are cut from it: (height, width, 3) uint8 RGB.
+
+    Raises:
+        ImageError: it cannot be read, is too small to be judged, or is too large after the resize.
+        TypeError: it is of no kind that can be read.
+    """
+    pixels = read_pixels(source, apply_orientation=preprocessing.apply_orientation)
+    return preprocessing.resized(pixels, _name_of(source, "image"))
 
 
 def _name_of(source: Source, unnamed: str) -> str:
@@ -210,7 +239,12 @@ def _is_open_file(source: Any) -> bool:
 
 
 def _decode(
-    source: Source, name: str, budget: MemoryBudget, stop: threading.Event | None = None
+    source: Source,
+    name: str,
+    budget: MemoryBudget,
+    stop: threading.Event | None = None,
+    *,
+    apply_orientation: bool,
 ) -> Decoded:
     if isinstance(source, Problem):
         raise ImageError(source.error)
@@ -220,7 +254,7 @@ def _decode(
     if isinstance(source, Frame):
         return Decoded(source.pixels, False)
     if isinstance(source, Image.Image):
-        return Decoded(convert_image(source, name, apply_orientation=True), False)
+        return Decoded(convert_image(source, name, apply_orientation=apply_orientation), False)
     if isinstance(source, str | os.PathLike) and not is_url(name):
         if is_foreign_url(name):
             raise ImageError(
@@ -230,13 +264,13 @@ def _decode(
             raise _video_error(name)
         size = check_file(name)
         with budget.reserve(size + DECODING_BYTES_PER_PIXEL * pixel_count(name)):
-            return _decode_file(read_encoded(name), name)
+            return _decode_file(read_encoded(name), name, apply_orientation=apply_orientation)
     if isinstance(source, str | os.PathLike):
         data = fetch(name, stop=stop)
     else:
         data = _content(source, name)
     with budget.reserve(DECODING_BYTES_PER_PIXEL * pixel_count(data)):
-        return _decode_file(data, name)
+        return _decode_file(data, name, apply_orientation=apply_orientation)
 
 
 def _content(source: bytes | bytearray | memoryview | BinaryIO, name: str) -> bytes:
@@ -253,10 +287,10 @@ def _content(source: bytes | bytearray | memoryview | BinaryIO, name: str) -> by
     return content
 
 
-def _decode_file(data: bytes, name: str) -> Decoded:
+def _decode_file(data: bytes, name: str, *, apply_orientation: bool) -> Decoded:
     if has_video_signature(data):
         raise _video_error(name)
-    return decode_first_frame(data, name, apply_orientation=True)
+    return decode_first_frame(data, name, apply_orientation=apply_orientation)
 
 
 def _video_error(name: str) -> ImageError:

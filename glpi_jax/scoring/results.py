@@ -11,7 +11,7 @@ class ImageScore:
     Attributes:
         image: the path as given; for a frame of a video its name, for another image in memory its
             place in the call.
-        score: mean over the crops, on the scale of the labels the model was trained on.
+        score: mean over the crops, in the units of the labels the model was trained on.
         crop_std: standard deviation over the crops: how different the parts of the image are.
         note: what was done to an unusual image, in words.
         error: why the image has no score.

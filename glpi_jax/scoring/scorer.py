@@ -11,12 +11,17 @@ from typing import Any, overload
 import jax
 import numpy as np
 
-from glpi_jax.evaluation.predict import Prediction, compile_scorer, predict
+from glpi_jax.evaluation.predict import (
+    Prediction,
+    compile_scorer,
+    in_label_units,
+    predict,
+)
 from glpi_jax.hub.sources import read_model
 from glpi_jax.hub.trained import TrainedModel
 from glpi_jax.scoring.crops import Crops, Placement
 from glpi_jax.scoring.quality_map import QualityMap, lay_out
-from glpi_jax.scoring.reading import Reader, Reading, Source, is_single, read_pixels
+from glpi_jax.scoring.reading import Reader, Reading, Source, is_single, read_preprocessed
 from glpi_jax.scoring.results import ImageScore
 from glpi_jax.training.sharding import make_mesh, replicated
 
@@ -32,6 +37,8 @@ class Scorer:
         score_range: lowest and highest label of the scale that it was trained on, if known.
         label_note: what the labels are, in plain words.
         scale: name, range and direction of the scores in a few words.
+        preprocessing: of an image before crops are cut, as in the model's training.
+        preprocessing_assumed: whether the model does not say how its training did that.
         meaning: all of these in a line.
         crops: which crops of an image are averaged.
         crop: side of a crop in pixels.
@@ -50,6 +57,9 @@ class Scorer:
         self.label_note = trained.label_note
         self.scale = trained.scale
         self.meaning = trained.meaning
+        self.preprocessing = trained.preprocessing
+        self.preprocessing_assumed = trained.preprocessing_assumed
+        self._label_scale, self._label_shift = trained.label_scale, trained.label_shift
         self.crops = crops or Crops(trained.crops)
         self.crop = trained.model.size.crop
         self._model = trained.model
@@ -72,8 +82,9 @@ class Scorer:
         """Score images; an unreadable one becomes an error and stops none of the others.
 
         Grey is repeated over RGB, transparency laid on white, 16 bits scaled to 8, CMYK converted,
-        EXIF orientation applied, the first frame of an animation taken; an image smaller than the
-        crop is mirrored outward.
+        the first frame of an animation taken. The model's preprocessing follows, the same as in its
+        training and evaluation: EXIF orientation is applied or not, the image is resized or not.
+        An image smaller than the crop is mirrored outward.
 
         Args:
             images: one or several of: a path, an http(s) URL, a Pillow image, a uint8 array (of
@@ -102,7 +113,7 @@ class Scorer:
         """
         sources: Iterable[Any] = [images] if is_single(images) else images  # type: ignore[assignment]
         ahead = math.ceil(self._batch_size / self.crops.count)
-        reader = Reader(self.crops, side=self.crop, ahead=ahead)
+        reader = Reader(self.crops, preprocessing=self.preprocessing, side=self.crop, ahead=ahead)
         with closing(reader.read(sources)) as readings:  # type: ignore[type-var]
             yield from self._score_readings(readings)
 
@@ -139,6 +150,8 @@ class Scorer:
     ) -> QualityMap:
         """Score every part of an image by overlapping crops.
 
+        With a model whose preprocessing resizes, the map is that of the resized image.
+
         Args:
             image: as in `score`.
             stride: pixels from one crop to the next, 1 to the side of a crop; None is half a crop.
@@ -149,8 +162,7 @@ class Scorer:
             GlpiError: the stride is out of range.
             TypeError: it is no image, or the stride is no whole number.
         """
-        pixels = read_pixels(image)
-        layout = lay_out(pixels, self.crop, stride)
+        layout = lay_out(self.read_pixels(image), self.crop, stride)
         scores = np.empty(layout.count)
         single = ((index, crop[None]) for index, crop in enumerate(layout.crops()))
         for index, prediction in self._predict(single):
@@ -158,9 +170,27 @@ class Scorer:
             on_progress(index + 1, layout.count)
         return layout.average(scores)
 
+    def read_pixels(self, image: Source) -> np.ndarray:
+        """Return an image as crops are cut from it: (height, width, 3) uint8, preprocessed.
+
+        What is returned can be scored again: the preprocessing leaves it as it is.
+
+        Raises:
+            ImageError: the image cannot be read, or is too small.
+            TypeError: it is no image.
+        """
+        return read_preprocessed(image, self.preprocessing)
+
     def fingerprint(self) -> str:
-        """A text that is the same for the same network with the same weights, and no other."""
-        digest = hashlib.sha256(repr((self._model.size, str(self._model.dtype))).encode())
+        """A text that is the same for the same network, weights and preprocessing, and no other."""
+        settings = (
+            self._model.size,
+            str(self._model.dtype),
+            self.preprocessing,
+            self._label_scale,
+            self._label_shift,
+        )
+        digest = hashlib.sha256(repr(settings).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self._variables):
             array = np.ascontiguousarray(leaf)
             digest.update(f"{jax.tree_util.keystr(path)}{array.dtype}{array.shape}".encode())
@@ -168,13 +198,20 @@ class Scorer:
         return digest.hexdigest()
 
     def _predict(self, crops: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, Prediction]]:
-        return predict(
+        """Predict in the units of the labels."""
+        for key, prediction in predict(
             self._score_crops,
             self._variables,
             crops,
             batch_size=self._batch_size,
             mesh=self._mesh,
-        )
+        ):
+            yield (
+                key,
+                in_label_units(
+                    prediction, label_scale=self._label_scale, label_shift=self._label_shift
+                ),
+            )
 
 
 def _leading_errors(waiting: deque[Reading]) -> Iterator[ImageScore]:
@@ -205,8 +242,9 @@ def load(
     Args:
         source: a workdir, whose selected weights are taken; a hub folder; `hf://owner/name` or
             `hf://owner/name@revision` on the Hugging Face Hub; an official checkpoint, .pth, .pt
-            or .safetensors, which says nothing about the scale of its scores; None for the
-            demonstration weights that come with the package.
+            or .safetensors, which says nothing about its preprocessing (assumed: size kept, EXIF
+            orientation applied) and the scale of its scores; None for the demonstration weights
+            that come with the package.
         crops: how many crops of an image are averaged; None takes the number that the model came
             with.
         placement: where they lie; see `Crops`.

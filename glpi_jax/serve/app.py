@@ -26,7 +26,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from glpi_jax.errors import GlpiError
 from glpi_jax.scoring import ImageScore, Scorer
 from glpi_jax.scoring.map_picture import map_picture
-from glpi_jax.scoring.reading import read_pixels
 from glpi_jax.scoring.records import filled_fields
 from glpi_jax.scoring.video import has_video_signature
 
@@ -118,7 +117,7 @@ def build_app(
                 if left.is_set():
                     raise _nobody_waits()
 
-            pixels = read_pixels(data)
+            pixels = scorer.read_pixels(data)
             stride = _stride_of_map(pixels.shape[0] * pixels.shape[1], scorer.crop)
             quality = scorer.quality_map(pixels, stride=stride, on_progress=between_crops)
             return map_picture(quality, scale=scorer.scale, title="")

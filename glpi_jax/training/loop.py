@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from glpi_jax.data.on_the_fly import Distorting
 from glpi_jax.data.pipeline import BatchIterator, to_iterator, training_dataset
+from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.data.sources import Database
-from glpi_jax.data.transforms import RESIZE_METHODS, Resize
 from glpi_jax.errors import GlpiError, Terminated
 from glpi_jax.models.glpi import GLPI
 from glpi_jax.progress import progress_bar
@@ -39,25 +39,6 @@ class Recipe(NamedTuple):
     schedule: optax.Schedule
     multipliers: dict[str, float | None]
     optimizer: optax.GradientTransformation
-
-
-def resize_of(section: ConfigDict, where: str) -> Resize | None:
-    """The resize of a data section of the config, at `where`; None where images keep their size.
-
-    Raises:
-        GlpiError: it is not two positive whole numbers, or its method is unknown.
-    """
-    if section.resize_method not in RESIZE_METHODS:
-        raise GlpiError(
-            f"{where}.resize_method = '{section.resize_method}': choose one of"
-            f" {', '.join(RESIZE_METHODS)}"
-        )
-    if not section.resize:
-        return None
-    size = tuple(section.resize)
-    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise GlpiError(f"{where}.resize = {size}: must be (height, width) in pixels, or ()")
-    return Resize(*size, section.resize_method)
 
 
 def distorting_of(config: ConfigDict) -> Distorting:
@@ -250,8 +231,7 @@ def make_batches(
         horizontal_flip=config.data.horizontal_flip,
         vertical_flip=config.data.vertical_flip,
         cache_bytes=config.data.cache_bytes,
-        resize=resize_of(config.data, "config.data"),
-        apply_orientation=config.data.apply_orientation,
+        preprocessing=Preprocessing.of_section(config.data, "config.data"),
         distorting=distorting_of(config),
         process_index=index,
         process_count=count,

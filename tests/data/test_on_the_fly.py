@@ -21,6 +21,7 @@ from glpi_jax.data import pipeline
 from glpi_jax.data.images import ImageError
 from glpi_jax.data.on_the_fly import Distorting, ImageMaker
 from glpi_jax.data.pipeline import ImageLoader, evaluation_crops, to_iterator, training_dataset
+from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.data.sources import Database, load_database
 from glpi_jax.data.splits import (
     Split,
@@ -29,7 +30,6 @@ from glpi_jax.data.splits import (
     strict_split,
     write_split,
 )
-from glpi_jax.data.transforms import Resize
 from glpi_jax.errors import GlpiError
 from glpi_jax.saqt import TOTAL_VARIATION, distort, find_distortion, seed_for
 from glpi_jax.saqt.dncnn import load_dncnn
@@ -54,6 +54,9 @@ def rendered(folder: Path) -> Database:
     return load_database("csv", build_rendered(folder / "rendered", folder, seed=SEED))
 
 
+AS_STORED = Preprocessing((), "bilinear", apply_orientation=False)
+
+
 def split(database: Database) -> Split:
     return strict_split(database, train_fraction=0.67, validation_fraction=0.5, seed=1)
 
@@ -68,8 +71,7 @@ def dataset(
         "horizontal_flip": 0.5,
         "vertical_flip": 0.5,
         "cache_bytes": 0,
-        "resize": None,
-        "apply_orientation": False,
+        "preprocessing": AS_STORED,
         "process_index": 0,
         "process_count": 1,
         "rows": split(database).train,
@@ -84,7 +86,9 @@ def assert_same(batch: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> N
         np.testing.assert_array_equal(batch[key], other[key])
 
 
-@pytest.mark.parametrize("changes", [{}, {"resize": Resize(20, 24, "bicubic"), "crop": 18}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"preprocessing": Preprocessing((20, 24), "bicubic", False), "crop": 18}]
+)
 def test_batches_are_those_of_the_rendered_set(
     database: Database, rendered: Database, changes: dict[str, Any]
 ) -> None:
@@ -183,8 +187,7 @@ def crops_of(database: Database, rows: Any, distorting: Distorting | None) -> di
             count=2,
             placement="random",
             seed=0,
-            resize=None,
-            apply_orientation=False,
+            preprocessing=AS_STORED,
             threads=1,
             distorting=distorting,
         )
@@ -265,9 +268,7 @@ def test_denoiser_of_the_config(
 def test_photographs_that_cannot_be_distorted_are_named(tmp_path: Path) -> None:
     folder = build_photographs(tmp_path / "set", photographs=1, size=(31, 36))
     small = load_database("saqt", folder / "photographs", folder / "labels")
-    loader = ImageLoader(
-        small, resize=None, apply_orientation=False, cache_bytes=0, distorting=FIXED
-    )
+    loader = ImageLoader(small, preprocessing=AS_STORED, cache_bytes=0, distorting=FIXED)
     loader(0)
     with pytest.raises(ImageError, match=r"photo1\.png: jpeg2000: the image is 31x36"):
         loader(40)
@@ -276,7 +277,7 @@ def test_photographs_that_cannot_be_distorted_are_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"photo1\.png: not an image"):
         fresh(0)
     with pytest.raises(GlpiError, match="nothing says how"):
-        ImageLoader(small, resize=None, apply_orientation=False, cache_bytes=0)
+        ImageLoader(small, preprocessing=AS_STORED, cache_bytes=0)
 
 
 def test_split_by_photograph_and_its_file(

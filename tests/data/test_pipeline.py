@@ -26,11 +26,15 @@ from glpi_jax.data.pipeline import (
     training_rows,
 )
 from glpi_jax.data.prepare import prepare_database
+from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.data.sources import Database, load_database
-from glpi_jax.data.transforms import Resize, grid_crops, image_rng, random_crops
+from glpi_jax.data.transforms import grid_crops, image_rng, random_crops
 from glpi_jax.errors import GlpiError
 
 Batch = dict[str, np.ndarray]
+
+
+AS_STORED = Preprocessing((), "bilinear", apply_orientation=False)
 
 
 def dataset(database: Database, rows: tuple[int, ...], **changes: Any) -> grain.MapDataset:
@@ -41,8 +45,7 @@ def dataset(database: Database, rows: tuple[int, ...], **changes: Any) -> grain.
         "horizontal_flip": 0.5,
         "vertical_flip": 0.5,
         "cache_bytes": 0,
-        "resize": None,
-        "apply_orientation": False,
+        "preprocessing": AS_STORED,
         "process_index": 0,
         "process_count": 1,
     }
@@ -171,7 +174,9 @@ def prepare(tmp_path: Path) -> Callable[[Database], Database]:
     return make
 
 
-@pytest.mark.parametrize("changes", [{}, {"crop": 64}, {"resize": Resize(20, 30, "bicubic")}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"crop": 64}, {"preprocessing": Preprocessing((20, 30), "bicubic", False)}]
+)
 def test_files_and_records_give_the_same_batches(
     small_database: Database, prepare: Callable[[Database], Database], changes: dict[str, Any]
 ) -> None:
@@ -232,9 +237,7 @@ def test_workers_change_nothing_on_one_of_two_hosts(
 def test_a_loader_for_a_worker_takes_its_budget_but_no_image_along(
     small_database: Database, decoded: list[str]
 ) -> None:
-    loader = ImageLoader(
-        small_database, resize=None, apply_orientation=False, cache_bytes=IMAGE_BYTES
-    )
+    loader = ImageLoader(small_database, preprocessing=AS_STORED, cache_bytes=IMAGE_BYTES)
     first = loader(0)
     assert len(pickle.dumps(loader)) < len(pickle.dumps(small_database)) + 500
     copy = pickle.loads(pickle.dumps(loader))
@@ -250,7 +253,8 @@ def test_slicing_resumes_at_a_step(small_database: Database) -> None:
 
 def test_small_images_are_padded_and_resized(small_database: Database) -> None:
     assert dataset(small_database, ROWS, crop=64)[0]["image"].shape == (4, 64, 64, 3)
-    resized = dataset(small_database, ROWS, crop=20, resize=Resize(20, 20, "bilinear"))
+    size = Preprocessing((20, 20), "bilinear", False)
+    resized = dataset(small_database, ROWS, crop=20, preprocessing=size)
     assert resized[0]["image"].shape == (4, 20, 20, 3)
 
 
@@ -294,9 +298,7 @@ def test_cache_keeps_what_its_budget_allows(
 
 
 def test_cache_under_threads(small_database: Database, decoded: list[str]) -> None:
-    loader = ImageLoader(
-        small_database, resize=None, apply_orientation=False, cache_bytes=12 * IMAGE_BYTES
-    )
+    loader = ImageLoader(small_database, preprocessing=AS_STORED, cache_bytes=12 * IMAGE_BYTES)
     with ThreadPoolExecutor(8) as executor:
         images = list(executor.map(loader, list(range(12)) * 20))
     assert all(image[0, 0, 0] == index % 12 for index, image in enumerate(images))
@@ -408,8 +410,7 @@ def evaluate(
         "count": 5,
         "placement": "random",
         "seed": 0,
-        "resize": None,
-        "apply_orientation": False,
+        "preprocessing": AS_STORED,
         "threads": 2,
     }
     return evaluation_crops(database, rows, **{**settings, **changes})
@@ -447,8 +448,8 @@ def test_grid_evaluation_crops(small_database: Database) -> None:
 
 
 def test_evaluation_resizes_first(small_database: Database) -> None:
-    size = Resize(16, 16, "bicubic")
-    [(_, crops)] = evaluate(small_database, (3,), resize=size, count=2)
+    size = Preprocessing((16, 16), "bicubic", False)
+    [(_, crops)] = evaluate(small_database, (3,), preprocessing=size, count=2)
     assert crops.shape == (2, 16, 16, 3)
     np.testing.assert_array_equal(crops[0], crops[1])
 

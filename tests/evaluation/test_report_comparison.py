@@ -123,6 +123,16 @@ def test_notes_tell_the_protocol_the_rounds_and_the_best(workdirs):
     assert "the test databases themselves selected the epoch" in cross[0]
 
 
+def test_notes_name_the_rows_whose_rmse_is_on_another_scale(tmp_path, results, write_run):
+    official = as_official(results)
+    stretched = {**official, "metrics_note": "RMSE of predictions on the scale 2·MOS − 50"}
+    folders = [write_run(tmp_path / "plain", official), write_run(tmp_path / "wide", stretched)]
+    (group,) = group_workdirs(read_workdirs(folders))
+    assert "wide: RMSE of predictions on the scale 2·MOS − 50." in table_notes(group)
+    assert "plain: " not in " ".join(table_notes(group))
+    assert r"2$\cdot$MOS $-$ 50" in comparison_latex([group])
+
+
 def test_rows_that_were_tested_on_other_images_or_crops_are_told(tmp_path, results, write_run):
     other = copy.deepcopy(results)
     other["parts"]["test"]["crops"] = 25

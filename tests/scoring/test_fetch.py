@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from glpi_jax.data.images import ImageError
+from glpi_jax.data.preprocessing import ASSUMED
 from glpi_jax.scoring.crops import Crops
 from glpi_jax.scoring.fetch import fetch, is_url
 from glpi_jax.scoring.reading import Reader
@@ -101,7 +102,7 @@ def test_what_goes_wrong_is_one_line_that_names_the_url(server, path, limits, wo
 def test_whoever_needs_no_more_does_not_wait_for_a_slow_server(server, make_pixels):
     image = make_pixels(70, 70)
     sources = [image, f"{server}/drip", *[image] * 20]
-    readings = Reader(Crops(1), side=64, ahead=0).read(sources)
+    readings = Reader(Crops(1), preprocessing=ASSUMED, side=64, ahead=0).read(sources)
     assert next(readings).error is None
     time.sleep(0.2)  # the drip has begun
     begun = time.monotonic()

@@ -94,7 +94,7 @@ def test_a_picture_goes_where_a_link_leads(photos, capsys):
 
 
 def test_a_ranking_is_printed_though_its_sheet_fails(photos, capsys, monkeypatch):
-    def gone(name):
+    def gone(name, *, apply_orientation):
         raise ImageError(f"{name}: the server answers 404")
 
     monkeypatch.setattr(contact_sheet, "read_pixels", gone)

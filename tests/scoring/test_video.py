@@ -19,6 +19,7 @@ from video_clips import (
     write_video,
 )
 
+from glpi_jax.data.preprocessing import ASSUMED
 from glpi_jax.errors import GlpiError
 from glpi_jax.scoring import Crops, Frame, Problem, video, video_frames
 from glpi_jax.scoring.reading import Reader
@@ -164,7 +165,7 @@ def test_a_frame_is_decoded_when_it_is_asked_for(here, monkeypatch):
         assert 10 * seconds < CountingContainer.taken <= 10 * seconds + held
     frames.close()
     CountingContainer.taken = 0
-    reader = Reader(Crops(1), side=64, ahead=2)
+    reader = Reader(Crops(1), preprocessing=ASSUMED, side=64, ahead=2)
     readings = reader.read(video_frames(path))
     assert next(readings).name == f"{path}#0.000"
     ahead = 2 + min(8, os.cpu_count() or 1)

@@ -11,6 +11,7 @@ import pytest
 from video_clips import H264, READ_FROM_THE_START, write_sound, write_video
 
 from glpi_jax.cli import _parser, main
+from glpi_jax.data.preprocessing import ASSUMED
 from glpi_jax.errors import GlpiError
 from glpi_jax.scoring import Crops, Scorer, reading, video_frames
 from glpi_jax.scoring.inputs import list_inputs
@@ -98,7 +99,7 @@ def test_frames_are_scored_as_images_are(scorer, here):
 @pytest.mark.usefixtures("here")
 def test_random_crops_of_a_frame_follow_its_name():
     def crops_of(path):
-        reader = Reader(Crops(2, "random"), side=32, ahead=1)
+        reader = Reader(Crops(2, "random"), preprocessing=ASSUMED, side=32, ahead=1)
         return [reading.crops for reading in reader.read(video_frames(path))]
 
     os.mkdir("deep")

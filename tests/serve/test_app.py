@@ -251,7 +251,7 @@ def test_a_map_stops_when_its_client_leaves(port, monkeypatch):
             stopped.set()
 
     monkeypatch.setattr(Scorer, "quality_map", quality_map)
-    monkeypatch.setattr(application, "read_pixels", lambda data: np.zeros((90, 120, 3), np.uint8))
+    monkeypatch.setattr(Scorer, "read_pixels", lambda self, data: np.zeros((90, 120, 3), np.uint8))
     monkeypatch.setattr(application, "_check_header", lambda data, max_pixels: None)
     send_and_leave(port, "/api/map", encoded(), lambda: made)
     assert stopped.wait(30)

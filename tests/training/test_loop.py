@@ -22,7 +22,7 @@ from glpi_jax.models.glpi import build
 from glpi_jax.training import bookkeeping, checkpoint_files, loop
 from glpi_jax.training.bookkeeping import Validation, steps_per_epoch
 from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
-from glpi_jax.training.loop import fit, resize_of
+from glpi_jax.training.loop import fit
 from glpi_jax.training.metric_writer import read_metrics
 from glpi_jax.training.sharding import make_mesh
 from glpi_jax.training.state import TrainState, on_mesh
@@ -357,18 +357,6 @@ def test_a_batch_must_split_over_the_devices(fit_with, tmp_path):
     with pytest.raises(GlpiError, match=r"config\.train\.batch_size = 3 does not split evenly"):
         fit_with("--config.train.batch_size=3")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_resize_needs_two_sides(plan_run):
-    def resize(value):
-        config = load_config(plan_run.config[1], [f"--config.data.resize={value}"])
-        return resize_of(config.data, "config.data")
-
-    assert resize("()") is None
-    assert resize("(384,512)") == (384, 512, "bilinear")
-    for wrong in ("7", "(1,2,3)", "(0,5)", "('a','b')", "(1.5,2)"):
-        with pytest.raises(GlpiError, match=r"config\.data\.resize = "):
-            resize(wrong)
 
 
 def test_a_loss_beyond_float32_is_told_by_the_command(make_database, trained, tmp_path, capsys):

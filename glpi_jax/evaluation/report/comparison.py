@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from glpi_jax.evaluation.report.workdirs import Results, Workdir
+from glpi_jax.evaluation.report.workdirs import Results, Workdir, metrics_note
 
 HEADINGS = {
     "srocc": "SROCC",
@@ -155,6 +155,10 @@ def table_notes(group: Group) -> list[str]:
         )
     else:
         notes.append("PLCC and RMSE are those of the raw predictions, without a logistic fit.")
+    texts = {each.name: metrics_note(each.first) for each in group.workdirs}
+    for text in dict.fromkeys(text for text in texts.values() if text is not None):
+        names = [name for name, own in texts.items() if own == text]
+        notes.append(f"{', '.join(names)}: {text}.")
     if len(group.workdirs) > 1:
         how = ", correlations by absolute value" if group.protocol == "official" else ""
         notes.append(f"The best of a column is bold{how}.")

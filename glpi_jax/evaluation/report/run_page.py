@@ -22,6 +22,7 @@ from glpi_jax.evaluation.report.workdirs import (
     Round,
     is_test,
     label_name,
+    metrics_note,
     parts_in_order,
     title_of,
 )
@@ -106,7 +107,7 @@ def _results_section(results: Results) -> str:
         raw,
         markup.muted(
             "SROCC and KRCC are rank correlations, PLCC is Pearson's; PLCC and RMSE here are of the"
-            f" raw predictions, RMSE in units of the label. {_interval_text(results)}"
+            f" raw predictions. {_rmse_text(results)} {_interval_text(results)}"
             f" {_selection_text(results)}"
         ),
         "<h3>After a logistic fit</h3>",
@@ -120,6 +121,13 @@ def _results_section(results: Results) -> str:
             f"The label{of_source} is {results['score_name']} ({better}).", results["label_note"]
         ),
     )
+
+
+def _rmse_text(results: Results) -> str:
+    note = metrics_note(results)
+    if note is None:
+        return "RMSE is in units of the label."
+    return f"{note}; the predictions in the plots are in units of the label."
 
 
 def _with_interval(part: Part, metric: str) -> str:

@@ -15,7 +15,13 @@ from glpi_jax.evaluation.report.comparison import (
     columns_of,
     table_notes,
 )
-from glpi_jax.evaluation.report.workdirs import Results, Workdir, parts_in_order, title_of
+from glpi_jax.evaluation.report.workdirs import (
+    Results,
+    Workdir,
+    metrics_note,
+    parts_in_order,
+    title_of,
+)
 
 UNDEFINED = "undefined"
 
@@ -51,7 +57,13 @@ def results_markdown(results: Results) -> str:
     ]
     header = ["part", "database", "images", *(HEADINGS[metric] for metric in RAW)]
     table = _markdown_table(header, rows)
-    return f"{title_of(results)}, protocol {results['protocol']}\n\n{table}"
+    title = f"{title_of(results)}, protocol {results['protocol']}"
+    return f"{title}\n\n{table}{_note_below(results)}"
+
+
+def _note_below(results: Mapping[str, Any]) -> str:
+    note = metrics_note(results)
+    return "" if note is None else f"\n{note}.\n"
 
 
 def benchmark_markdown(benchmark: Mapping[str, Any]) -> str:
@@ -69,7 +81,7 @@ def benchmark_markdown(benchmark: Mapping[str, Any]) -> str:
     rounds = f"{count} rounds" if count > 1 else "1 round"
     return (
         f"{benchmark['model']['name']}, protocol {benchmark['protocol']}: median ± standard"
-        f" deviation of {rounds}\n\n{table}"
+        f" deviation of {rounds}\n\n{table}{_note_below(benchmark)}"
     )
 
 
@@ -147,6 +159,8 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
     "–": "--",
+    "·": r"$\cdot$",
+    "−": r"$-$",
 }
 # More columns of numbers than this are shrunk to the width of the text.
 _LATEX_COLUMNS = 4

@@ -160,6 +160,16 @@ def parts_in_order(results: Results) -> list[tuple[str, Any]]:
     return sorted(results["parts"].items(), key=lambda item: place(item[0]))
 
 
+def metrics_note(results: Mapping[str, Any]) -> str | None:
+    """The scale of the predictions that the metrics compare; None if it is that of the labels.
+
+    Args:
+        results: the content of results.json or benchmark.json; older ones do not have it.
+    """
+    note = results.get("metrics_note")
+    return None if note is None else str(note)
+
+
 def title_of(results: Results) -> str:
     """The model and the databases that it was scored on."""
     names = [name for name in results["parts"] if is_test(name)] or [*results["parts"]]
