@@ -93,6 +93,7 @@ SCORING: dict[str, How] = {
     ".venv/bin/pip install -e '.[demo,serve,torch]'": NotRun(_INSTALLS),
     "source .venv/bin/activate": NotRun("its bin/ is on the PATH of all these commands"),
     "pip install 'glpi_jax[serve]'": NotRun(_INSTALLS),
+    "pip install 'glpi_jax[baselines]'": NotRun(_INSTALLS),
     "pip install 'jax[cuda12]'": NotRun(_INSTALLS),
     "pip install 'jax[tpu]'": NotRun(_INSTALLS),
     'python -c "import jax; print(jax.devices())"': Run(),

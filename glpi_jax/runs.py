@@ -93,6 +93,7 @@ from glpi_jax.workdir import (
 )
 
 RESULTS_FILE = "results.json"
+Scored = dict[str, list[Prediction]]  # by the selected weights, in this process; part by part
 DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -118,7 +119,7 @@ def train_run(config: ConfigDict, workdir: Path, *, profile: Path | None = None)
         )
     model, mesh = _model_and_mesh(config)
     with ExitStack() as locks:
-        one = _open_run(config, workdir, model, mesh, locks)
+        one, scored = _open_run(config, workdir, model, mesh, locks)
         trained = fit(
             config,
             model=model,
@@ -133,7 +134,7 @@ def train_run(config: ConfigDict, workdir: Path, *, profile: Path | None = None)
         )
         if not trained and _is_reported(config, workdir):
             return False
-        evaluate_run(config, workdir)
+        _evaluate(config, workdir, scored)
         return True
 
 
@@ -152,14 +153,14 @@ def train_rounds(configs: Sequence[ConfigDict], workdirs: Sequence[Path]) -> Non
     model, mesh = _model_and_mesh(configs[0])
     check_rounds(len(configs), mesh)
     with ExitStack() as locks:
-        rounds = [
+        opened = [
             _open_run(config, workdir, model, mesh, locks)
             for config, workdir in zip(configs, workdirs, strict=True)
         ]
-        fit_rounds(rounds, model=model, mesh=mesh)
-        for config, workdir in zip(configs, workdirs, strict=True):
-            if not _is_reported(config, workdir):
-                evaluate_run(config, workdir)
+        fit_rounds([one for one, _ in opened], model=model, mesh=mesh)
+        for one, scored in opened:
+            if not _is_reported(one.config, one.workdir):
+                _evaluate(one.config, one.workdir, scored)
 
 
 def _is_reported(config: ConfigDict, workdir: Path) -> bool:
@@ -203,10 +204,10 @@ def _model_and_mesh(config: ConfigDict) -> tuple[GLPI, Mesh]:
 
 def _open_run(
     config: ConfigDict, workdir: Path, model: GLPI, mesh: Mesh, locks: ExitStack
-) -> Round:
+) -> tuple[Round, Scored]:
     """Read a run's data and make its workdir, or compare it with what is there.
 
-    `locks` keeps other trainings out of the workdir.
+    `locks` keeps other trainings out of the workdir. The training fills in what it has scored.
     """
     source, targets = open_databases(config)
     for database in (source, *targets.values()):
@@ -226,25 +227,35 @@ def _open_run(
     tell_seen(config, plan, workdir)
     begin_workdir(config, source, split, workdir, loaded[0] if loaded else None, locks)
     score_crops = compile_scorer(model, mesh)
+    scored: Scored = {}
 
     def validate(variables: Mapping[str, Any]) -> Validation:
         metrics = {}
+        parts = {}
         for part in plan.selection:
             predictions = _predict_part(config, part, score_crops, variables, model, mesh)
+            parts[part.name] = predictions
             scores = _compared(config, predictions)
             for name, value in quality_metrics(
                 scores, part.database.scores[list(part.rows)]
             ).items():
                 metrics[f"{part.name}/{name}"] = value
         value = mean_srocc([metrics[f"{part.name}/srocc"] for part in plan.selection])
-        return Validation(metrics, value)
+
+        def on_selected() -> None:
+            # Sums over weights that fsdp splits may differ in the last bit from those of
+            # `glpi evaluate`, which has them whole.
+            if config.mesh.fsdp == 1:
+                scored.update(parts)
+
+        return Validation(metrics, value, on_selected)
 
     def starting_weights() -> Mapping[str, Any]:
         weights = loaded.pop() if loaded else load_starting_weights(config, model, mesh)
         check_origin(weights, workdir)
         return weights.variables
 
-    return Round(
+    one = Round(
         config,
         plan.train.database,
         plan.train.rows,
@@ -253,6 +264,7 @@ def _open_run(
         plan.criterion,
         starting_weights if starts_from_weights else None,
     )
+    return one, scored
 
 
 def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -267,6 +279,11 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     Raises:
         GlpiError: no trained model in the workdir, another config's workdir, or missing data.
     """
+    return _evaluate(config, workdir, {})
+
+
+def _evaluate(config: ConfigDict, workdir: Path, scored: Scored) -> dict[str, Any]:
+    """Do what `evaluate_run` does, but score no part that the selected weights have scored."""
     saved = read_run(workdir)
     same = ("seed", "init_from", "protocol", "model", "data", "targets", "split")
     check_same(saved["config"], config, workdir, same)
@@ -279,7 +296,9 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     score_crops = compile_scorer(model, mesh)
     parts = {}
     for part in plan.reported:
-        predictions = _predict_part(config, part, score_crops, variables, model, mesh)
+        predictions = scored.get(part.name)
+        if predictions is None:
+            predictions = _predict_part(config, part, score_crops, variables, model, mesh)
         parts[part.name] = _part_results(config, part, predictions)
     parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))
     results = {

@@ -5,8 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from own_process import with_devices
+from PIL import Image
+from skimage import data
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SMALL_MODEL = ("model_speed.py", "--model", "glpi_demo", "--batch", "2", "--peak", "1", "--steps")
@@ -56,6 +59,33 @@ def test_streamed_photographs_are_scored_as_one_by_one(run):
     assert figures["images"] == 8
     assert figures["compiled_programs"] <= 8
     assert figures["streamed_images_per_second"] > 0
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """A folder with labels.csv: a photograph under rising noise, large enough for NIQE."""
+    folder = tmp_path / "labelled"
+    folder.mkdir()
+    lines = ["image,score"]
+    rng = np.random.default_rng(0)
+    for level in range(6):
+        pixels = data.astronaut()[:240, 100:400] + rng.normal(0, 10 * level, (240, 300, 3))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{level}.png")
+        lines.append(f"{level}.png,{5 - level}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("method", ["niqe", "glpi", "brisque"])
+def test_baselines_see_noise(run, labelled, method):
+    if method == "brisque":
+        pytest.importorskip("brisque")  # compiles libsvm when it is installed
+    (figures,) = run(
+        *("baselines.py", "--database", "csv", "--root", labelled, "--methods", method)
+    )["methods"]
+    assert (figures["method"], figures["images"]) == (method, 6)
+    assert figures["images_per_second"] > 0
+    assert figures["srocc"] > 0.5
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,10 @@ import sys
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from own_process import free_port, with_devices
 
+from glpi_jax import runs
 from glpi_jax.cli import main
 from glpi_jax.training.metric_writer import read_metrics
 
@@ -88,6 +90,25 @@ def assert_same_rounds(workdir, expected, rounds=ROUNDS):
     assert len(lengths) > 1  # some rounds end earlier than others
     summary = json.loads((workdir / "benchmark.json").read_text())
     assert len(summary["rounds"]) == rounds
+
+
+def test_train_rounds_scores_each_part_once(command, tmp_path, monkeypatch):
+    scored = []
+    predict_part = runs._predict_part
+
+    def record(config, part, *args):
+        scored.append((config.split.round, part.name))
+        return predict_part(config, part, *args)
+
+    monkeypatch.setattr(runs, "_predict_part", record)
+    more = ["--config.mesh.round=2", "--config.train.epochs=1", "--rounds=2"]
+    assert main([*command, *more, "--workdir", str(tmp_path)]) == 0
+    assert sorted(scored) == [(n, part) for n in (1, 2) for part in ("test", "validation")]
+    for number in (1, 2):
+        written = json.loads((tmp_path / f"round_{number:02d}/results.json").read_text())
+        config = ConfigDict(written["config"])
+        evaluated = runs.evaluate_run(config, tmp_path / f"round_{number:02d}")
+        assert json.loads(json.dumps(evaluated)) == written
 
 
 @pytest.mark.slow

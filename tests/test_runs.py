@@ -163,6 +163,57 @@ def test_evaluate_gives_what_train_wrote(copy, trained, capsys):
     assert again == trained_results
 
 
+@pytest.fixture
+def scored(monkeypatch):
+    """The parts that are scored from here on, in order."""
+    names = []
+    predict_part = runs._predict_part
+
+    def record(config, part, *args):
+        names.append(part.name)
+        return predict_part(config, part, *args)
+
+    monkeypatch.setattr(runs, "_predict_part", record)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("--config.protocol=strict", ["validation", "test"]),
+        ("--config.protocol=official", ["test"]),
+        ("--config.evaluation.select=last", ["validation", "test"]),
+        # The weights of a validation are split, those of an evaluation whole.
+        ("--config.mesh.fsdp=2", ["validation", "test", "validation"]),
+    ],
+)
+def test_train_run_scores_each_part_once(load, tmp_path, scored, override, expected):
+    config = load("--config.train.epochs=1", override)
+    assert train_run(config, tmp_path / "run")
+    assert scored == expected
+    written = read(tmp_path / "run/results.json")
+    evaluated = evaluate_run(config, tmp_path / "run")
+    assert len(scored) == len(expected) + len(written["parts"])
+    assert json.loads(json.dumps(evaluated)) == written
+
+
+def test_train_run_reuses_the_predictions_of_an_earlier_epoch(load, tmp_path, scored, monkeypatch):
+    values = iter([0.9, 0.8])
+    monkeypatch.setattr(runs, "mean_srocc", lambda _: next(values))
+    assert train_run(load(), tmp_path / "run")
+    assert scored == ["validation", "validation", "test"]
+    written = read(tmp_path / "run/results.json")
+    assert written["selection"]["epoch"] == 1
+    evaluated = evaluate_run(load(), tmp_path / "run")
+    assert json.loads(json.dumps(evaluated)) == written
+
+
+def test_train_run_of_a_finished_training_scores_again(copy, load, scored):
+    (copy / "results.json").unlink()
+    assert train_run(load(), copy)
+    assert scored == ["test", "validation"]
+
+
 def test_evaluate_with_other_crops(copy, load):
     before = read(copy / "results.json")
     results = evaluate_run(load("--config.evaluation.crops=3"), copy)

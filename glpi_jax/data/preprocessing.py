@@ -13,7 +13,7 @@ from glpi_jax.data.images import ImageError
 from glpi_jax.data.transforms import RESIZE_METHODS, ResizeMethod, resize
 from glpi_jax.errors import GlpiError
 
-MAX_PIXELS = 2**28  # of a resized image: a narrow strip may otherwise grow beyond any memory
+MAX_PIXELS = 2**28  # of a resized image
 RESIZE_FORMS = "(), (side,) or (height, width) in pixels"
 
 
@@ -29,7 +29,8 @@ class Preprocessing:
 
     Attributes:
         resize: () keeps the size; (height, width) in pixels is the exact size, whatever the
-            aspect; (side,) brings the shorter side to `side` pixels and keeps the aspect.
+            aspect; (side,) reduces a larger image until its shorter side has `side` pixels and
+            keeps the aspect; smaller images keep their size, since enlarging adds nothing.
         method: interpolation of the resize, "bilinear" or "bicubic", antialiased when shrinking.
         apply_orientation: turn an image file as its EXIF orientation says.
     """
@@ -96,6 +97,8 @@ class Preprocessing:
             return height, width
         (side,) = self.resize
         shorter, longer = min(height, width), max(height, width)
+        if shorter <= side:
+            return height, width
         longer = max(side, (2 * longer * side + shorter) // (2 * shorter))
         return (side, longer) if height <= width else (longer, side)
 
@@ -128,7 +131,7 @@ class Preprocessing:
         if not self.resize:
             size = "size kept"
         elif len(self.resize) == 1:
-            size = f"shorter side resized to {self.resize[0]} pixels, {self.method}"
+            size = f"shorter side reduced to at most {self.resize[0]} pixels, {self.method}"
         else:
             height, width = self.resize
             size = f"resized to height {height} and width {width} pixels, {self.method}"

@@ -22,11 +22,19 @@ Numbers = Mapping[str, SupportsFloat]  # by name, on their way from the devices
 _NAMED = 32  # images of a batch that a message names at most
 
 
+def _ignore() -> None:
+    """Do nothing."""
+
+
 class Validation(NamedTuple):
-    """Metrics by full name, such as "validation/srocc", and the one that selects the epoch."""
+    """Metrics by full name, such as "validation/srocc", and the one that selects the epoch.
+
+    `on_selected` is called when the validated weights are saved as the run's best.
+    """
 
     metrics: Mapping[str, float | None]
     value: float | None
+    on_selected: Callable[[], None] = _ignore
 
 
 Validate = Callable[[Mapping[str, Any]], Validation]
@@ -94,8 +102,7 @@ class Bookkeeping:
         if damaged is not None and step < damaged:
             self.best.remove(damaged)
         elif step == damaged or (step == self.total_steps and self.best.selection() is None):
-            value = self._validate(state.variables).value
-            self._keep(state, step // self._epoch_steps, value)
+            self._keep(state, step // self._epoch_steps, self._validate(state.variables))
         self._window.restart_clock()
         return state
 
@@ -154,9 +161,9 @@ class Bookkeeping:
             metrics.write(step, epoch, validation.metrics)
             news["srocc"] = validation.value
             if config.evaluation.select == "best":
-                self._keep_if_best(now, epoch, validation.value)
+                self._keep_if_best(now, epoch, validation)
             elif step == self.total_steps:
-                self._keep(now, epoch, validation.value)
+                self._keep(now, epoch, validation)
         # After the rows and the best weights up to this step: a run that resumes here makes neither
         # again.
         metrics.flush()
@@ -169,20 +176,21 @@ class Bookkeeping:
         self.best.close()
         self.checkpoints.close()
 
-    def _keep_if_best(self, state: TrainState, epoch: int, value: float | None) -> None:
+    def _keep_if_best(self, state: TrainState, epoch: int, validation: Validation) -> None:
         """Keep the weights if their value is the highest so far (undefined counts as lowest)."""
-        selected = self.best.selection()
+        selected, value = self.best.selection(), validation.value
         if selected is not None:
             highest = selected["value"]
             improved = value is not None and (highest is None or value > highest)
             if not improved:
                 return
-        self._keep(state, epoch, value)
+        self._keep(state, epoch, validation)
 
-    def _keep(self, state: TrainState, epoch: int, value: float | None) -> None:
-        step = int(state.step)
+    def _keep(self, state: TrainState, epoch: int, validation: Validation) -> None:
+        step, value = int(state.step), validation.value
         facts = {"step": step, "epoch": epoch, "criterion": self._criterion, "value": value}
         self.best.save(state.variables, facts)
+        validation.on_selected()
 
     def diverged(self, error: "NotFinite") -> GlpiError:
         """What a user needs who looks for the cause: the batch, and the state before it."""
