@@ -44,8 +44,8 @@ def get_config() -> ConfigDict:
     config.data.label_scale = 1.0
     config.data.label_shift = 0.0
     # Preprocessing, before crops are cut: in training, evaluation, and scoring with the weights.
-    # () keeps the size; (height, width) is the exact size, whatever the aspect; (side,) brings the
-    # shorter side to that many pixels and keeps the aspect.
+    # () keeps the size; (height, width) is the exact size, whatever the aspect; (side,) reduces
+    # larger images to a shorter side of so many pixels and keeps the aspect.
     config.data.resize = ()
     config.data.resize_method = "bilinear"  # or "bicubic"
     config.data.apply_orientation = False  # turn as EXIF says; the official loader does not
