@@ -335,8 +335,8 @@ def test_a_card_without_results_claims_none(trained, tmp_path):
 def test_the_card_points_to_pytorch_where_that_can_read_it(trained):
     demo = read_model(trained.workdir)
     official = dataclasses.replace(demo, name="glpi_s16", model=build("glpi_s16", dropout=0.5))
-    assert "load_state_dict" not in card_text(demo, Card(), None)
-    assert "load_state_dict" in card_text(official, Card(), None)
+    assert "load_state_dict" not in card_text(demo, Card(), None, "float32")
+    assert "load_state_dict" in card_text(official, Card(), None, "float32")
 
 
 def test_a_card_written_by_hand_stays(copy, tmp_path):

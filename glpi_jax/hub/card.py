@@ -16,6 +16,16 @@ TAGS = ("image-quality-assessment", "no-reference-image-quality-assessment", "gl
 # Metrics by the Hub's names, which have none for KRCC and RMSE.
 _METRICS = {"spearmanr": ("SROCC", "srocc"), "pearsonr": ("PLCC", "plcc")}
 
+_LEFT_OUT = "entries that never reach the score are left out."
+_FORM_NOTES = {
+    "float32": "",
+    "float16": " The weights are float16.",
+    "int8": (
+        " Large kernels are int8: times `NAME.int8_scale`, one number for each output, they are the"
+        " weights."
+    ),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Card:
@@ -40,13 +50,16 @@ class Card:
             raise GlpiError(f"score range {low:g} to {high:g}: give the lower end first")
 
 
-def card_text(trained: TrainedModel, card: Card, results: Mapping[str, Any] | None) -> str:
+def card_text(
+    trained: TrainedModel, card: Card, results: Mapping[str, Any] | None, weights: str
+) -> str:
     """Write the card of a model.
 
     Args:
         trained: the model.
         card: what is known besides.
         results: the content of the run's results.json, where there is one.
+        weights: form of the weights, see `weights_file`.
     """
     title = card.title or f"GLPI, size {trained.name}"
     lines = ["---", *_front_matter(card, results, title), "---", "", f"# {title}", ""]
@@ -73,16 +86,24 @@ def card_text(trained: TrainedModel, card: Card, results: Mapping[str, Any] | No
         "```",
         "",
         "`model.safetensors` has the names and the layout of the official PyTorch state dict; "
-        "entries that never reach the score are left out.",
+        f"{_LEFT_OUT}{_FORM_NOTES[weights]}",
         "",
     ]
-    if trained.model.size == SIZES["glpi_s16"]:  # the one that the authors' code builds
+    # The size that the authors' code builds.
+    if trained.model.size == SIZES["glpi_s16"] and weights != "int8":
         lines += ["The authors' model takes it with `load_state_dict(..., strict=False)`.", ""]
     if results is not None:
         lines += ["## Results", "", results_markdown(results), ""]
         if results["protocol"] == "official":
             lines += ["The official protocol selects the epoch on the test part itself.", ""]
     return "\n".join(lines)
+
+
+def with_form(card: str, weights: str) -> str:
+    """Return a card that `card_text` wrote with the note for another form of the weights."""
+    for note in _FORM_NOTES.values():
+        card = card.replace(f"{_LEFT_OUT}{note}", _LEFT_OUT) if note else card
+    return card.replace(_LEFT_OUT, f"{_LEFT_OUT}{_FORM_NOTES[weights]}")
 
 
 def _front_matter(card: Card, results: Mapping[str, Any] | None, title: str) -> Iterator[str]:

@@ -26,9 +26,9 @@ from glpi_jax.data.transforms import RESIZE_METHODS
 from glpi_jax.errors import GlpiError
 from glpi_jax.files import staging_folder, write_bytes
 from glpi_jax.hub.trained import TrainedModel
+from glpi_jax.hub.weights_file import decode_weights, encode_weights
 from glpi_jax.models.glpi import GLPI, Size
 from glpi_jax.porting.convert import check, flax_entries, to_official_layout, to_variables
-from glpi_jax.porting.torch_files import safetensors_errors
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 LIBRARY = "glpi_jax"
@@ -71,18 +71,27 @@ def check_destination(folder: Path, *, force: bool) -> None:
         raise GlpiError(f"{folder}: holds a model already; --force replaces it")
 
 
-def write_folder(trained: TrainedModel, folder: Path, *, card: str, force: bool) -> None:
+def write_folder(
+    trained: TrainedModel, folder: Path, *, card: str, force: bool, form: str = "float32"
+) -> None:
     """Write a hub folder, whole or not at all; the same model and card give the same bytes.
 
     Of an existing one the three files are replaced and others, `.git` for one, stay. Reading it
     tells if that was interrupted.
+
+    Args:
+        trained: the model.
+        folder: missing, empty, or a hub folder if `force` is set.
+        card: text of README.md.
+        force: replace the model of a hub folder.
+        form: of the weights, see `weights_file`.
 
     Raises:
         GlpiError: see `check_destination`; weights that do not fit the model or are not finite; or
             the folder cannot be written.
     """
     check_destination(folder, force=force)
-    weights = _encode_weights(trained)
+    weights = encode_weights(_official_arrays(trained), form)
     config = {**_config_of(trained), "weights_sha256": hashlib.sha256(weights).hexdigest()}
     files = {
         WEIGHTS_FILE: weights,
@@ -115,7 +124,7 @@ def read_folder(folder: Path) -> TrainedModel:
     values = _read_config(folder)
     model = _model_of(values)
     path = folder / WEIGHTS_FILE
-    arrays, digest = _decode_weights(path)
+    arrays, digest = decode_weights(path)
     problems = []
     if digest != values["weights_sha256"]:
         problems.append(
@@ -177,9 +186,8 @@ def _config_of(trained: TrainedModel) -> dict[str, Any]:
     }
 
 
-def _encode_weights(trained: TrainedModel) -> bytes:
-    from safetensors.numpy import save
-
+def _official_arrays(trained: TrainedModel) -> dict[str, np.ndarray]:
+    """Return the weights by official name, checked."""
     flat = traverse_util.flatten_dict(trained.variables)
     entries = flax_entries(trained.model)
     arrays = {
@@ -188,23 +196,8 @@ def _encode_weights(trained: TrainedModel) -> bytes:
         )
         for entry in entries
     }
-    shapes = {entry.torch_name: entry.torch_shape for entry in entries}
-    check(arrays, shapes, "the trained model")
-    # One key: safetensors writes several in any order. "pt": names and layout are PyTorch's.
-    return bytes(save(arrays, metadata={"format": "pt"}))
-
-
-def _decode_weights(path: Path) -> tuple[dict[str, np.ndarray], str]:
-    """The file's arrays, and its SHA-256."""
-    from safetensors.numpy import load
-
-    try:
-        content = path.read_bytes()
-        return load(content), hashlib.sha256(content).hexdigest()
-    except OSError as error:
-        raise GlpiError(f"{path}: cannot be read ({error.strerror})") from error
-    except safetensors_errors() as error:
-        raise GlpiError(f"{path}: not a readable safetensors file ({error})") from error
+    check(arrays, {entry.torch_name: entry.torch_shape for entry in entries}, "the trained model")
+    return arrays
 
 
 def _model_of(values: Mapping[str, Any]) -> GLPI:

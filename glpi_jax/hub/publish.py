@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from glpi_jax.evaluation.report.workdirs import RESULTS_FILE, read_results
-from glpi_jax.hub.card import REPOSITORY, Card, card_text
+from glpi_jax.hub.card import REPOSITORY, Card, card_text, with_form
 from glpi_jax.hub.folder import check_destination, write_folder
 from glpi_jax.hub.remote import check_upload, parse_address, upload
 from glpi_jax.hub.sources import read_model
@@ -18,6 +18,7 @@ def save_folder(
     card: Card | None = None,
     *,
     force: bool = False,
+    weights: str = "float32",
 ) -> None:
     """Write a model as a hub folder, whole or not at all.
 
@@ -27,22 +28,28 @@ def save_folder(
         card: what the model card says besides what the source knows. If None, a hub folder keeps
             its card.
         force: replace the model of a hub folder that exists.
+        weights: form of the weights, "float32", "float16" or "int8"; see `weights_file`.
 
     Raises:
         GlpiError: the source cannot be read, or the folder cannot be written.
     """
     folder = Path(folder)
     check_destination(folder, force=force)
-    _write(source, folder, card, force=force)
+    _write(source, folder, card, force=force, weights=weights)
 
 
 def push(
-    source: str | os.PathLike[str], address: str, card: Card | None = None, *, private: bool = False
+    source: str | os.PathLike[str],
+    address: str,
+    card: Card | None = None,
+    *,
+    private: bool = False,
+    weights: str = "float32",
 ) -> str:
     """Upload a model to the Hugging Face Hub, as a hub folder.
 
     Args:
-        source, card: see `save_folder`.
+        source, card, weights: see `save_folder`.
         address: hf://owner/name; the repository is made if it is missing. The token is that of
             `HF_TOKEN` or of `hf auth login`.
         private: whether a repository that is made is private.
@@ -56,7 +63,8 @@ def push(
     check_upload(address)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "model")
-        _write(source, folder, card, repository=parse_address(address).repository)
+        repository = parse_address(address).repository
+        _write(source, folder, card, repository=repository, weights=weights)
         return upload(folder, address, private=private)
 
 
@@ -67,13 +75,15 @@ def _write(
     *,
     repository: str = REPOSITORY,
     force: bool = False,
+    weights: str,
 ) -> None:
     trained = read_model(source)
     if card is not None and card.score_range is not None:
         trained = dataclasses.replace(trained, score_range=card.score_range)
-    text = trained.card if card is None else None
+    text = with_form(trained.card, weights) if card is None and trained.card else None
     if text is None:
         has_results = (Path(source) / RESULTS_FILE).is_file()
         results = read_results(Path(source)) if has_results else None
-        text = card_text(trained, card or Card(), results)
-    write_folder(trained, folder, card=text.replace(REPOSITORY, repository), force=force)
+        text = card_text(trained, card or Card(), results, weights)
+    text = text.replace(REPOSITORY, repository)
+    write_folder(trained, folder, card=text, force=force, form=weights)

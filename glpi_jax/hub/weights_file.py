@@ -1,0 +1,98 @@
+"""`model.safetensors` of a hub folder: official PyTorch names and layout, in one of three forms.
+
+`load_state_dict(..., strict=False)` of the authors' code takes float32 and float16. int8 is a
+quarter of float32: each large kernel is int8 with one scale for each row of outputs, so that a
+weight is off by at most half of 1/127 of its row's largest; everything else is float32.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from glpi_jax.errors import GlpiError
+from glpi_jax.porting.torch_files import safetensors_errors
+
+FORMS = ("float32", "float16", "int8")
+_SCALE_SUFFIX = ".int8_scale"
+_SMALLEST_KERNEL = 10_000  # weights; smaller ones gain nothing
+_STEPS = 127  # of int8, on either side of zero
+
+
+def encode_weights(arrays: Mapping[str, np.ndarray], form: str) -> bytes:
+    """Encode float32 arrays as a safetensors file; the same arrays give the same bytes.
+
+    Args:
+        arrays: finite float32 arrays by official name; of a kernel the first axis is the output.
+        form: one of `FORMS`.
+
+    Raises:
+        GlpiError: an unknown form, or a number that float16 cannot hold.
+    """
+    from safetensors.numpy import save
+
+    if form not in FORMS:
+        raise GlpiError(f"weights {form!r}: choose one of {', '.join(FORMS)}")
+    stored = dict(arrays)
+    if form == "float16":
+        stored = {name: _to_float16(name, array) for name, array in arrays.items()}
+    elif form == "int8":
+        for name, array in arrays.items():
+            if array.ndim > 1 and array.size >= _SMALLEST_KERNEL:
+                stored[name], stored[f"{name}{_SCALE_SUFFIX}"] = _to_int8(array)
+    # One key: safetensors writes several in any order. "pt": names and layout are PyTorch's.
+    return bytes(save(stored, metadata={"format": "pt"}))
+
+
+def decode_weights(path: Path) -> tuple[dict[str, np.ndarray], str]:
+    """Read a file of any form.
+
+    Returns:
+        The arrays by official name, float32 unless the file holds something else, and the file's
+        SHA-256.
+
+    Raises:
+        GlpiError: the file is missing, or no readable safetensors file.
+    """
+    from safetensors.numpy import load
+
+    try:
+        content = path.read_bytes()
+        stored = load(content)
+    except OSError as error:
+        raise GlpiError(f"{path}: cannot be read ({error.strerror})") from error
+    except safetensors_errors() as error:
+        raise GlpiError(f"{path}: not a readable safetensors file ({error})") from error
+    arrays = {}
+    for name, array in stored.items():
+        scale = stored.get(f"{name}{_SCALE_SUFFIX}")
+        if array.dtype == np.int8 and scale is not None and scale.shape == array.shape[:1]:
+            wide = array.astype(np.float32)
+            arrays[name] = wide * scale.reshape(-1, *[1] * (array.ndim - 1))
+        elif array.dtype == np.float16:
+            arrays[name] = array.astype(np.float32)
+        elif not (name.endswith(_SCALE_SUFFIX) and _is_int8(stored, name)):
+            arrays[name] = array
+    return arrays, hashlib.sha256(content).hexdigest()
+
+
+def _is_int8(stored: Mapping[str, np.ndarray], scale: str) -> bool:
+    kernel = stored.get(scale.removesuffix(_SCALE_SUFFIX))
+    return kernel is not None and kernel.dtype == np.int8
+
+
+def _to_float16(name: str, array: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise GlpiError(f"{name}: holds numbers beyond float16; take --weights float32")
+    return half
+
+
+def _to_int8(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the int8 kernel and its scale (rows,) float32."""
+    largest = np.abs(kernel).reshape(len(kernel), -1).max(1)
+    scale = (np.where(largest > 0, largest, 1) / _STEPS).astype(np.float32)
+    steps = np.rint(kernel / scale.reshape(-1, *[1] * (kernel.ndim - 1)))
+    return np.clip(steps, -_STEPS, _STEPS).astype(np.int8), scale
