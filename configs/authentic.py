@@ -10,7 +10,17 @@ images, scored by how they fit their prompts). The recipe is the official one (c
 epochs on batches of 32, ten rounds. `--config.protocol=official` reproduces the paper's selection
 on the test part; the default is strict. The official code stretches CLIVE's training labels from
 [0, 100] to [−50, 150] and tests on raw ones; so does this config, under both protocols.
-configs/synthetic.py says what it starts from.
+
+Two starting points. The paper's ImageNet backbones, a ViT-S/16 and a ResNet-50, are the default and
+are downloaded once (configs/synthetic.py says how to do without a network). Or a DINOv2 ViT-S/14,
+folded into the plain ViT as it is read; a ResNet that no file is given for begins at random, so its
+layers must be trained, which the rules say:
+
+    --config.model.pretrained.vit=vit_s.safetensors --config.model.pretrained.resnet= \\
+    "--config.optimizer.rules=((r'vgfe/patch_embed/.*', None), (r'vgfe/blocks_[0-4]/.*', None), \\
+        (r'.*', 1.0))"
+
+configs/clive_cpu.py is such a run on CLIVE that two CPU cores finish in an hour.
 """
 
 from ml_collections import ConfigDict

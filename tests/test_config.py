@@ -29,9 +29,11 @@ FORMS = {
         ":agiqa3k_alignment",
     ],
     "base": [""],
+    "clive_cpu": [""],
     "cross": [":kadid10k-live,csiq", ":clive-bid", ":clive-agiqa3k"],
     "demo": ["", ":short", ":long"],
     "saqt_pretrain": [""],
+    "shipped": [""],
     "synthetic": [":live", ":csiq", ":tid2013", ":kadid10k", ":livemd"],
 }
 SHARED = {"databases"}  # imported by configs

@@ -175,7 +175,7 @@ def test_every_wrong_weight_is_in_one_error(copy):
         arrays["stray"] = np.zeros(3, np.float32)
         arrays[bent] = np.zeros((*arrays[bent].shape, 2), np.float32)
         arrays[spoilt] = np.full_like(arrays[spoilt], np.nan)
-        arrays[halved] = arrays[halved].astype(np.float16)
+        arrays[halved] = arrays[halved].astype(np.float64)
 
     change_weights(copy, spoil)
     with pytest.raises(GlpiError) as caught:
@@ -187,7 +187,7 @@ def test_every_wrong_weight_is_in_one_error(copy):
         "1 unexpected: stray",
         f"1 misshapen: {bent}",
         f"1 not finite: {spoilt}",
-        f"{halved} float16 instead of float32",
+        f"{halved} float64 instead of float32",
     ):
         assert words in message
 
