@@ -23,6 +23,7 @@ and mate-backgrounds, and the demonstration's scenes in scikit-image, scikit-lea
 import argparse
 import csv
 import hashlib
+import json
 import random
 import subprocess
 import sys
@@ -42,6 +43,7 @@ from glpi_jax.data.images import decode_image, read_image  # noqa: E402
 from glpi_jax.data.sources import Database  # noqa: E402
 from glpi_jax.evaluation.protocols import make_split, open_databases  # noqa: E402
 from glpi_jax.files import staging_folder, write_json  # noqa: E402
+from glpi_jax.hub import Card, save_folder  # noqa: E402
 from glpi_jax.processes import run_unordered  # noqa: E402
 from glpi_jax.progress import progress_bar  # noqa: E402
 from glpi_jax.saqt import MEAN_DMOS, Distorter, seed_for  # noqa: E402
@@ -63,6 +65,9 @@ LADDER_TYPES, OTHER_LEVELS = (1, 9, 10, 11), 2
 SMALLEST_SIDE = 300  # pixels: smaller pictures are no photographs to distort
 AGIQA_SCALE = 20.0  # from 0 … 5 to 0 … 100
 SEED = 0
+
+
+CARD = Path(__file__).with_name("shipped_card.md")  # of the model card, with fields
 
 
 class Item(NamedTuple):
@@ -217,6 +222,33 @@ def render(args: argparse.Namespace, folder: Path) -> None:
         staging.replace(folder)
 
 
+def card_of(run: Path, notice: str) -> Card:
+    """Return the model card, with the run's figures of each source."""
+    results = json.loads((run / "results.json").read_text())
+    by_source = results["parts"]["test"]["by_distortion"]
+    figures = {
+        name: f"SROCC {by_source[name]['srocc']:.3f}, PLCC {by_source[name]['plcc']:.3f}"
+        for name in ("clive", "agiqa3k", "kadid")
+    }
+    text = CARD.read_text(encoding="utf-8").format(
+        scenes=", ".join(UNSEEN_SCENES), notice=notice, **figures
+    )
+    return Card(
+        title="The weights that come with glpi_jax",
+        license="other",
+        text=text,
+        score_range=(0, 100),
+    )
+
+
+def copyright_notice(clive: Path) -> str:
+    """Return CLIVE's notice, which has to go with what is made from it, as a Markdown quote."""
+    lines = (clive / "README.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("Copyright (c)"))
+    last = next(i for i, line in enumerate(lines) if "NOTICE ENDS" in line)
+    return "\n".join(f"> {line.strip()}".rstrip() for line in lines[first:last])
+
+
 def main() -> None:
     """Make the training set, train, and write the hub folder."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -227,6 +259,9 @@ def main() -> None:
     )
     parser.add_argument("--vit", type=Path, required=True, help="DINOv2 ViT-S, .safetensors")
     parser.add_argument("--workdir", type=Path, required=True, help="folder of data and run")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "glpi_jax/weights/small", help="hub folder to write"
+    )
     parser.add_argument("--processes", type=int, default=2, help="number of processes")
     parser.add_argument("--data-only", action="store_true", help="stop when the data is there")
     args = parser.parse_args()
@@ -239,6 +274,8 @@ def main() -> None:
     train += [f"--config.data.root={data}", f"--config.split.name={data / 'lists'}"]
     train += [f"--config.model.pretrained.vit={args.vit}"]
     subprocess.run([sys.executable, "-m", "glpi_jax", *train], cwd=ROOT, check=True)
+    card = card_of(args.workdir / "run", copyright_notice(args.clive))
+    save_folder(args.workdir / "run", args.out, card, force=True, weights="int8")
 
 
 if __name__ == "__main__":

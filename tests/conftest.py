@@ -31,6 +31,8 @@ jax.config.update("jax_default_matmul_precision", "highest")
 # A folder with `model/` and `distortions/`: the tests' own part, or the full set.
 GOLDENS = Path(os.environ.get("GLPI_GOLDENS", Path(__file__).parent / "goldens"))
 
+DEMO_WEIGHTS = Path(__file__).parent / "support/demo_weights"  # glpi_demo, of `make demo`
+
 
 class ModelGolden(NamedTuple):
     """Numbers made by the authors' implementation, and the inputs that they were made from."""
@@ -113,6 +115,17 @@ def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
         "PYTHONPATH": str(Path(__file__).parents[1]),
     }
     use(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _small_default_weights() -> Iterator[None]:
+    """What is scored without a model, in this process: weights that take no time.
+
+    tests/test_shipped_weights.py scores with those of the package.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("glpi_jax.hub.sources.SHIPPED", DEMO_WEIGHTS)
+        yield
 
 
 @pytest.fixture(scope="session")

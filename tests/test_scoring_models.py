@@ -31,7 +31,7 @@ def published(trained, tmp_path_factory):
 
 @pytest.fixture
 def shipped(published, monkeypatch):
-    """A package that has demonstration weights."""
+    """A package that has weights."""
     monkeypatch.setattr(sources, "SHIPPED", published)
 
 
@@ -85,7 +85,7 @@ def test_an_official_checkpoint_becomes_a_hub_folder(checkpoint, tmp_path):
 
 def test_a_package_without_weights_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "SHIPPED", tmp_path / "weights")
-    with pytest.raises(GlpiError, match="this installation has no demonstration weights"):
+    with pytest.raises(GlpiError, match="this installation has no weights of its own"):
         glpi_jax.load()
 
 
@@ -133,16 +133,15 @@ def test_images_alone_are_scored_with_the_shipped_weights(shipped, published, ph
         results, err = scores(capsys, *arguments)
         assert results == expected
         assert err == (
-            "glpi: demonstration weights, trained on a handful of photographs: MOS, 0 to 5, higher"
-            " is better; training labels: 5 minus the level of noise; preprocessing as in training:"
-            " size kept, EXIF orientation not applied\n"
+            "glpi: weights of the package (glpi_small): MOS, 0 to 5, higher is better; training"
+            " labels: 5 minus the level of noise; preprocessing as in training: size kept, EXIF orientation not applied\n"
         )
     assert main(["score", str(photo), "missing.jpg"]) == 2
     output = capsys.readouterr()
     score, error = expected[0]["score"], expected[0]["standard_error"]
     assert output.out == f"{score:8.3f} ± {error:.3f}  {photo}\n"
     note, problem = output.err.splitlines()
-    assert note.startswith("glpi: demonstration weights")
+    assert note.startswith("glpi: weights of the package")
     assert problem == "glpi: error: missing.jpg: no such file or folder"
 
 

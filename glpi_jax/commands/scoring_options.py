@@ -15,7 +15,7 @@ from glpi_jax.files import home_expanded
 if TYPE_CHECKING:
     from glpi_jax.scoring import ImageScore, Scorer
 
-DEMONSTRATION = "demonstration weights, trained on a handful of photographs"
+SHIPPED_NAME = "weights of the package (glpi_small)"
 
 
 def add_model_option(parser: argparse.ArgumentParser) -> None:
@@ -109,7 +109,7 @@ def scorer_of(args: argparse.Namespace, model: str | None) -> "Scorer":
     with naming_options("crops", "seed"):  # before the model is read, which may take long
         Crops(1 if crops is None else crops, placement or "grid", seed or 0)
     scorer = load(model, crops=crops, placement=placement or "grid", seed=seed or 0)
-    say(f"{DEMONSTRATION}: {scorer.meaning}" if model is None else scorer.meaning)
+    say(f"{SHIPPED_NAME}: {scorer.meaning}" if model is None else scorer.meaning)
     return scorer
 
 

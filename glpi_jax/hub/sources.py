@@ -20,8 +20,8 @@ from glpi_jax.runs import load_best
 from glpi_jax.training.sharding import make_mesh
 from glpi_jax.workdir import RUN_FILE, read_run
 
-# The demonstration weights that come with the package, a hub folder.
-SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "demo"
+# The weights that come with the package, a hub folder.
+SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "small"
 SOURCES = (
     "a workdir of `glpi train`, a hub folder, a checkpoint (.pth, .pt, .safetensors) or "
     "hf://owner/name"
@@ -37,7 +37,7 @@ def read_model(source: str | os.PathLike[str] | None = None) -> TrainedModel:
         source: a workdir, whose selected weights are taken; a hub folder; `hf://owner/name` or
             `hf://owner/name@revision`; an official checkpoint, .pth, .pt or .safetensors, which
             says nothing about its preprocessing and the scale of its scores; None for the
-            demonstration weights that come with the package.
+            weights that come with the package.
 
     Raises:
         GlpiError: nothing of that kind is there, or it cannot be read.
@@ -45,7 +45,7 @@ def read_model(source: str | os.PathLike[str] | None = None) -> TrainedModel:
     if source is None:
         if not is_hub_folder(SHIPPED):
             raise GlpiError(
-                f"this installation has no demonstration weights ({SHIPPED}); name {SOURCES}"
+                f"this installation has no weights of its own ({SHIPPED}); name {SOURCES}"
             )
         return read_folder(SHIPPED)
     if os.fspath(source).startswith(SCHEME):

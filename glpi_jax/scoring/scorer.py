@@ -243,7 +243,7 @@ def load(
         source: a workdir, whose selected weights are taken; a hub folder; `hf://owner/name` or
             `hf://owner/name@revision` on the Hugging Face Hub; an official checkpoint, .pth, .pt
             or .safetensors, which says nothing about its preprocessing (assumed: size kept, EXIF
-            orientation applied) and the scale of its scores; None for the demonstration weights
+            orientation applied) and the scale of its scores; None for the weights
             that come with the package.
         crops: how many crops of an image are averaged; None takes the number that the model came
             with.
