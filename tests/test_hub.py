@@ -233,6 +233,7 @@ def test_every_wrong_key_is_in_one_error(copy):
 def as_format_1(config):
     config["format"] = 1
     del config["preprocessing"], config["labels"]["scale"], config["labels"]["shift"]
+    del config["model"]["size"]["vit_dim"]
 
 
 def test_format_1_is_read_with_assumed_preprocessing(published, copy, tmp_path):
@@ -250,7 +251,7 @@ def test_format_1_is_read_with_assumed_preprocessing(published, copy, tmp_path):
 
 def test_format_1_with_keys_of_format_2_is_refused(copy):
     change_config(copy, lambda config: config.update(format=1))
-    with pytest.raises(GlpiError, match=r"unknown labels\.scale; unknown labels\.shift; unknown p"):
+    with pytest.raises(GlpiError, match=r"unknown labels\.scale; unknown labels\.shift; unknown m"):
         read_folder(copy)
 
 
@@ -264,7 +265,7 @@ def test_format_2_without_preprocessing_is_refused(copy):
     ("numbers", "words"),
     [
         ({"crop": 65}, "model.size.crop must be a multiple of model.size.patch"),
-        ({"heads": 5}, "model.size.dim must be a multiple of model.size.heads"),
+        ({"heads": 5}, "model.size.vit_dim must be a multiple of model.size.heads"),
         ({"depth": 3}, "model.size.taps must be blocks below model.size.depth"),
     ],
 )

@@ -134,7 +134,8 @@ def test_images_alone_are_scored_with_the_shipped_weights(shipped, published, ph
         assert results == expected
         assert err == (
             "glpi: weights of the package (glpi_small): MOS, 0 to 5, higher is better; training"
-            " labels: 5 minus the level of noise; preprocessing as in training: size kept, EXIF orientation not applied\n"
+            " labels: 5 minus the level of noise; preprocessing as in training: size kept, EXIF"
+            " orientation not applied\n"
         )
     assert main(["score", str(photo), "missing.jpg"]) == 2
     output = capsys.readouterr()

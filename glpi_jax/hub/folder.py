@@ -233,14 +233,15 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if config.get("format") not in (1, FORMAT):
         raise GlpiError(f"{path}: format {config.get('format')}, this version reads 1 and {FORMAT}")
     values = flatten(config)
-    keys = _KEYS.keys() - (_KEYS_SINCE_2 if config["format"] == 1 else set())
-    problems = [f"no {key}" for key in sorted(keys - values.keys())]
-    problems += [f"unknown {key}" for key in sorted(values.keys() - keys)]
+    known = _KEYS.keys() - (_KEYS_SINCE_2 if config["format"] == 1 else set())
+    problems = [f"no {key}" for key in sorted(known - values.keys())]
+    problems += [f"unknown {key}" for key in sorted(values.keys() - known)]
     problems += [
         f"{key} = {json.dumps(values[key])} must be {what}"
         for key, (what, holds) in _KEYS.items()
         if key in values and not holds(values[key])
     ]
+    values.setdefault("model.size.vit_dim", values.get("model.size.dim"))
     if not problems:
         problems = _contradictions(values)
     if problems:
@@ -336,4 +337,5 @@ _KEYS: dict[str, tuple[str, _Check]] = {
 _KEYS_SINCE_2 = {key for key in _KEYS if key.startswith("preprocessing.")} | {
     "labels.scale",
     "labels.shift",
+    "model.size.vit_dim",  # the same as `dim` before
 }
