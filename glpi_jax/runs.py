@@ -172,6 +172,8 @@ def _is_reported(config: ConfigDict, workdir: Path) -> bool:
         reported, selection = results["config"], results["selection"]
     except (ValueError, KeyError, TypeError):  # damaged, and so made again
         return False
+    if _stretches(config) and "metrics_note" not in results:  # predictions in other units
+        return False
     given = config_files.to_plain(config)
     if config_files.differences(reported, given, but_for=SPEED_KEYS):
         return False
@@ -409,6 +411,10 @@ def _crops(config: ConfigDict, part: Part, model: GLPI) -> Iterator[tuple[int, n
         threads=config.data.threads,
         distorting=distorting_of(config),
     )
+
+
+def _stretches(config: ConfigDict) -> bool:
+    return (config.data.label_scale, config.data.label_shift) != (1, 0)
 
 
 def _in_label_units(config: ConfigDict, predictions: list[Prediction]) -> list[Prediction]:

@@ -2,21 +2,26 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 import glpi_jax
 from glpi_jax.cli import main
 from glpi_jax.config import load_config
 from glpi_jax.evaluation.metrics import rmse
+from glpi_jax.evaluation.protocols import metrics_note
 from glpi_jax.evaluation.report import results_markdown
 from glpi_jax.hub import read_model, save_folder
+from glpi_jax.runs import _is_reported
 from glpi_jax.scoring import Scorer
 from glpi_jax.scoring.ladder import score_ladders
+from glpi_jax.workdir import read_run
 
 # The device computes the same crops in batches of other sizes.
 ROUNDING = {"rtol": 1e-5, "atol": 1e-5}
@@ -205,8 +210,6 @@ def test_official_metrics_compare_stretched_predictions_and_say_so(train):
 
 
 def test_config_without_stretching_needs_no_note(plan_run):
-    from glpi_jax.evaluation.protocols import metrics_note
-
     def note(*overrides):
         config = load_config(plan_run.config[1], [f"--config.{each}" for each in overrides])
         return metrics_note(config, "DMOS")
@@ -215,3 +218,14 @@ def test_config_without_stretching_needs_no_note(plan_run):
     assert note(*STRETCHED) is None
     assert "scale 0.5·DMOS," in note("protocol=official", "data.label_scale=0.5")
     assert "scale DMOS + 3," in note("protocol=official", "data.label_shift=3")
+
+
+def test_results_that_may_hold_stretched_predictions_are_not_taken_for_complete(train, tmp_path):
+    """As an older version wrote them."""
+    workdir = shutil.copytree(train("stretched labels"), tmp_path / "workdir")
+    config = ConfigDict(read_run(workdir)["config"])
+    assert _is_reported(config, workdir)
+    results = json.loads((workdir / "results.json").read_text())
+    del results["metrics_note"]
+    (workdir / "results.json").write_text(json.dumps(results))
+    assert not _is_reported(config, workdir)
