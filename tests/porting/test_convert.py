@@ -135,7 +135,8 @@ def sizes(draw):
     return Size(
         crop=16 * draw(st.integers(1, 3)),
         patch=16,
-        dim=heads * draw(st.integers(2, 4)),
+        vit_dim=heads * draw(st.integers(2, 4)),
+        dim=draw(st.integers(2, 12)),
         depth=depth,
         heads=heads,
         mlp_hidden=draw(st.integers(3, 9)),
