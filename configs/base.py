@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config.protocol = "strict"
 
     config.model = ConfigDict()
-    config.model.name = "glpi_s16"  # glpi_s16, glpi_b16, glpi_ti16, glpi_demo
+    config.model.name = "glpi_s16"  # glpi_s16, glpi_b16, glpi_ti16, glpi_small, glpi_demo
     config.model.dropout = 0.5  # in every CWSA and in the head
     config.model.dtype = "float32"  # compute: float32 or bfloat16
     # Of the ViT: matmul (spelled out), xla or cudnn (NVIDIA GPUs with bfloat16). Speed alone.
@@ -31,8 +31,11 @@ def get_config() -> ConfigDict:
     # Backbones to start from, each "download" (the paper's, once, into a cache), a file, or ""
     # (random: then nothing of it should be frozen by the rules below). `init_from` replaces both.
     config.model.pretrained = ConfigDict()
-    config.model.pretrained.vit = "download"  # or timm's .safetensors or .pth, or an augreg .npz
+    config.model.pretrained.vit = "download"  # or timm's .safetensors or .pth, DINOv2, augreg .npz
     config.model.pretrained.resnet = "download"  # or torchvision's .pth or timm's .safetensors
+    # Multiplies the tokens of a pretrained ViT, whose blocks then compute the same. DINOv2's early
+    # tokens are about 10 times smaller than what the integration adds to them.
+    config.model.pretrained.vit_gain = 1.0
 
     config.data = ConfigDict()
     config.data.database = "kadid10k"  # the kind of source, see docs/data.md

@@ -14,6 +14,8 @@ from ml_collections import ConfigDict
 
 from configs import base
 
+EPOCHS = 6
+
 
 def get_config() -> ConfigDict:
     """Build the tree."""
@@ -21,6 +23,7 @@ def get_config() -> ConfigDict:
     config.model.name = "glpi_small"
     config.model.pretrained.vit = ""  # a file: see above
     config.model.pretrained.resnet = ""  # nothing is so small
+    config.model.pretrained.vit_gain = 20.0
     config.model.dropout = 0.1
 
     config.data.database = "csv"
@@ -38,11 +41,11 @@ def get_config() -> ConfigDict:
 
     config.optimizer.learning_rate = 1e-3
     config.optimizer.warmup_steps = 200
-    config.optimizer.cosine_half_period = 4000  # one descent over the whole run, about
+    config.optimizer.cosine_half_period = EPOCHS * 444  # batches of an epoch: one descent
     config.optimizer.rules = ((r"vgfe/.*", None), (r".*", 1.0))
 
     config.train.batch_size = 16
-    config.train.epochs = 6
+    config.train.epochs = EPOCHS
     config.train.log_every_steps = 50
     config.train.checkpoint_every_steps = 200
 

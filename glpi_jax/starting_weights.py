@@ -14,7 +14,12 @@ from ml_collections import ConfigDict
 
 from glpi_jax.errors import GlpiError
 from glpi_jax.models.glpi import GLPI
-from glpi_jax.porting.backbones import Backbone, load_resnet_backbone, load_vit_backbone
+from glpi_jax.porting.backbones import (
+    Backbone,
+    load_resnet_backbone,
+    load_vit_backbone,
+    with_gain,
+)
 from glpi_jax.porting.carried import Carried
 from glpi_jax.porting.convert import carried_names, is_count, load_torch
 from glpi_jax.porting.download import fetch, published_on_hub
@@ -63,7 +68,8 @@ class StartingWeights(NamedTuple):
 
 def names_starting_weights(config: ConfigDict) -> bool:
     """Whether a config names weights to start from, by `init_from` or `model.pretrained`."""
-    return bool(config.init_from) or any(config.model.pretrained.values())
+    pretrained = config.model.pretrained
+    return bool(config.init_from or pretrained.vit or pretrained.resnet)
 
 
 def load_starting_weights(config: ConfigDict, model: GLPI, mesh: Mesh) -> StartingWeights:
@@ -80,7 +86,8 @@ def read_pretrained(pretrained: ConfigDict, name: str, model: GLPI, seed: int) -
     """Initialise a model with published backbones; the rest is as the seed has it.
 
     Args:
-        pretrained: `config.model.pretrained`: `vit` and `resnet`, each a path, "download" or "".
+        pretrained: `config.model.pretrained`: `vit` and `resnet`, each a path, "download" or "",
+            and `vit_gain`.
         name: `config.model.name`.
         model: the network of that name.
         seed: of everything that no file gives.
@@ -98,6 +105,8 @@ def read_pretrained(pretrained: ConfigDict, name: str, model: GLPI, seed: int) -
             continue
         file = _download(part, name) if path == DOWNLOAD else Path(path)
         backbone = load(file, model)
+        if part == "vit" and pretrained.vit_gain != 1:
+            backbone = with_gain(backbone, pretrained.vit_gain)
         flat |= traverse_util.flatten_dict(backbone.variables)
         held |= backbone.carried
         published = PUBLISHED[part][name].address if path == DOWNLOAD else path

@@ -29,6 +29,9 @@ from glpi_jax.porting.torch_files import CheckpointError, read_state
 from glpi_jax.porting.vit_files import PREFIX as VIT_PREFIX
 from glpi_jax.porting.vit_files import numeric, read_vit
 
+# What a ViT adds to its residual stream: paths in Flax, and official names of the rest.
+_ADDED = re.compile(r"vgfe/(cls_token|pos_embed|patch_embed/.*|blocks_\d+/(attn/proj|mlp/fc2)/.*)$")
+_ADDED_CARRIED = re.compile(r"blocks\.\d+\.(attn\.proj|mlp\.fc2)\.\w+$")
 RESNET_PREFIX = "clfe.backbone."  # of torchvision's names in an official GLPI checkpoint
 
 
@@ -94,6 +97,29 @@ def load_vit_backbone(path: str | Path, model: GLPI) -> Backbone:
     arrays = read_vit(file, model)
     carried = {name: arrays[name] for name in carried_names(model) if name.startswith(VIT_PREFIX)}
     return Backbone(to_variables(arrays, _entries(model, VIT_PREFIX)), carried, sha256)
+
+
+def with_gain(vit: Backbone, gain: float) -> Backbone:
+    """Multiply the tokens of every block of a ViT by a factor, without changing what it computes.
+
+    Everything that is added to the residual stream is multiplied; each block normalises the stream
+    before it reads it, so that only LayerNorm's epsilon (1e-6) tells the two apart. The last norm
+    and the classifier stay.
+
+    Args:
+        vit: from `load_vit_backbone`.
+        gain: above 0.
+    """
+    flat = traverse_util.flatten_dict(vit.variables, sep="/")
+    variables = {
+        path: array * np.float32(gain) if _ADDED.search(path) else array
+        for path, array in flat.items()
+    }
+    carried = {
+        name: array * np.float32(gain) if _ADDED_CARRIED.search(name) else array
+        for name, array in vit.carried.items()
+    }
+    return Backbone(traverse_util.unflatten_dict(variables, sep="/"), carried, vit.sha256)
 
 
 def load_resnet_backbone(path: str | Path, model: GLPI) -> Backbone:

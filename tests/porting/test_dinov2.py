@@ -10,7 +10,7 @@ from scipy.special import erf, softmax
 from glpi_jax.models.glpi import SIZES, build
 from glpi_jax.models.resnet import IMAGENET_MEAN, IMAGENET_STD
 from glpi_jax.models.vit import ViT
-from glpi_jax.porting.backbones import load_vit_backbone
+from glpi_jax.porting.backbones import load_vit_backbone, with_gain
 from glpi_jax.porting.dinov2 import resize_kernel
 from glpi_jax.porting.torch_files import CheckpointError
 
@@ -131,6 +131,24 @@ def test_dinov2_gives_the_tokens_of_the_original(original, names, tmp_path):
     for i, wanted in enumerate(forward(original, image)):
         ours = np.asarray(taps[f"block_{i}"][0])
         np.testing.assert_allclose(ours, wanted, atol=2e-4 * wanted.std(), rtol=0)
+
+
+def test_gain_multiplies_tokens_and_changes_nothing_else(original, tmp_path):
+    save_file(original, tmp_path / "vit.safetensors")
+    plain = load_vit_backbone(tmp_path / "vit.safetensors", MODEL)
+    vit = ViT(
+        DIM, SIZE.heads, SIZE.mlp_hidden, SIZE.patch, tuple(range(DEPTH)), jnp.dtype(jnp.float32)
+    )
+    image = np.random.default_rng(1).uniform(-1, 1, (1, 64, 64, 3)).astype(np.float32)
+    with jax.default_matmul_precision("highest"):
+        one, many = (
+            vit.apply({"params": backbone.variables["params"]["vgfe"]}, image)[1]
+            for backbone in (plain, with_gain(plain, 8.0))
+        )
+    for name, tokens in one.items():
+        np.testing.assert_allclose(many[name] / 8, tokens, atol=1e-4 * float(tokens.std()), rtol=0)
+    carried = with_gain(plain, 8.0).carried
+    np.testing.assert_array_equal(carried["vgfe.backbone.norm.weight"], original["norm.weight"])
 
 
 def test_kernel_is_kept_at_its_own_size_and_restored_from_a_larger_one(original):
