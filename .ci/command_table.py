@@ -146,6 +146,9 @@ SCORING: dict[str, How] = {
         "glpi port verify back.safetensors runs/demo", "without the authors' code: by name"
     ),
     "glpi push runs/demo runs/demo-published": Run(leaves=("runs/demo-published/config.json",)),
+    "glpi push runs/demo runs/demo-int8 --weights int8": Run(
+        leaves=("runs/demo-int8/model.safetensors",)
+    ),
     "glpi push runs/demo hf://owner/name --license mit": NotRun(
         "needs an account; tests/test_hub_remote.py has a server of its own"
     ),

@@ -11,7 +11,7 @@ package `brisque` (extra `baselines`) unless --methods leaves BRISQUE out.
   spatial domain", IEEE Transactions on Image Processing 21(12), 2012; the package's support vector
   machine, trained on LIVE.
 - `niqe`: `niqe.py` beside this file, with its authors' statistics; trained on no scores.
-- `glpi`: the demonstration weights, or each --model; with the model's own number of grid crops.
+- `glpi`: the weights of the package, or each --model; with the model's own number of grid crops.
 
 All methods score the same pixels, and those where lower is better are turned. PLCC is taken after
 the logistic fit with four parameters. The images a second include decoding; one image is scored
@@ -89,7 +89,7 @@ def one_by_one(method: str, score: Callable[[np.ndarray], float]) -> ScoreImages
 
 
 def glpi_scorer(source: str | None) -> ScoreImages:
-    """Return a scorer of a model, by default of the demonstration weights."""
+    """Return a scorer of a model, by default of the weights of the package."""
     model = glpi_jax.load(source)
     sign = -1.0 if model.lower_better else 1.0
 

@@ -3,7 +3,7 @@
     python benchmarks/scoring_files.py [--images N] [--megapixels N] [--json FILE]
 
 On JPEGs of many sizes, cut from the photographs that ship with scikit-image, in a temporary folder
-which the system keeps in memory, with the demonstration weights:
+which the system keeps in memory, with the weights of the package:
 
 - `one by one` calls `Scorer.score` for each file: nothing is read ahead, and each image fills a
   batch alone.

@@ -24,8 +24,9 @@
 # - a *quality map*: where in the picture it is good or bad,
 # - a *distortion ladder*: the picture under rising blur, noise and compression, with each score.
 #
-# The weights that come with the package were trained on ten photographs. They show how things work
-# and judge blur, noise and sharpening best; for real work name a model of your own below.
+# The weights that come with the package score on a scale of 0 to 100, higher is better. They reduce
+# a larger photograph to 320 pixels on its shorter side, and judge it as people judged the phone
+# photographs of CLIVE, a database for IQA. You may name a model of your own below.
 
 # %% tags=["install"] cellView="form"
 # @title Install glpi_jax (skipped where it is there already)
@@ -49,8 +50,8 @@ model = ""  # @param {type:"string"}
 
 # %% [markdown]
 # `upload` asks for a photograph of yours (in Colab); otherwise one of scikit-image's is taken.
-# `model` is a workdir of `glpi train`, a checkpoint, or `hf://owner/name`; empty takes the
-# demonstration weights. `short` is a quick look with fewer pictures.
+# `model` is a workdir of `glpi train`, a checkpoint, or `hf://owner/name`; empty takes the weights
+# of the package. `short` is a quick look with fewer pictures.
 
 # %%
 import io
@@ -76,17 +77,20 @@ picture
 # %% [markdown]
 # ## A score, and how sure it is
 #
-# The network sees crops of a fixed size. A photograph is cut into a regular grid of them, and its
-# score is the mean over the crops.
+# The network sees crops of a fixed size. A photograph is preprocessed as in the model's training:
+# the weights of the package reduce it. Then crops are cut on a regular grid, and the score is their
+# mean. What the reduction removes, such as fine noise of a large photograph, does not count.
 #
 # The **standard error** says how far the mean may lie from that of other crops of the same picture.
-# It does not say how wrong the model is: two models may both be sure, and disagree.
+# It does not say how wrong the model is: two models may both be sure, and disagree. A difference of
+# a few points between two photographs means nothing.
 
 # %%
-scorer = glpi_jax.load(model or None, crops=9 if short else None)
+scorer = glpi_jax.load(model or None)
 result = scorer.score(picture)
-print(f"{photograph}: score {result.score:.3f} ± {result.standard_error:.3f}")
+print(f"{photograph}: score {result.score:.2f} ± {result.standard_error:.2f}")
 print(f"scale: {scorer.scale}; mean of {result.crops} crops of {scorer.crop} × {scorer.crop}")
+print(f"before the crops: {scorer.preprocessing.words}")
 
 # %% [markdown]
 # One number means little alone. Here are other photographs on the same scale:
@@ -104,15 +108,16 @@ contact_sheet([("best first", ranked)], columns=3, cell=280)
 #
 # Overlapping crops are scored one by one; a pixel's value is the mean over the crops that hold it.
 # The colours span this photograph's own scores. They tell where it is better, not how good it is:
-# for that, read the numbers at the bar.
+# for that, read the numbers at the bar. The map is that of the reduced photograph, and a crop is a
+# large part of it: it tells one side from the other, not one leaf from the next.
 #
-# Smooth parts (sky, out-of-focus background) often get low scores: the model sees little detail in
+# Smooth parts (sky, out-of-focus background) may get low scores: the model sees little detail in
 # them and cannot know that it was never there.
 
 # %%
 from glpi_jax.scoring.map_picture import map_picture
 
-quality = scorer.quality_map(picture, stride=None if short else scorer.crop // 4)
+quality = scorer.quality_map(picture, stride=None if short else scorer.crop // 8)
 display(Image(map_picture(quality, scale=scorer.scale, title=photograph), width=1000))
 
 # %% [markdown]
@@ -122,8 +127,8 @@ display(Image(map_picture(quality, scale=scorer.scale, title=photograph), width=
 # rated by people. `glpi_jax.saqt` makes the same distortions. A good model's score falls from
 # rung to rung.
 #
-# Look at a type where it does not fall: the model has not learned it. The demonstration weights,
-# for one, hardly see JPEG's blocks before level 4.
+# Look at a type where it does not fall: the model has not learned it, or the reduction removes the
+# distortion.
 
 # %%
 from glpi_jax.scoring.ladder import ladder_picture, score_ladders
@@ -135,7 +140,7 @@ ladders = score_ladders(scorer, smaller, types)
 display(Image(ladder_picture(ladders, scale=scorer.scale), width=1100))
 
 # %%
-rows = [f"| {x.name} | " + " | ".join(f"{s:.3f}" for s in x.scores) + " |" for x in ladders]
+rows = [f"| {x.name} | " + " | ".join(f"{s:.2f}" for s in x.scores) + " |" for x in ladders]
 header = (
     "| type | untouched | level 1 | level 2 | level 3 | level 4 | level 5 |\n" + "|---" * 7 + "|"
 )
@@ -150,5 +155,4 @@ display(Markdown("\n".join([header, *rows])))
 # glpi serve                           # a page to drop photographs on
 # ```
 #
-# Next: [02_train_and_benchmark](02_train_and_benchmark.ipynb) trains the weights that you used
-# here.
+# Next: [02_train_and_benchmark](02_train_and_benchmark.ipynb) trains a model of your own.

@@ -21,8 +21,9 @@
 # - the way back: a `.pth` file from a JAX run, **bit-equal** to the one you began with,
 # - the table of names between the two.
 #
-# Give the authors' file by its path or URL. Without one, the notebook writes the demonstration
-# weights under the official names, and takes that file for the official one.
+# Give the authors' file by its path or URL. Without one, the notebook writes a small model with
+# random weights under the official names, and takes that file for the official one. Its scores mean
+# nothing, but every step is that of a trained checkpoint.
 
 # %% tags=["install"] cellView="form"
 # @title Install glpi_jax (skipped where it is there already)
@@ -76,16 +77,22 @@ elif checkpoint.startswith(("http://", "https://")):
 elif checkpoint:
     official = Path(checkpoint)
 else:
-    from glpi_jax.hub.sources import read_model
+    import functools
+
+    import jax
+
+    from glpi_jax.models.glpi import GLPI, SIZES
     from glpi_jax.porting.carried import constant_carried
     from glpi_jax.porting.convert import to_official
     from glpi_jax.porting.torch_files import OfficialCheckpoint, write_checkpoint
+    from glpi_jax.training.state import init_variables, key_of
 
-    shipped = read_model()
-    unused = constant_carried(shipped.model).arrays  # what never reaches the score
-    state = to_official(shipped.variables, unused, shipped.model, "demonstration weights")
+    small = GLPI(SIZES["glpi_demo"], dropout=0.0)
+    drawn = jax.jit(functools.partial(init_variables, small))(key_of(seed=0))
+    unused = constant_carried(small).arrays  # what never reaches the score
+    state = to_official(jax.device_get(drawn), unused, small, "random weights")
     write_checkpoint(official, OfficialCheckpoint(state), force=True)
-    print("No official file was given: the demonstration weights stand in for it.")
+    print("No official file was given: RANDOM weights stand in for it. Their scores mean nothing.")
 
 state_dict = torch.load(official, map_location="cpu", weights_only=True)["state_dict"]
 count = sum(tensor.numel() for tensor in state_dict.values())

@@ -113,16 +113,18 @@ jax.debug.visualize_array_sharding(batch["side"])
 # for `fsdp` also the gathering of parameters before they are used.
 
 # %%
+import functools
+
 from glpi_jax.config import load_config, shipped_config
-from glpi_jax.hub.sources import read_model
 from glpi_jax.porting.recipe import model_of
 from glpi_jax.training.loop import make_recipe
-from glpi_jax.training.state import create_state
+from glpi_jax.training.state import create_state, init_variables, key_of
 from glpi_jax.training.step import compile_train_step
 
 config = load_config(shipped_config("demo"))
 model = model_of(config)
-start = read_model().variables  # the demonstration weights
+# Random weights, drawn once: every mesh starts from the same.
+start = jax.device_get(jax.jit(functools.partial(init_variables, model))(key_of(config.seed)))
 crop, size, steps = model.size.crop, 16, 3 if short else steps
 batches = [
     {

@@ -4,7 +4,7 @@
     glpi data demo && glpi train --config configs/demo.py --workdir runs/demo
 
 `configs/demo.py:short` is a minute's version that checks the installation, not the model;
-`configs/demo.py:long` trains about six times as long: the weights that come with the package.
+`configs/demo.py:long` trains about six times as long.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """Make the pictures in docs/screenshots from real runs: `make screenshots`.
 
-A short demo and the demonstration weights give what is shown; headless Chromium takes the pages.
+A short demo and the weights of the package give what is shown; headless Chromium takes the pages.
 
     .venv/bin/python docs/make_screenshots.py --run runs/demo    # the report of another run
 """
@@ -24,6 +24,17 @@ PICTURES = ROOT / "docs/screenshots"
 SCRATCH = ROOT / "runs/screenshots"
 MAX_BYTES, MAX_BYTES_IN_ALL = 250_000, 1_200_000
 PATIENCE_MS = 60_000  # until a page must show something
+KODAK = ROOT / "tests/photographs"
+# What is ranked: photographs that the weights never saw in training, each untouched and spoiled.
+# Name, file, what was done to the copy, and by which of KADID-10k's distortions at which level.
+RANKED = (
+    ("hats", KODAK / "kodak_03.jpg", "defocused", "lens_blur", 4),
+    ("houses", KODAK / "kodak_08.jpg", "shaken", "motion_blur", 5),
+    ("lighthouse", KODAK / "kodak_19.jpg", "noisy", "white_noise", 5),
+    ("parrots", KODAK / "kodak_23.jpg", "strong_jpeg", "jpeg", 4),
+    ("motorcycle", None, "dark", "darken", 5),
+)
+SIDE = 640  # longer side of a photograph in the pictures, in pixels
 
 sys.path.insert(0, str(ROOT))
 
@@ -60,8 +71,8 @@ def make_pictures(run: Path | None) -> None:
         if run is None:
             glpi("demo", "--short", "--workdir", "runs/demo")
         report = (run or SCRATCH / "runs/demo").resolve() / "report.html"
-        glpi("rank", "holiday", "--out", "rank.png", "--top", "4", "--cell", "220")
-        glpi("map", photograph.name, "--out", "map.png")
+        glpi("rank", "holiday", "--out", "rank.png", "--top", "5", "--cell", "220")
+        glpi("map", photograph.name, "--out", "map.png", "--stride", "16")
         glpi("saqt", "preview", "other.png", "--out", "saqt.png", "--cell", "160")
         for name in ("rank", "map", "saqt"):
             with Image.open(SCRATCH / f"{name}.png") as picture:
@@ -81,25 +92,27 @@ def make_pictures(run: Path | None) -> None:
 
 
 def write_photographs(folder: Path) -> Path:
-    """Photographs of scikit-image, some distorted; one whose right half is blurred, returned."""
+    """Write all photographs of the pictures; return the one whose right half is blurred."""
     (folder / "holiday").mkdir(exist_ok=True)
-    images = {}
-    for scene in ("astronaut", "cat", "coffee", "rocket", "motorcycle"):
-        with Image.open(photograph_path(scene)) as picture:
-            picture.thumbnail((640, 640))
-            images[scene] = np.asarray(picture.convert("RGB"))
-    kinds = (("gaussian_blur", 4), ("white_noise", 4), ("jpeg", 5), ("high_sharpen", 3))
-    for scene, image in images.items():
-        Image.fromarray(image).save(folder / f"holiday/{scene}.png")
-    for (scene, image), (kind, level) in zip(images.items(), kinds, strict=False):
-        made = distort(image, kind, level, rng=np.random.default_rng(0))
-        Image.fromarray(made).save(folder / f"holiday/{scene}_{kind}.png")
-    Image.fromarray(images["coffee"]).save(folder / "other.png")
-    half = images["motorcycle"].copy()
+    for name, path, done, kind, level in RANKED:
+        image = read_small(path or photograph_path(name))
+        spoiled = distort(image, kind, level, rng=np.random.default_rng(0))
+        Image.fromarray(image).save(folder / f"holiday/{name}.png")
+        Image.fromarray(spoiled).save(folder / f"holiday/{name}_{done}.png")
+    Image.fromarray(read_small(photograph_path("coffee"))).save(folder / "other.png")
+    half = read_small(photograph_path("motorcycle"))
     middle = half.shape[1] // 2
     half[:, middle:] = distort(half, "gaussian_blur", 4)[:, middle:]
     Image.fromarray(half).save(folder / "photo.png")
     return folder / "photo.png"
+
+
+def read_small(path: Path) -> np.ndarray:
+    """Return a photograph at the size of the pictures: (H, W, 3) uint8."""
+    with Image.open(path) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return np.array(small)
 
 
 def glpi(*arguments: str) -> None:

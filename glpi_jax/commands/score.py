@@ -37,16 +37,16 @@ def add(commands: Commands) -> None:
     score = add_command(
         commands,
         "score",
-        "Score photographs, and frames of videos, with a trained model. The model is a workdir, a"
-        " hub folder, a checkpoint or hf://owner/name; without one, weights that come with the"
-        " package are used.",
+        "Score photographs, and frames of videos. The model is a workdir, a hub folder, a"
+        " checkpoint or hf://owner/name; without one, the weights of the package score: MOS, 0 to"
+        " 100, higher is better.",
     )
     score.usage = "%(prog)s [-h] [--model MODEL] [OPTION ...] [MODEL] IMAGE|FOLDER|URL|- ..."
     score.add_argument(
         "first",
         type=given_name,
         metavar="[MODEL] IMAGE|FOLDER|URL|-",
-        help=f"what scores, if the first argument is a model, then {_IMAGES}",
+        help=f"model (optional), then the images to score: {_IMAGES}",
     )
     more = score.add_argument(
         "more",
@@ -54,7 +54,7 @@ def add(commands: Commands) -> None:
         default=[],
         type=given_name,
         metavar="IMAGE|FOLDER|URL|-",
-        help="as many as you like",
+        help="more images",
     )
     # Not nargs="*", whose none would be found before an option: glpi score MODEL --json IMAGE.
     more.required = False
@@ -62,7 +62,7 @@ def add(commands: Commands) -> None:
         "--model",
         type=given_name,
         metavar="MODEL",
-        help="what scores; all arguments are images or folders then",
+        help="model to score with; all arguments are images or folders then",
     )
     score.add_argument(
         "--null", action="store_true", help="the list on stdin is divided by zero bytes, not lines"

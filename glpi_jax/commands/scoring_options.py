@@ -24,8 +24,8 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=given_name,
         metavar="MODEL",
-        help="what scores: a workdir, a hub folder, a checkpoint or hf://owner/name (default:"
-        " weights that come with the package)",
+        help="model to score with: a workdir, a hub folder, a checkpoint or hf://owner/name"
+        " (default: the weights of the package)",
     )
 
 

@@ -23,7 +23,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REPOSITORY = PROJECT["urls"]["Repository"]
 NOTEBOOKS = sorted(COLAB.glob("*.ipynb"))
 SECONDS = 300  # a notebook that hangs
-SCORE_TOLERANCE = 2e-3  # rounded to three digits, and by programs that were not optimised
+SHIPPED = Path(glpi_jax.__file__).parent / "weights/small"  # in this process tests have others
+# Scores are rounded, to two and four digits, and programs of the notebooks are not optimised.
+SHIPPED_TOLERANCE, RANDOM_TOLERANCE = 2e-2, 2e-4
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 
@@ -98,18 +100,18 @@ def test_made_from_its_text(path: Path, maker: ModuleType) -> None:
     assert path.read_text(encoding="utf-8") == expected, "run `make notebooks-sync`"
 
 
-Outputs = Callable[[str], nbformat.NotebookNode]
+Outputs = Callable[..., nbformat.NotebookNode]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Outputs:
-    """Execute a notebook's short form in a new folder; what it leaves is a notebook with outputs.
+    """Execute a notebook's short form in a folder, by default a new one; gives it with its outputs.
 
     GLPI_NOTEBOOKS_OUT names a folder that gets these, to be looked at.
     """
     compilations = tmp_path_factory.mktemp("compilations")
 
-    def execute(name: str) -> nbformat.NotebookNode:
+    def execute(name: str, folder: Path | None = None) -> nbformat.NotebookNode:
         from nbclient import NotebookClient
 
         notebook = read(COLAB / f"{name}.ipynb")
@@ -127,7 +129,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Outputs:
             "JAX_DEFAULT_PRNG_IMPL": "unsafe_rbg",
         }
         environment.pop("MPLBACKEND")  # a renderer without a window
-        folder = tmp_path_factory.mktemp(name)
+        folder = folder or tmp_path_factory.mktemp(name)
         client = NotebookClient(
             notebook, timeout=SECONDS, resources={"metadata": {"path": str(folder)}}
         )
@@ -191,16 +193,17 @@ def drawn_in(notebook: nbformat.NotebookNode) -> list[list[str]]:
 def test_score_your_photo(run: Outputs) -> None:
     done = run("01_score_your_photo")
     text = texts_of(done)
-    scorer = glpi_jax.load(crops=9)
-    assert scores_in(text) == pytest.approx(scores_of(scorer, "coffee"), abs=SCORE_TOLERANCE)
-    assert f"scale: {scorer.scale}; mean of 9 crops of 64 × 64\n" in text
+    scorer = glpi_jax.load(SHIPPED)
+    assert scores_in(text) == pytest.approx(scores_of(scorer, "coffee"), abs=SHIPPED_TOLERANCE)
+    assert "scale: MOS, 0 to 100, higher is better; mean of 3 crops of 224 × 224\n" in text
+    assert "before the crops: shorter side reduced to at most 320 pixels" in text
     assert pictures_of(done) == 4  # the photograph, others, the map, the ladder
     for name in ("gaussian_blur", "white_noise"):
         rungs = re.search(rf"\| {name} (.*)", text)
         assert rungs, text
         untouched, *levels = numbers(rungs[1])
         assert len(levels) == 5
-        assert levels[-1] < untouched - 0.3
+        assert levels[-1] < untouched - 8  # of 100
 
 
 @pytest.mark.notebooks
@@ -231,11 +234,12 @@ def test_train_and_benchmark(run: Outputs) -> None:
 
 
 @pytest.mark.notebooks
-def test_port_checkpoints(run: Outputs) -> None:
-    text = texts_of(run("03_port_checkpoints"))
+def test_port_checkpoints(run: Outputs, tmp_path: Path) -> None:
+    text = texts_of(run("03_port_checkpoints", tmp_path))
+    assert "RANDOM weights stand in for it." in text
     photographs = ("coffee", "cat", "rocket")
-    expected = scores_of(glpi_jax.load(crops=4), *photographs)
-    assert scores_in(text) == pytest.approx(expected, abs=SCORE_TOLERANCE)
+    expected = scores_of(glpi_jax.load(tmp_path / "official.pth", crops=4), *photographs)
+    assert scores_in(text) == pytest.approx(expected, abs=RANDOM_TOLERANCE)
     assert "crops of 64 × 64, 48 wide tokens\n" in text
     names = re.findall(r"\| `(\S+)` \| (\S.*?) \| `(\S+)` \| (\w+) \|", text)
     first = ("clfe.backbone.bn1.running_mean", "(16,)", "clfe/backbone/bn1/mean", "same")

@@ -1,4 +1,4 @@
-"""The demonstration weights, loaded once, and small pictures."""
+"""The weights of the tests, loaded once, and small pictures."""
 
 from collections.abc import Callable
 from pathlib import Path
