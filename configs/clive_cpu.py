@@ -7,8 +7,8 @@
 Ten epochs instead of the paper's 300. What else differs from `configs/authentic.py:clive`: the
 backbones; the batch size; a learning rate that falls once over the whole run, and lower in the ViT
 than in the layers that begin at random; the stem and the first two stages of the random ResNet stay
-random, as filters that nobody trained (a run warns of it); tokens of the ViT times 8; labels divided
-by 20; no vertical flips; five crops on a grid.
+random, as filters that nobody trained (a run warns of it); tokens of the ViT times 8; labels times
+0.05; no vertical flips; five crops on a grid.
 docs/results.md has what it reaches and how long it takes.
 """
 
