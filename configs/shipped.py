@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
     config.split.kind = "lists"
     config.split.name = "runs/shipped/data/lists"
 
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.learning_rate = 3e-4
     config.optimizer.warmup_steps = 200
     config.optimizer.cosine_half_period = EPOCHS * 444  # batches of an epoch: one descent
     config.optimizer.rules = ((r"vgfe/.*", None), (r".*", 1.0))
