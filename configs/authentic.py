@@ -20,7 +20,7 @@ layers must be trained, which the rules say:
     "--config.optimizer.rules=((r'vgfe/patch_embed/.*', None), (r'vgfe/blocks_[0-4]/.*', None), \\
         (r'.*', 1.0))"
 
-configs/clive_cpu.py is such a run on CLIVE that two CPU cores finish in an hour.
+configs/clive_cpu.py is such a run on CLIVE, short enough for a CPU.
 """
 
 from ml_collections import ConfigDict

@@ -9,7 +9,6 @@ backbones; the batch size; a learning rate that falls once over the whole run, a
 than in the layers that begin at random; the stem and the first two stages of the random ResNet stay
 random, as filters that nobody trained (a run warns of it); tokens of the ViT times 8; labels times
 0.05; no vertical flips; five crops on a grid.
-docs/results.md has what it reaches and how long it takes.
 """
 
 from ml_collections import ConfigDict
