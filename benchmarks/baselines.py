@@ -19,6 +19,7 @@ before the clock starts.
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -28,8 +29,10 @@ import numpy as np
 from niqe import Niqe
 
 import glpi_jax
+from glpi_jax.data.identical import keep_together
 from glpi_jax.data.on_the_fly import Distorting
 from glpi_jax.data.pipeline import ImageLoader
+from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.data.sources import READERS, Database, load_database
 from glpi_jax.data.splits import official_seed, strict_split
 from glpi_jax.errors import GlpiError
@@ -117,6 +120,7 @@ def chosen_rows(
             validation_fraction=VALIDATION_FRACTION,
             seed=official_seed(split_round),
         )
+        split = keep_together(database, split, threads=2, move=True)
         rows = sorted(getattr(split, part))
     if limit is None or limit >= len(rows):
         return rows
@@ -125,19 +129,33 @@ def chosen_rows(
     return [rows[int(place)] for place in np.linspace(0, len(rows) - 1, limit).round()]
 
 
+def without_flat_images(database: Database, rows: Sequence[int]) -> Sequence[int]:
+    """Leave out images of one colour, for which BRISQUE and NIQE are undefined, and name them."""
+    load = image_loader(database)
+    flat = [row for row in rows if np.ptp(load(row)) == 0]
+    if flat:
+        names = ", ".join(database.images[row] for row in flat)
+        print(f"left out {len(flat)} images of one colour: {names}", file=sys.stderr)
+    return [row for row in rows if row not in set(flat)]
+
+
+def image_loader(database: Database) -> ImageLoader:
+    """Return what decodes the images of a database, in their own size."""
+    return ImageLoader(
+        database,
+        preprocessing=Preprocessing((), "bilinear", apply_orientation=False),
+        cache_bytes=0,
+        distorting=Distorting(seed=0, redraw=False, dncnn=""),
+    )
+
+
 def measure(method: str, score: ScoreImages, database: Database, rows: Sequence[int]) -> Figures:
     """Score rows and compare the scores with the labels.
 
     Raises:
         GlpiError: an image cannot be read or scored.
     """
-    load = ImageLoader(
-        database,
-        resize=None,
-        apply_orientation=False,
-        cache_bytes=0,
-        distorting=Distorting(seed=0, redraw=False, dncnn=""),
-    )
+    load = image_loader(database)
     next(score([(database.path(rows[0]), load(rows[0]))]))  # compiles
     scores = []
     begin = time.perf_counter()
@@ -197,6 +215,7 @@ def main() -> None:
         if "glpi" in args.methods:
             for model in args.model or [None]:
                 scorers[model or "glpi"] = glpi_scorer(model)
+        rows = without_flat_images(database, rows)
         figures = [measure(name, score, database, rows) for name, score in scorers.items()]
     except GlpiError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
