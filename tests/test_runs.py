@@ -177,14 +177,18 @@ def scored(monkeypatch):
     return names
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
         ("--config.protocol=strict", ["validation", "test"]),
         ("--config.protocol=official", ["test"]),
-        ("--config.evaluation.select=last", ["validation", "test"]),
+        slow("--config.evaluation.select=last", ["validation", "test"]),
         # The weights of a validation are split, those of an evaluation whole.
-        ("--config.mesh.fsdp=2", ["validation", "test", "validation"]),
+        slow("--config.mesh.fsdp=2", ["validation", "test", "validation"]),
     ],
 )
 def test_train_run_scores_each_part_once(load, tmp_path, scored, override, expected):

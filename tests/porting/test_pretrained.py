@@ -179,7 +179,7 @@ def test_what_cannot_start_a_run_is_refused_before_there_is_a_workdir(files, con
 def test_the_official_recipe_starts_from_both():
     """And another run's weights replace them, as the demonstration does without any."""
     official = load_config(shipped_config("base")).model.pretrained
-    assert official.to_dict() == {"vit": "download", "resnet": "download"}
+    assert official.to_dict() == {"vit": "download", "resnet": "download", "vit_gain": 1.0}
     assert not names_starting_weights(load_config(shipped_config("demo")))
 
 
