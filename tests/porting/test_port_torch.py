@@ -174,7 +174,7 @@ def test_golden_torch_model_freezes_what_the_authors_does(torch_glpi, model_gold
 # Numbers
 
 
-@pytest.mark.parametrize("name", ["glpi_demo", "glpi_ti16"])
+@pytest.mark.parametrize("name", ["glpi_demo", "glpi_ti16", "glpi_small"])
 def test_every_stage_is_the_same(torch_glpi, official_state, name):
     import torch
 

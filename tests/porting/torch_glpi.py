@@ -194,9 +194,9 @@ class CWSA(nn.Module):
 class SIEM(nn.Module):
     """3×3 convolution over the grid of tokens: (B, C, N) to (B, N, d)."""
 
-    def __init__(self, dim: int):
+    def __init__(self, channels: int, dim: int):
         super().__init__()
-        self.conv = nn.Conv2d(2 * dim, dim, 3, padding=1, bias=False)
+        self.conv = nn.Conv2d(channels, dim, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         side = round(x.shape[-1] ** 0.5)
@@ -223,6 +223,7 @@ class TorchGLPI(nn.Module):
         self,
         crop: int = 224,
         patch: int = 16,
+        vit_dim: int = 384,
         dim: int = 384,
         depth: int = 12,
         heads: int = 6,
@@ -235,14 +236,14 @@ class TorchGLPI(nn.Module):
     ):
         super().__init__()
         tokens = (crop // patch) ** 2
-        self.vgfe = VGFE(ViT(crop, patch, dim, depth, heads, mlp_hidden), taps)
+        self.vgfe = VGFE(ViT(crop, patch, vit_dim, depth, heads, mlp_hidden), taps)
         self.clfe = CLFE(ResNet(stem, widths, blocks), dim, patch, widths)
         self.local_cwsa = CWSA(tokens, dropout)
         self.local_projection = nn.Linear(3 * dim, dim)
         for i in range(1, 5):
             self.add_module(f"cwsa{i}", CWSA(tokens, dropout))
         for i in range(1, 5):
-            self.add_module(f"siem{i}", SIEM(dim))
+            self.add_module(f"siem{i}", SIEM(vit_dim + dim, dim))
         self.quality_head = QualityHead(dim, dropout)
 
     def forward(self, images: Tensor) -> Tensor:
