@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
     config.data.threads = 2
     config.data.vertical_flip = 0.0
 
-    config.optimizer.learning_rate = 3e-4
+    config.optimizer.learning_rate = 1e-4
     config.optimizer.warmup_steps = 60
     config.optimizer.cosine_half_period = STEPS
     config.optimizer.rules = (
