@@ -6,7 +6,7 @@
 # make notebooks-sync  colab/*.ipynb anew from the texts beside them
 # make test-slow   whole benchmarks: rounds side by side, killed twice; minutes
 # make test-stress the test that kills runs at random moments; minutes
-# make lint        ruff, mypy and shellcheck
+# make lint        ruff, mypy, import-linter and shellcheck
 # make docs        the documentation as pages: build/docs/index.html
 # make screenshots the pictures in docs/screenshots, from real runs; needs Chromium
 # make clean       remove .venv, caches and runs/demo
@@ -58,10 +58,12 @@ lint: $(VENV)/.test-installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
 	$(VENV)/bin/shellcheck .ci/run $$(find launch -name '*.sh')
 
 # Every warning is an error, a link to a name that is not there included.
 docs: $(VENV)/.docs-installed
+	$(VENV)/bin/python docs/make_storeys.py
 	$(VENV)/bin/python -m sphinx -W --keep-going --nitpicky --quiet --write-all -b html docs build/docs
 	@echo "build/docs/index.html"
 

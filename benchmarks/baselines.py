@@ -29,17 +29,17 @@ import numpy as np
 from niqe import Niqe
 
 import glpi_jax
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.files import write_json
+from glpi_jax.core.progress import progress_bar
 from glpi_jax.data.identical import keep_together
 from glpi_jax.data.on_the_fly import Distorting
 from glpi_jax.data.pipeline import ImageLoader
 from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.data.sources import READERS, Database, load_database
 from glpi_jax.data.splits import official_seed, strict_split
-from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.logistic import full_metrics
 from glpi_jax.evaluation.metrics import oriented
-from glpi_jax.files import write_json
-from glpi_jax.progress import progress_bar
 
 Figures = dict[str, Any]
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "saqt"))
 
 from conftest import CASE_KINDS, draw_of, golden_of, load_manifest, psnr, reference_of
 
-from glpi_jax.saqt import DISTORTIONS, distort
+from glpi_jax.distortions import DISTORTIONS, distort
 
 EQUAL = 99.0  # what `psnr` says of equal images
 

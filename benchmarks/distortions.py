@@ -24,8 +24,8 @@ import numpy as np  # noqa: E402
 import skimage.data  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from glpi_jax.files import write_json  # noqa: E402
-from glpi_jax.saqt import DISTORTIONS, Distorter, distort, seed_for  # noqa: E402
+from glpi_jax.core.files import write_json  # noqa: E402
+from glpi_jax.distortions import DISTORTIONS, Distorter, distort, seed_for  # noqa: E402
 
 LEVELS = (1, 2, 3, 4, 5)
 
@@ -74,7 +74,7 @@ def measure_batched(image: np.ndarray, count: int, repeats: int) -> dict[int, li
     """Milliseconds of wall time an image of each type and level, in batches of `count`."""
     import jax
 
-    from glpi_jax.saqt.distortions.batched import BATCHED, distort_batch
+    from glpi_jax.distortions.batched import BATCHED, distort_batch
 
     images = jax.device_put(np.broadcast_to(image, (count, *image.shape)))
     keys = jax.random.split(jax.random.key(0), count)

@@ -215,7 +215,7 @@ def official_multipliers(model) -> dict[str, float | None]:
     import jax
     from flax import traverse_util
 
-    from glpi_jax.config import load_config, shipped_config
+    from glpi_jax.core.config import load_config, shipped_config
     from glpi_jax.training.optimizer import learning_rate_multipliers
     from glpi_jax.training.state import init_variables, key_of
 

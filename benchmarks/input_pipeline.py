@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from glpi_jax.core.files import write_json
 from glpi_jax.data.pipeline import evaluation_crops, to_iterator, training_dataset
 from glpi_jax.data.prepare import prepare_database
 from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.data.sources import Database, load_database
-from glpi_jax.files import write_json
 
 WIDTH, HEIGHT, QUALITY = 512, 384, 95
 CROP, CROPS = 224, 25

@@ -41,7 +41,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from glpi_jax.files import write_json
+from glpi_jax.core.files import write_json
 from glpi_jax.models.glpi import SIZES
 from glpi_jax.models.vit import ATTENTIONS
 

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.special import gamma
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
 
 Floats = NDArray[np.float64]
 

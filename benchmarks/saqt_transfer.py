@@ -34,16 +34,16 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from glpi_jax.config import load_config, shipped_config
-from glpi_jax.data.demo import SCENES, photograph_path, render_demo_database
+from glpi_jax.core.config import load_config, shipped_config
+from glpi_jax.core.files import write_json
+from glpi_jax.core.progress import progress_bar
+from glpi_jax.data.demo_database import SCENES, photograph_path, render_demo_database
 from glpi_jax.data.images import read_image
 from glpi_jax.data.sources import Database, load_database
 from glpi_jax.data.splits import Split, check_split, write_split
-from glpi_jax.files import write_json
-from glpi_jax.progress import progress_bar
-from glpi_jax.runs import RESULTS_FILE, train_run
-from glpi_jax.saqt import MEAN_DMOS
+from glpi_jax.distortions import MEAN_DMOS
 from glpi_jax.saqt.labels import Match, write_label_tables
+from glpi_jax.workflow.runs import RESULTS_FILE, train_run
 
 COLOUR = tuple(scene for scene, photograph in SCENES.items() if not photograph.grey)
 GREY = tuple(scene for scene, photograph in SCENES.items() if photograph.grey)

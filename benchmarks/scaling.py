@@ -28,7 +28,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from glpi_jax.files import write_json
+from glpi_jax.core.files import write_json
 from glpi_jax.models.glpi import SIZES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,10 +64,10 @@ def measure_here(model_name: str, devices: int, way: str, batch: int, steps: int
     import jax
     import numpy as np
 
-    from glpi_jax.config import load_config, shipped_config
+    from glpi_jax.core.config import load_config, shipped_config
+    from glpi_jax.distributed.mesh import make_mesh, to_devices
     from glpi_jax.models.glpi import build
     from glpi_jax.training.loop import make_recipe
-    from glpi_jax.training.sharding import make_mesh, to_devices
     from glpi_jax.training.state import create_state
     from glpi_jax.training.step import compile_train_step
 

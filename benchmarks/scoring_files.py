@@ -28,7 +28,7 @@ from PIL import Image
 from skimage import data
 
 import glpi_jax
-from glpi_jax.files import write_json
+from glpi_jax.core.files import write_json
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 SIDES = (160, 1200)  # of the images, in pixels

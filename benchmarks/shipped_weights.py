@@ -38,15 +38,15 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from configs import authentic  # noqa: E402 - found by the line above
-from glpi_jax.data.demo import SCENES, photograph_path  # noqa: E402
+from glpi_jax.core.files import staging_folder, write_json  # noqa: E402
+from glpi_jax.core.pools import run_unordered  # noqa: E402
+from glpi_jax.core.progress import progress_bar  # noqa: E402
+from glpi_jax.data.demo_database import SCENES, photograph_path  # noqa: E402
 from glpi_jax.data.images import decode_image, read_image  # noqa: E402
 from glpi_jax.data.sources import Database  # noqa: E402
+from glpi_jax.distortions import MEAN_DMOS, Distorter, seed_for  # noqa: E402
 from glpi_jax.evaluation.protocols import make_split, open_databases  # noqa: E402
-from glpi_jax.files import staging_folder, write_json  # noqa: E402
 from glpi_jax.hub import Card, save_folder  # noqa: E402
-from glpi_jax.processes import run_unordered  # noqa: E402
-from glpi_jax.progress import progress_bar  # noqa: E402
-from glpi_jax.saqt import MEAN_DMOS, Distorter, seed_for  # noqa: E402
 
 UNSEEN_SCENES = ("admiral", "coins", "motorcycle")
 # The ladders of the model card, by the SHA-256 of their pixels: Kodak's 3, 8, 13, 19 and 23.
@@ -260,7 +260,7 @@ def main() -> None:
     parser.add_argument("--vit", type=Path, required=True, help="DINOv2 ViT-S, .safetensors")
     parser.add_argument("--workdir", type=Path, required=True, help="folder of data and run")
     parser.add_argument(
-        "--out", type=Path, default=ROOT / "glpi_jax/weights/small", help="hub folder to write"
+        "--out", type=Path, default=ROOT / "glpi_jax/hub/shipped", help="hub folder to write"
     )
     parser.add_argument("--processes", type=int, default=2, help="number of processes")
     parser.add_argument("--data-only", action="store_true", help="stop when the data is there")

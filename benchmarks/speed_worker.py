@@ -28,11 +28,11 @@ class JaxSide:
     def __init__(self, spec: Facts):
         import jax
 
-        from glpi_jax.config import load_config, shipped_config
+        from glpi_jax.core.config import load_config, shipped_config
+        from glpi_jax.distributed.mesh import make_mesh, to_devices
         from glpi_jax.evaluation.predict import compile_scorer
         from glpi_jax.models.glpi import build
         from glpi_jax.training.loop import make_recipe
-        from glpi_jax.training.sharding import make_mesh, to_devices
         from glpi_jax.training.state import (
             abstract_state,
             abstract_variables,

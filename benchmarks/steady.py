@@ -25,11 +25,11 @@ from pathlib import Path
 import jax
 from input_pipeline import make_database
 
-from glpi_jax.config import load_config, shipped_config
-from glpi_jax.files import write_json
+from glpi_jax.core.config import load_config, shipped_config
+from glpi_jax.core.files import write_json
+from glpi_jax.distributed.mesh import make_mesh, to_devices
 from glpi_jax.models.glpi import SIZES, build
 from glpi_jax.training.loop import make_batches, make_recipe
-from glpi_jax.training.sharding import make_mesh, to_devices
 from glpi_jax.training.state import create_state
 from glpi_jax.training.step import compile_train_step
 

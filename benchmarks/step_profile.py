@@ -24,11 +24,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from glpi_jax.config import load_config, shipped_config
-from glpi_jax.files import write_json
+from glpi_jax.core.config import load_config, shipped_config
+from glpi_jax.core.files import write_json
+from glpi_jax.distributed.mesh import make_mesh, to_devices
 from glpi_jax.models.glpi import SIZES, build
 from glpi_jax.training.loop import make_recipe
-from glpi_jax.training.sharding import make_mesh, to_devices
 from glpi_jax.training.state import abstract_state, create_state
 from glpi_jax.training.step import compile_train_step
 

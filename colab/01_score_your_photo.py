@@ -61,7 +61,7 @@ from PIL import Image as Pictures
 from PIL import ImageOps
 
 import glpi_jax
-from glpi_jax.data.demo import photograph_path
+from glpi_jax.data.demo_database import photograph_path
 
 if upload:
     from google.colab import files

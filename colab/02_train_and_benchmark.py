@@ -71,8 +71,8 @@ print(f"platform: {jax.default_backend()}")
 # very images.
 
 # %%
-from glpi_jax.data.demo import SCENES, render_demo_database
-from glpi_jax.saqt import DISTORTIONS
+from glpi_jax.data.demo_database import SCENES, render_demo_database
+from glpi_jax.distortions import DISTORTIONS
 
 types = (1,) if short else (1, 3, 10, 11, 16, 24)
 data = render_demo_database(
@@ -102,7 +102,7 @@ print(f"labels: {database.score_name}, {database.scores.min():.2f} to {database.
 # model could know a scene by heart, and the test would praise it for that.
 
 # %%
-from glpi_jax.config import load_config, shipped_config
+from glpi_jax.core.config import load_config, shipped_config
 
 epochs = 2 if short else epochs
 steps = epochs * len(database.images) // 45  # about seven tenths of the pictures, 32 a step
@@ -131,10 +131,10 @@ print(config.train)
 # Interrupt the cell and run it again: it goes on where it stopped.
 
 # %%
-from glpi_jax.benchmark import round_folder, run_benchmark
-from glpi_jax.compilation import kept_compilations
-from glpi_jax.evaluation.live import live_curves
-from glpi_jax.runs import train_run
+from glpi_jax.core.compilation import kept_compilations
+from glpi_jax.report.live import live_curves
+from glpi_jax.workflow.benchmark import round_folder, run_benchmark
+from glpi_jax.workflow.runs import train_run
 
 workdir = Path("runs-short" if short else "runs")
 first = workdir / round_folder(1)
@@ -153,7 +153,7 @@ with (
 # and labels (1: the same order), **PLCC** the linear one, **RMSE** is in units of the labels.
 
 # %%
-from glpi_jax.evaluation.report import REPORT_FILE
+from glpi_jax.report import REPORT_FILE
 
 page = html.escape((first / REPORT_FILE).read_text(encoding="utf-8"))
 style = "width: 100%; height: 700px; border: 1px solid #ccc"
@@ -172,7 +172,7 @@ with kept_compilations(workdir / "compilations"):
     benchmark = run_benchmark(config, workdir, rounds=rounds)
 
 # %%
-from glpi_jax.evaluation.report import rounds_markdown
+from glpi_jax.report import rounds_markdown
 
 display(Markdown(rounds_markdown(benchmark)))
 
@@ -186,7 +186,7 @@ display(Markdown(rounds_markdown(benchmark)))
 
 # %%
 import glpi_jax
-from glpi_jax.data.demo import photograph_path
+from glpi_jax.data.demo_database import photograph_path
 from glpi_jax.scoring.ladder import ladder_picture, score_ladders
 
 scorer = glpi_jax.load(first)

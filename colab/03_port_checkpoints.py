@@ -82,10 +82,10 @@ else:
     import jax
 
     from glpi_jax.models.glpi import GLPI, SIZES
-    from glpi_jax.porting.carried import constant_carried
-    from glpi_jax.porting.convert import to_official
-    from glpi_jax.porting.torch_files import OfficialCheckpoint, write_checkpoint
     from glpi_jax.training.state import init_variables, key_of
+    from glpi_jax.weights.carried import constant_carried
+    from glpi_jax.weights.convert import to_official
+    from glpi_jax.weights.torch_files import OfficialCheckpoint, write_checkpoint
 
     small = GLPI(SIZES["glpi_demo"], dropout=0.0)
     drawn = jax.jit(functools.partial(init_variables, small))(key_of(seed=0))
@@ -114,7 +114,7 @@ print(f"crops of {model.size.crop} × {model.size.crop}, {model.size.dim} wide t
 # Some entries side by side:
 
 # %%
-from glpi_jax.porting.convert import flax_entries
+from glpi_jax.weights.convert import flax_entries
 
 rows = ["| official name | shape in torch | path in Flax | layout |", "|---|---|---|---|"]
 for entry in flax_entries(model)[:: 60 if short else 25]:
@@ -127,7 +127,7 @@ display(Markdown("\n".join(rows)))
 # scores is not known.
 
 # %%
-from glpi_jax.data.demo import photograph_path
+from glpi_jax.data.demo_database import photograph_path
 
 crops = 4 if short else 25
 photographs = [photograph_path(name) for name in ("coffee", "cat", "rocket")]
@@ -145,9 +145,9 @@ for one in before:
 # %%
 import shutil
 
-from glpi_jax.config import load_config, shipped_config
-from glpi_jax.porting.from_torch import from_torch
-from glpi_jax.porting.to_torch import to_torch
+from glpi_jax.core.config import load_config, shipped_config
+from glpi_jax.interop.from_torch import from_torch
+from glpi_jax.interop.to_torch import to_torch
 
 workdir, back = Path("runs/official"), Path("back.pth")
 shutil.rmtree(workdir, ignore_errors=True)
@@ -178,7 +178,7 @@ assert all(equal)
 # runs both and compares every stage.
 
 # %%
-from glpi_jax.porting.verify import (
+from glpi_jax.interop.verify import (
     AUTHORS_CLASS,
     compare_stages,
     compare_weights,

@@ -65,7 +65,7 @@ import numpy as np
 from IPython.display import Markdown, display
 from PIL import Image
 
-from glpi_jax.data.demo import photograph_path
+from glpi_jax.data.demo_database import photograph_path
 from glpi_jax.saqt.stand_in import write_random_resnet, write_stand_in_references
 
 work = Path("saqt-short" if short else "saqt")
@@ -114,9 +114,9 @@ contact_sheet(pixels, name=first.name, seed=0, cell=96 if short else 144)
 # follow colour and contrast more than what is in a picture, and lie close together.
 
 # %%
-from glpi_jax.porting.backbones import load_resnet
+from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.saqt.retrieval import list_photographs, list_references, retrieve, write_matches
-from glpi_jax.training.sharding import make_mesh
+from glpi_jax.weights.backbones import load_resnet
 
 network = load_resnet(resnet)
 matches = retrieve(

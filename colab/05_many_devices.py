@@ -71,14 +71,14 @@ print(f"{jax.device_count()} devices: {jax.devices()[0].device_kind}")
 # %% [markdown]
 # ## A mesh
 #
-# `glpi_jax.training.sharding` is the one place of the package that names the axes:
+# `glpi_jax.distributed.mesh` is the one place of the package that names the axes:
 #
 # - `data`: devices that share a batch, each with all parameters,
 # - `fsdp`: devices that share a batch and split the parameters as well,
 # - `round`: groups of devices that train rounds of a benchmark of their own.
 
 # %%
-from glpi_jax.training.sharding import make_mesh
+from glpi_jax.distributed.mesh import make_mesh
 
 count = jax.device_count()
 meshes = {"one device": make_mesh(1)}
@@ -97,7 +97,7 @@ for name, mesh in meshes.items():
 # the side (pictures down, values across):
 
 # %%
-from glpi_jax.training.sharding import to_devices
+from glpi_jax.distributed.mesh import to_devices
 
 rng = np.random.default_rng(0)
 widest = meshes[list(meshes)[-1]]
@@ -115,11 +115,11 @@ jax.debug.visualize_array_sharding(batch["side"])
 # %%
 import functools
 
-from glpi_jax.config import load_config, shipped_config
-from glpi_jax.porting.recipe import model_of
+from glpi_jax.core.config import load_config, shipped_config
 from glpi_jax.training.loop import make_recipe
 from glpi_jax.training.state import create_state, init_variables, key_of
 from glpi_jax.training.step import compile_train_step
+from glpi_jax.workflow.model import model_of
 
 config = load_config(shipped_config("demo"))
 model = model_of(config)

@@ -53,7 +53,7 @@ copybutton_prompt_is_regexp = True
 # Pages whose text is a file elsewhere in the checkout; in docs/ each is a link to it.
 ELSEWHERE = {
     "launch": "launch/README.md",
-    "shipped_weights": "glpi_jax/weights/small/README.md",
+    "shipped_weights": "glpi_jax/hub/shipped/README.md",
     "contributing": "CONTRIBUTING.md",
     "changelog": "CHANGELOG.md",
 }

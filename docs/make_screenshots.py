@@ -38,8 +38,8 @@ SIDE = 640  # longer side of a photograph in the pictures, in pixels
 
 sys.path.insert(0, str(ROOT))
 
-from glpi_jax.data.demo import photograph_path  # noqa: E402 - found by the line above
-from glpi_jax.saqt import distort  # noqa: E402
+from glpi_jax.data.demo_database import photograph_path  # noqa: E402 - found by the line above
+from glpi_jax.distortions import distort  # noqa: E402
 
 
 def main() -> int:

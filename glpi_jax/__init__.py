@@ -4,13 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from glpi_jax.porting.convert import load_torch
     from glpi_jax.scoring import load
+    from glpi_jax.weights.convert import load_torch
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load", "load_torch"]
 
-_HOMES = {"load": "glpi_jax.scoring", "load_torch": "glpi_jax.porting.convert"}
+_HOMES = {"load": "glpi_jax.scoring", "load_torch": "glpi_jax.weights.convert"}
 
 
 def __getattr__(name: str) -> Any:

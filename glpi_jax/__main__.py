@@ -2,7 +2,7 @@
 
 import sys
 
-from glpi_jax.cli import main
+from glpi_jax.cli.main import main
 
 if __name__ == "__main__":  # rendering processes import this file too
     sys.exit(main())

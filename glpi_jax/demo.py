@@ -7,14 +7,14 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from glpi_jax.data.demo import render_demo_database
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.data.demo_database import render_demo_database
 from glpi_jax.data.sources import Database, load_database
 from glpi_jax.data.splits import read_split
-from glpi_jax.errors import GlpiError
-from glpi_jax.evaluation.report import results_markdown
-from glpi_jax.runs import evaluate_run, train_run
+from glpi_jax.report import results_markdown
 from glpi_jax.scoring import ImageScore, load
-from glpi_jax.workdir import SPLIT_FILE
+from glpi_jax.workflow.runs import evaluate_run, train_run
+from glpi_jax.workflow.workdir import SPLIT_FILE
 
 LADDERS = ("gaussian_blur", "jpeg", "white_noise")  # scored level by level at the end
 

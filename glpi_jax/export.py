@@ -17,11 +17,12 @@ import jax
 import jax.numpy as jnp
 from jax import export as jax_export
 
-from glpi_jax import __version__, files
-from glpi_jax.errors import GlpiError
+from glpi_jax import __version__
+from glpi_jax.core import files
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.hub.sources import read_model
 from glpi_jax.hub.trained import TrainedModel
-from glpi_jax.training.step import normalise
+from glpi_jax.models.pixels import normalise
 
 SUFFIX = ".stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")

@@ -189,7 +189,7 @@ def plan_run(
 @pytest.fixture(scope="session")
 def trained(plan_run: Run, shared_compilations: dict[str, str]) -> Run:
     """A finished run; tests that change its workdir take a copy."""
-    from glpi_jax.cli import main
+    from glpi_jax.cli.main import main
 
     assert main(["train", "--workdir", str(plan_run.workdir), *plan_run.config]) == 0
     return plan_run

@@ -8,9 +8,9 @@ import pytest
 from niqe import Niqe, image_features
 from skimage import data
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources import load_database
 from glpi_jax.data.splits import official_seed, strict_split
-from glpi_jax.errors import GlpiError
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_chosen_rows_are_those_of_the_strict_part(root):
 
 
 def test_split_fractions_are_those_of_the_configs():
-    from glpi_jax.config import load_config, shipped_config
+    from glpi_jax.core.config import load_config, shipped_config
 
     split = load_config(shipped_config("base")).split
     fractions = (split.train_fraction, split.validation_fraction)

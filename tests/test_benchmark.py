@@ -12,11 +12,11 @@ import miniatures
 import numpy as np
 import pytest
 
-from glpi_jax.benchmark import round_of
-from glpi_jax.cli import main
-from glpi_jax.config import load_config
+from glpi_jax.cli.main import main
+from glpi_jax.core.config import load_config
 from glpi_jax.data.sources import load_database
 from glpi_jax.data.splits import official_seed, official_split
+from glpi_jax.workflow.benchmark import round_of
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 ROUNDS = 3
@@ -138,7 +138,7 @@ def test_killed_twice_it_ends_the_same(command, undisturbed, shared_compilations
 def test_a_finished_benchmark_is_read_again_and_more_rounds_may_follow(
     command, undisturbed, monkeypatch, capsys
 ):
-    monkeypatch.setattr("glpi_jax.runs.fit", lambda *_, **__: False)  # nothing to train
+    monkeypatch.setattr("glpi_jax.workflow.runs.fit", lambda *_, **__: False)  # nothing to train
     before = (undisturbed / "benchmark.json").read_text()
     assert main([*command, "--workdir", str(undisturbed)]) == 0
     assert (undisturbed / "benchmark.json").read_text() == before

@@ -15,11 +15,12 @@ import pytest
 from PIL import Image
 
 import glpi_jax
-from glpi_jax import runs, scoring
-from glpi_jax.cli import main
-from glpi_jax.commands import score
+from glpi_jax import scoring
+from glpi_jax.cli import score
+from glpi_jax.cli.main import main
 from glpi_jax.models.glpi import SIZES
 from glpi_jax.scoring import MIN_SIDE
+from glpi_jax.workflow import runs
 
 CROP = SIZES["glpi_demo"].crop
 

@@ -5,9 +5,9 @@ import argparse
 import miniatures
 import pytest
 
-from glpi_jax.cli import main
-from glpi_jax.commands.common import add_run_options, config_of
-from glpi_jax.config import shipped_config
+from glpi_jax.cli.common import add_run_options, config_of
+from glpi_jax.cli.main import main
+from glpi_jax.core.config import shipped_config
 
 
 @pytest.fixture

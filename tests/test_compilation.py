@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from glpi_jax.compilation import compiler_options, kept_compilations
-from glpi_jax.training.sharding import make_mesh
+from glpi_jax.core.compilation import compiler_options, kept_compilations
+from glpi_jax.distributed.mesh import make_mesh
 
 CACHE = "jax_compilation_cache_dir"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from glpi_jax import config as config_files
-from glpi_jax.config import (
+from glpi_jax.core import config as config_files
+from glpi_jax.core.config import (
     SHIPPED,
     differences,
     flatten,
@@ -15,7 +15,7 @@ from glpi_jax.config import (
     shipped_config,
     to_plain,
 )
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
 
 DEMO = shipped_config("demo")
 FORMS = {

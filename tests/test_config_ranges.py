@@ -2,7 +2,7 @@
 
 import pytest
 
-from glpi_jax.cli import main
+from glpi_jax.cli.main import main
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import miniatures
 import pytest
 
-from glpi_jax.cli import main
+from glpi_jax.cli.main import main
 
 CONFIG = Path(__file__).parents[1] / "configs/cross.py"
 

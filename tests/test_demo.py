@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from glpi_jax import demo
-from glpi_jax.config import load_config, shipped_config
+from glpi_jax.core.config import load_config, shipped_config
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources import Database
 from glpi_jax.demo import _ladder_tables, render
-from glpi_jax.errors import GlpiError
 from glpi_jax.scoring import ImageScore
 
 

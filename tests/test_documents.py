@@ -8,8 +8,8 @@ from pathlib import Path
 import documented_commands as documented
 import pytest
 
-from glpi_jax.cli import _parser
-from glpi_jax.config import load_config
+from glpi_jax.cli.main import _parser
+from glpi_jax.core.config import load_config
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = documented.collect()

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from glpi_jax import export
-from glpi_jax.cli import main
-from glpi_jax.errors import GlpiError
+from glpi_jax.cli.main import main
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.evaluation.predict import compile_scorer
 from glpi_jax.hub import read_model, save_folder
-from glpi_jax.training.sharding import make_mesh
 
 BATCHES = (1, 7, 32)
 
@@ -140,7 +140,7 @@ def test_a_program_that_cannot_be_written_leaves_nothing_behind(trained, tmp_pat
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("glpi_jax.files.os.replace", full)
+    monkeypatch.setattr("glpi_jax.core.files.os.replace", full)
     with pytest.raises(GlpiError, match="No space left on device"):
         export.export_model(trained.workdir, file, force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["model.stablehlo"]

@@ -3,8 +3,8 @@ import os
 
 import pytest
 
-from glpi_jax.errors import GlpiError
-from glpi_jax.files import write_json, write_text
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.files import write_json, write_text
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):

@@ -11,12 +11,12 @@ import pytest
 from flax import traverse_util
 from safetensors.numpy import load_file, save, save_file
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.preprocessing import ASSUMED
-from glpi_jax.errors import GlpiError
 from glpi_jax.hub import Card, read_folder, read_model, save_folder
 from glpi_jax.hub.card import card_text
 from glpi_jax.models.glpi import build
-from glpi_jax.porting.convert import flax_entries
+from glpi_jax.weights.convert import flax_entries
 
 EIGHT_BIT = save({"x": np.zeros(4, ml_dtypes.float8_e4m3fn)})  # which NumPy does not have
 FILES = ["README.md", "config.json", "model.safetensors"]

@@ -16,8 +16,8 @@ import pytest
 from huggingface_hub import constants
 from PIL import Image
 
-from glpi_jax.cli import main
-from glpi_jax.errors import GlpiError
+from glpi_jax.cli.main import main
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.hub import read_folder, remote, save_folder
 from glpi_jax.hub.remote import Address, parse_address
 from glpi_jax.scoring import load

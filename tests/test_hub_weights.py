@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.hub.card import _FORM_NOTES, _LEFT_OUT, with_form
 from glpi_jax.hub.weights_file import decode_weights, encode_weights
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from miniatures import build_miniature
 
-from glpi_jax.cli import main
-from glpi_jax.config import shipped_config
+from glpi_jax.cli.main import main
+from glpi_jax.core.config import shipped_config
 from glpi_jax.data.sources import load_database
 
 TINY = (

@@ -13,13 +13,13 @@ from saqt_miniature import build_photographs
 from short_runs import SMALL, short_config, stopped_before_the_first_step
 
 import glpi_jax
-from glpi_jax.cli import main
-from glpi_jax.config import load_config, shipped_config
-from glpi_jax.errors import GlpiError
+from glpi_jax.cli.main import main
+from glpi_jax.core.config import load_config, shipped_config
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.models.glpi import build
-from glpi_jax.runs import load_best, train_run
-from glpi_jax.starting_weights import read_starting_weights
-from glpi_jax.training.sharding import make_mesh
+from glpi_jax.workflow.runs import load_best, train_run
+from glpi_jax.workflow.starting_weights import read_starting_weights
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from glpi_jax.config import load_config, shipped_config
-from glpi_jax.notices import tell_frozen
+from glpi_jax.core.config import load_config, shipped_config
+from glpi_jax.workflow.notices import tell_frozen
 
 PATHS = {
     "vgfe/blocks_0/attn/qkv/kernel": None,

@@ -6,7 +6,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from glpi_jax.progress import progress_bar
+from glpi_jax.core.progress import progress_bar
 
 
 class Clock:

@@ -13,9 +13,9 @@ import pytest
 from ml_collections import ConfigDict
 from own_process import free_port, with_devices
 
-from glpi_jax import runs
-from glpi_jax.cli import main
-from glpi_jax.training.metric_writer import read_metrics
+from glpi_jax.cli.main import main
+from glpi_jax.results.metrics_file import read_metrics
+from glpi_jax.workflow import runs
 
 ROUNDS = 4
 BATCH = 4

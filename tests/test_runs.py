@@ -8,17 +8,17 @@ import subprocess
 
 import pytest
 
-from glpi_jax import runs
-from glpi_jax.cli import main
-from glpi_jax.config import load_config
+from glpi_jax.cli.main import main
+from glpi_jax.core.config import load_config
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources import load_database
-from glpi_jax.errors import GlpiError
+from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.evaluation.predict import Prediction
 from glpi_jax.evaluation.protocols import Part
 from glpi_jax.models.glpi import SIZES
-from glpi_jax.runs import _part_results, evaluate_run, load_best, train_run
-from glpi_jax.training.sharding import make_mesh
-from glpi_jax.workdir import read_run
+from glpi_jax.workflow import runs
+from glpi_jax.workflow.runs import _part_results, evaluate_run, load_best, train_run
+from glpi_jax.workflow.workdir import read_run
 
 # Written by the run itself; TensorBoard's and Orbax's files have names of their own choosing.
 ONE_CROP = "--config.evaluation.crops=1"

@@ -9,8 +9,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 import glpi_jax
-from glpi_jax.cli import main
-from glpi_jax.errors import GlpiError
+from glpi_jax.cli.main import main
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.hub import Card, looks_like_a_model, read_model, save_folder, sources
 
 

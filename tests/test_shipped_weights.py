@@ -10,13 +10,13 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 import glpi_jax
-from glpi_jax.cli import main
-from glpi_jax.data.demo import render_demo_database
+from glpi_jax.cli.main import main
+from glpi_jax.data.demo_database import render_demo_database
 from glpi_jax.data.images import read_image
+from glpi_jax.distortions import Distorter, seed_for
 from glpi_jax.hub.sources import read_model
-from glpi_jax.saqt import Distorter, seed_for
 
-WEIGHTS = Path(glpi_jax.__file__).parent / "weights/small"
+WEIGHTS = Path(glpi_jax.__file__).parent / "hub/shipped"
 PHOTOGRAPHS = sorted((Path(__file__).parent / "photographs").glob("*.jpg"))
 UNSEEN_SCENES = ("admiral", "coins", "motorcycle")
 # Of a scale of 100. A first level is hardly seen, and JPEG 2000 smooths grain away.

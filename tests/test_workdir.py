@@ -9,14 +9,14 @@ import sys
 
 import pytest
 
-from glpi_jax.cli import main
-from glpi_jax.errors import GlpiError
-from glpi_jax.workdir import LOCK_FILE, kept_to_one_training
+from glpi_jax.cli.main import main
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.workflow.workdir import LOCK_FILE, kept_to_one_training
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from glpi_jax.workdir import kept_to_one_training
+from glpi_jax.workflow.workdir import kept_to_one_training
 with kept_to_one_training(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

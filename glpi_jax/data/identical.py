@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.items import first_row, item_names, item_references, items_of, rows_of
 from glpi_jax.data.sources import Database
 from glpi_jax.data.splits import PARTS, Split, check_split
-from glpi_jax.errors import GlpiError
 
 
 class Identical(NamedTuple):

@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources.photographs import Photographs, Variant
-from glpi_jax.saqt import TOTAL_VARIATION, Denoiser, Distorter, seed_for
+from glpi_jax.distortions import TOTAL_VARIATION, Denoiser, Distorter, seed_for
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Distorting:
 
             # The accelerator belongs to the process that trains.
             jax.config.update("jax_platforms", "cpu")
-        from glpi_jax.saqt.dncnn import load_dncnn
+        from glpi_jax.distortions.dncnn import load_dncnn
 
         return load_dncnn(self.dncnn)
 
@@ -103,3 +105,18 @@ class ImageMaker:
             if self._denoiser is None:
                 self._denoiser = self._distorting.denoiser()
             return self._denoiser
+
+
+def distorting_of(config: ConfigDict) -> Distorting:
+    """How a config has the images of a database of photographs made.
+
+    Raises:
+        GlpiError: a negative seed.
+    """
+    if config.data.distortion_seed < 0:
+        raise GlpiError(f"config.data.distortion_seed = {config.data.distortion_seed}: is negative")
+    return Distorting(
+        seed=config.data.distortion_seed,
+        redraw=config.data.redraw_distortions,
+        dncnn=config.data.dncnn,
+    )

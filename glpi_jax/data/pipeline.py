@@ -16,6 +16,8 @@ import grain
 import numpy as np
 from absl import flags
 
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.pools import end_with_parent
 from glpi_jax.data.images import ImageError, decode_image
 from glpi_jax.data.on_the_fly import Distorting, ImageMaker
 from glpi_jax.data.preprocessing import Preprocessing
@@ -27,8 +29,6 @@ from glpi_jax.data.transforms import (
     random_crops,
     random_flips,
 )
-from glpi_jax.errors import GlpiError
-from glpi_jax.processes import end_with_parent
 
 Placement = Literal["random", "grid"]
 

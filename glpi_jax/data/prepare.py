@@ -9,12 +9,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.files import staging_folder, write_json
+from glpi_jax.core.progress import progress_bar
 from glpi_jax.data.images import ImageError
 from glpi_jax.data.sources import Database
 from glpi_jax.data.sources.prepared import PREPARED_FILE, Shard, prepared_table
-from glpi_jax.errors import GlpiError
-from glpi_jax.files import staging_folder, write_json
-from glpi_jax.progress import progress_bar
 
 # A shard is held in memory while it is written.
 SHARD_BYTES = 256 * 1024**2

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.images import ImageError
 from glpi_jax.data.transforms import RESIZE_METHODS, ResizeMethod, resize
-from glpi_jax.errors import GlpiError
 
 MAX_PIXELS = 2**28  # of a resized image
 RESIZE_FORMS = "(), (side,) or (height, width) in pixels"

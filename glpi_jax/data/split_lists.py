@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources import Database
 from glpi_jax.data.splits import Split, check_split
-from glpi_jax.errors import GlpiError
 
 # What the name of a part's list holds, as in live_train.txt, live_val_clip.txt.
 _MARKS = {"train": "train", "validation": "val", "test": "test"}

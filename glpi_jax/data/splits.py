@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.files import write_json
 from glpi_jax.data.items import item_names, item_references, items_of, rows_of
 from glpi_jax.data.sources import Database, PhotographRows
-from glpi_jax.errors import GlpiError
-from glpi_jax.files import write_json
 
 Key = TypeVar("Key", bound=Hashable)
 

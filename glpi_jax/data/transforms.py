@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
 
 ResizeMethod = Literal["bilinear", "bicubic"]
 

@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.evaluation.metrics import paired_scores, quality_metrics
 
 __all__ = ["Interval", "Resampling", "bootstrap_intervals"]

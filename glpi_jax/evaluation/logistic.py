@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import least_squares
 from scipy.special import expit
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.evaluation.metrics import paired_scores, plcc, quality_metrics, rmse
 
 __all__ = ["LogisticFit", "fit_logistic", "full_metrics"]

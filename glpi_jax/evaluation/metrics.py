@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
 
 __all__ = [
     "krcc",

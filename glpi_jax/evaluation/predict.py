@@ -8,15 +8,15 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from glpi_jax.compilation import compiler_options
-from glpi_jax.models.glpi import GLPI
-from glpi_jax.training.sharding import (
+from glpi_jax.core.compilation import compiler_options
+from glpi_jax.distributed.mesh import (
     batch_sharding,
     check_batch_size,
     local_rows,
     to_devices,
 )
-from glpi_jax.training.step import normalise
+from glpi_jax.models.glpi import GLPI
+from glpi_jax.models.pixels import normalise
 
 Key = TypeVar("Key", bound=Hashable)
 ScoreCrops = Callable[[Any, jax.Array | np.ndarray], jax.Array]

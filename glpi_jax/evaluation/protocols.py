@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from ml_collections import ConfigDict
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.identical import keep_together
 from glpi_jax.data.sources import Database, load_database
 from glpi_jax.data.split_lists import read_list_split
@@ -25,7 +26,6 @@ from glpi_jax.data.splits import (
     strict_split,
     whole_split,
 )
-from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.metrics import oriented
 
 PROTOCOLS = ("strict", "official")

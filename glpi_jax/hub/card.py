@@ -5,11 +5,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from glpi_jax.errors import GlpiError
-from glpi_jax.evaluation.report.tables import results_markdown
-from glpi_jax.evaluation.report.workdirs import is_test, parts_in_order
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.hub.trained import TrainedModel
 from glpi_jax.models.glpi import SIZES
+from glpi_jax.report.tables import results_markdown
+from glpi_jax.results.workdirs import is_test, parts_in_order
 
 REPOSITORY = "OWNER/NAME"  # in the examples, until the folder is uploaded
 TAGS = ("image-quality-assessment", "no-reference-image-quality-assessment", "glpi", "jax", "flax")

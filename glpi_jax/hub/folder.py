@@ -2,7 +2,7 @@
 
 The weights have the names and the layout of the official PyTorch state dict, so that whoever uses
 the authors' code can read them too, with `load_state_dict(..., strict=False)`: entries that never
-reach the score are left out. `glpi_jax.porting.torch_names` is the table of names.
+reach the score are left out. `glpi_jax.weights.torch_names` is the table of names.
 """
 
 import dataclasses
@@ -20,15 +20,15 @@ import numpy as np
 from flax import traverse_util
 
 from glpi_jax import __version__
-from glpi_jax.config import flatten
+from glpi_jax.core.config import flatten
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.files import staging_folder, write_bytes
 from glpi_jax.data.preprocessing import ASSUMED, RESIZE_FORMS, Preprocessing, is_resize
 from glpi_jax.data.transforms import RESIZE_METHODS
-from glpi_jax.errors import GlpiError
-from glpi_jax.files import staging_folder, write_bytes
 from glpi_jax.hub.trained import TrainedModel
 from glpi_jax.hub.weights_file import decode_weights, encode_weights
 from glpi_jax.models.glpi import GLPI, Size
-from glpi_jax.porting.convert import check, flax_entries, to_official_layout, to_variables
+from glpi_jax.weights.convert import check, flax_entries, to_official_layout, to_variables
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 LIBRARY = "glpi_jax"

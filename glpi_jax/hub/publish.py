@@ -5,11 +5,11 @@ import os
 import tempfile
 from pathlib import Path
 
-from glpi_jax.evaluation.report.workdirs import RESULTS_FILE, read_results
 from glpi_jax.hub.card import REPOSITORY, Card, card_text, with_form
 from glpi_jax.hub.folder import check_destination, write_folder
 from glpi_jax.hub.remote import check_upload, parse_address, upload
 from glpi_jax.hub.sources import read_model
+from glpi_jax.results.workdirs import RESULTS_FILE, read_results
 
 
 def save_folder(

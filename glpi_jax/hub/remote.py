@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from glpi_jax import __version__
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.hub.folder import CARD_FILE, CONFIG_FILE, LIBRARY, WEIGHTS_FILE
 
 SCHEME = "hf://"

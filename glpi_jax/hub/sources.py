@@ -7,21 +7,21 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.preprocessing import ASSUMED, Preprocessing
-from glpi_jax.errors import GlpiError
-from glpi_jax.evaluation.report.workdirs import BENCHMARK_FILE
+from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.hub.folder import WEIGHTS_FILE, is_hub_folder, read_folder
 from glpi_jax.hub.remote import SCHEME, download
 from glpi_jax.hub.trained import TrainedModel
 from glpi_jax.models.glpi import SIZES, Size
-from glpi_jax.porting.convert import load_torch
-from glpi_jax.porting.torch_files import SUFFIXES
-from glpi_jax.runs import load_best
-from glpi_jax.training.sharding import make_mesh
-from glpi_jax.workdir import RUN_FILE, read_run
+from glpi_jax.results.workdirs import BENCHMARK_FILE
+from glpi_jax.weights.convert import load_torch
+from glpi_jax.weights.torch_files import SUFFIXES
+from glpi_jax.workflow.runs import load_best
+from glpi_jax.workflow.workdir import RUN_FILE, read_run
 
 # The weights that come with the package, a hub folder.
-SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "small"
+SHIPPED = Path(__file__).resolve().with_name("shipped")
 SOURCES = (
     "a workdir of `glpi train`, a hub folder, a checkpoint (.pth, .pt, .safetensors) or "
     "hf://owner/name"

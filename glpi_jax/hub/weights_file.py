@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from glpi_jax.errors import GlpiError
-from glpi_jax.porting.torch_files import safetensors_errors
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.weights.torch_files import safetensors_errors
 
 FORMS = ("float32", "float16", "int8")
 _SCALE_SUFFIX = ".int8_scale"

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.models.integration import CLFE, CWSA, SIEM, QualityHead
 from glpi_jax.models.layers import REMATERIALIZATIONS, Dtype, rematerialized, torch_dense
 from glpi_jax.models.vit import ATTENTIONS, ViT

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from glpi_jax import __version__
-from glpi_jax.errors import GlpiError
-from glpi_jax.files import write_bytes, write_json
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.files import write_bytes, write_json
 
 PHOTOGRAPHS_PER_SHARD = 1000
 FORMAT = 1

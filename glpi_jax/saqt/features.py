@@ -16,9 +16,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.images import ImageError, read_image
 from glpi_jax.data.transforms import resize
-from glpi_jax.errors import GlpiError
 from glpi_jax.models.resnet import EXPANSION, ResNet, semantic_vectors
 
 Shape: TypeAlias = tuple[int, int]

@@ -8,7 +8,6 @@ so are the transferred labels.
 import csv
 import math
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,8 +15,9 @@ from typing import Literal
 
 import numpy as np
 
-from glpi_jax.errors import GlpiError
-from glpi_jax.files import staging_folder, write_text
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.files import staging_folder, write_text
+from glpi_jax.data.sources.saqt_labels import TABLE_NAME, table_name
 
 TYPES, LEVELS = 25, 5
 SOURCES_PER_FILE = 1000
@@ -36,8 +36,6 @@ _NEW_LABELS = (
     "distortion_type",
     "distortion_level",
 )
-
-_TABLE_NAME = re.compile(r"labels_(?!000)(\d{3}|[1-9]\d{3,})\.csv")
 
 
 @dataclass(frozen=True)
@@ -238,7 +236,7 @@ def write_label_tables(
         earlier = _earlier_tables(target)
         with staging_folder(target / "labels") as staging:
             for text in _tables(matches, labels, columns):
-                names.append(_table_name(len(names) + 1))
+                names.append(table_name(len(names) + 1))
                 write_text(staging / names[-1], text)
             # The first table goes first and comes last: what is without it is not read.
             for name in sorted(earlier - {*names[1:]}):
@@ -250,34 +248,11 @@ def write_label_tables(
     return [target / name for name in names]
 
 
-def list_label_tables(folder: Path) -> list[Path]:
-    """The tables of a folder, sorted: all of its CSV files.
-
-    Raises:
-        GlpiError: there is none, or `write_label_tables` was killed while it replaced them.
-    """
-    tables = sorted(folder.glob("*.csv"))
-    if not tables:
-        raise GlpiError(f"{folder}: no table in this folder (looked for *.csv)")
-    names = {table.name for table in tables}
-    numbered = sorted(filter(_TABLE_NAME.fullmatch, names))
-    if numbered and _table_name(1) not in names:
-        raise GlpiError(
-            f"{folder}: {_table_name(1)} is missing beside {numbered[0]}, as after an interrupted"
-            " glpi saqt labels; give that command again, or name a single table"
-        )
-    return tables
-
-
-def _table_name(number: int) -> str:
-    return f"labels_{number:03d}.csv"
-
-
 def _earlier_tables(folder: Path) -> set[str]:
     """Names of the tables that an earlier call has written, the only ones that may be there."""
     names = {table.name for table in folder.glob("*.csv")}
     for name in sorted(names):
-        if not _TABLE_NAME.fullmatch(name):
+        if not TABLE_NAME.fullmatch(name):
             raise GlpiError(
                 f"{folder}: holds another table ({name}), which would be read as labels too; give a"
                 " folder of its own"

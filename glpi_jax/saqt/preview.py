@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from glpi_jax.saqt.distortions import DISTORTIONS, Distorter, seed_for
-from glpi_jax.saqt.kadid_scores import MEAN_DMOS
+from glpi_jax.distortions import DISTORTIONS, Distorter, seed_for
+from glpi_jax.distortions.kadid_scores import MEAN_DMOS
 
 LEVELS = (1, 2, 3, 4, 5)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.pools import Stopped
 from glpi_jax.data.sources.prepared import example_features
-from glpi_jax.errors import GlpiError
-from glpi_jax.processes import Stopped
 from glpi_jax.saqt.rendered import Packed
 
 # One record a chunk, for random access; images hold no air to compress.

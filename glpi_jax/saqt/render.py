@@ -17,11 +17,12 @@ from typing import Any
 from PIL import features
 
 from glpi_jax import __version__
-from glpi_jax.errors import GlpiError
-from glpi_jax.files import write_json
-from glpi_jax.processes import Stopped, run_unordered
-from glpi_jax.progress import progress_bar
-from glpi_jax.saqt.distortions import find_distortion
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.files import write_json
+from glpi_jax.core.pools import Stopped, run_unordered
+from glpi_jax.core.progress import progress_bar
+from glpi_jax.data.sources.manifest import FORMAT, MANIFEST, flatten, read_manifest, shown
+from glpi_jax.distortions import find_distortion
 from glpi_jax.saqt.photographs import Selection, check_headers
 from glpi_jax.saqt.record_shards import pack
 from glpi_jax.saqt.render_photograph import (
@@ -32,9 +33,7 @@ from glpi_jax.saqt.render_photograph import (
     render_photograph,
 )
 from glpi_jax.saqt.rendered import (
-    FORMAT,
     LABELS,
-    MANIFEST,
     RECORDS,
     FolderRecords,
     LeftOut,
@@ -44,14 +43,11 @@ from glpi_jax.saqt.rendered import (
     append_record,
     by_folder,
     file_sizes,
-    flatten,
     is_temporary,
     packed_name,
-    read_manifest,
     read_records,
     records_path,
     remove_temporaries,
-    shown,
     write_records,
 )
 from glpi_jax.saqt.rendered_labels import LABEL_FILES, write_labels

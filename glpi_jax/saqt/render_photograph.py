@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.files import write_bytes
+from glpi_jax.core.pools import check_stopped
 from glpi_jax.data.images import ImageError, decode_image, read_encoded
-from glpi_jax.errors import GlpiError
-from glpi_jax.files import write_bytes
-from glpi_jax.processes import check_stopped
-from glpi_jax.saqt.distortions import (
+from glpi_jax.distortions import (
     TOTAL_VARIATION,
     Denoiser,
     Distorter,
@@ -85,7 +85,7 @@ def denoiser_of(settings: RenderSettings) -> Denoiser:
 
 @cache
 def _dncnn(weights: Path) -> Denoiser:
-    from glpi_jax.saqt.dncnn import load_dncnn  # starts JAX
+    from glpi_jax.distortions.dncnn import load_dncnn  # starts JAX
 
     return load_dncnn(weights)
 

@@ -13,18 +13,17 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from glpi_jax.errors import GlpiError
-from glpi_jax.files import NO_LOCKS, write_text
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.files import NO_LOCKS, write_text
 
-MANIFEST, RECORDS, LOCK = "manifest.json", "manifest", "lock"
+RECORDS, LOCK = "manifest", "lock"
 LABELS = "labels.json"  # in RECORDS: hashes of the label files beside the images
-FORMAT = 1
 
 _TOP_LEVEL = 0  # place in the lock file; a folder's is its number
 
@@ -184,80 +183,6 @@ def _text(line: Line) -> str:
 
 def _damaged(path: Path, error: Exception) -> GlpiError:
     return GlpiError(f"{path}: damaged ({error}); delete it: its photographs are rendered again")
-
-
-def read_manifest(out: Path) -> dict[str, Any]:
-    """The manifest of a rendered folder, with what checking it needs.
-
-    Raises:
-        GlpiError: none is there, or a damaged one, or one of another version's form.
-    """
-    path = out / MANIFEST
-    if not os.path.isfile(path):  # Path.is_file raises where a folder is locked
-        raise GlpiError(f"{path}: no such file; {out} was not made by glpi saqt render")
-    manifest = read_json_object(path)
-    if manifest.get("format") != FORMAT:
-        raise GlpiError(f"{path}: not a manifest of this version's form (format {FORMAT})")
-    values = flatten(manifest)
-    for key, is_valid in _CHECKED_KEYS.items():
-        if not is_valid(values.get(key)):
-            raise GlpiError(
-                f"{path}: damaged ({key} is {shown(values.get(key))}); restore it, or render into a"
-                " new folder"
-            )
-    return manifest
-
-
-def is_rendered(folder: str) -> bool:
-    """Whether `glpi saqt render` has made a folder, or begun to: its images are no photographs."""
-    try:
-        read_manifest(Path(folder))
-    except GlpiError:
-        return False
-    return True
-
-
-def _are_numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(number, int) for number in value)
-
-
-_CHECKED_KEYS: dict[str, Callable[[Any], bool]] = {
-    "settings.types": _are_numbers,
-    "settings.levels": _are_numbers,
-    "settings.image_format.name": lambda value: isinstance(value, str),
-    "photographs.count": lambda value: isinstance(value, int),
-}
-
-
-def flatten(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """A manifest's values by their keys with dots, such as settings.seed."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{above}.{key}" if above else key
-        flat |= flatten(value, name) if isinstance(value, dict) else {name: value}
-    return flat
-
-
-def shown(value: Any) -> str:
-    """A manifest's value for messages."""
-    return json.dumps(value) if value is not None else "missing"
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """What a JSON file holds, nothing where there is none.
-
-    Raises:
-        GlpiError: not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise GlpiError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(value, dict):
-        raise GlpiError(f"{path}: must hold one JSON object")
-    return value
 
 
 def is_temporary(name: str) -> bool:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from glpi_jax.core.files import write_json, write_text
 from glpi_jax.data.sources import Database
 from glpi_jax.data.sources.prepared import PREPARED_FILE, Shard, prepared_table
-from glpi_jax.files import write_json, write_text
-from glpi_jax.saqt.distortions import find_distortion
+from glpi_jax.distortions import find_distortion
 from glpi_jax.saqt.render_photograph import RenderSettings
 from glpi_jax.saqt.rendered import (
     LABELS,

@@ -19,15 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.files import write_text
+from glpi_jax.core.progress import progress_bar
 from glpi_jax.data.images import ImageError, list_images
-from glpi_jax.errors import GlpiError
-from glpi_jax.files import write_text
+from glpi_jax.data.sources.manifest import is_rendered
 from glpi_jax.models.resnet import ResNet
-from glpi_jax.progress import progress_bar
 from glpi_jax.saqt.feature_store import PHOTOGRAPHS_PER_SHARD, FeatureStore, list_digest
 from glpi_jax.saqt.features import FeatureExtractor, read_photographs
 from glpi_jax.saqt.labels import Columns
-from glpi_jax.saqt.rendered import is_rendered
 
 _OLD_COLUMNS = ("kadis", "kadid-10k", "sim_value")
 _NEW_COLUMNS = (

@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import save
 
-from glpi_jax.data.demo import photograph_path
+from glpi_jax.core.files import write_bytes, write_text
+from glpi_jax.data.demo_database import photograph_path
 from glpi_jax.data.images import read_image
-from glpi_jax.files import write_bytes, write_text
-from glpi_jax.porting.backbones import torchvision_shapes
-from glpi_jax.saqt.kadid_scores import MEAN_DMOS
+from glpi_jax.distortions.kadid_scores import MEAN_DMOS
+from glpi_jax.weights.backbones import torchvision_shapes
 
 SIZE = (512, 384)  # width and height of KADID-10k's images
 
@@ -31,7 +31,7 @@ def write_stand_in_references(folder: Path, scenes: Sequence[str]) -> Path:
 
     Args:
         folder: made if it is missing; files of these names are replaced.
-        scenes: keys of `glpi_jax.data.demo.SCENES`.
+        scenes: keys of `glpi_jax.data.demo_database.SCENES`.
 
     Returns:
         The folder.
@@ -63,7 +63,7 @@ def write_random_resnet(path: Path, *, name: str = "resnet101", seed: int = 0) -
 
     Args:
         path: a .safetensors file, replaced in one step.
-        name: key of `glpi_jax.porting.backbones.RESNETS`.
+        name: key of `glpi_jax.weights.backbones.RESNETS`.
         seed: of the weights.
 
     Returns:

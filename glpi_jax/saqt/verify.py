@@ -7,21 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.files import read_json_object
+from glpi_jax.core.progress import progress_bar
 from glpi_jax.data.images import ImageError, decode_image, read_encoded
-from glpi_jax.errors import GlpiError
-from glpi_jax.progress import progress_bar
+from glpi_jax.data.sources.manifest import MANIFEST, read_manifest
 from glpi_jax.saqt.record_shards import count_records, unpack
 from glpi_jax.saqt.rendered import (
     LABELS,
     LOCK,
-    MANIFEST,
     RECORDS,
     FolderRecords,
     Packed,
     Record,
     file_sizes,
-    read_json_object,
-    read_manifest,
     read_records,
     suffix_of,
 )

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.transforms import grid_crops, image_rng, random_crops
-from glpi_jax.errors import GlpiError
 
 Placement = Literal["grid", "random"]
 

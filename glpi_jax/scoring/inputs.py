@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.files import home_expanded
 from glpi_jax.data.images import walk_images
-from glpi_jax.errors import GlpiError
-from glpi_jax.files import home_expanded
 from glpi_jax.scoring.fetch import is_foreign_url, is_url
 from glpi_jax.scoring.results import Problem
 from glpi_jax.scoring.video import VIDEO_SUFFIXES, Frame, is_video, video_frames

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from glpi_jax.errors import GlpiError
-from glpi_jax.evaluation.plot_style import settings_of
-from glpi_jax.saqt import Distorter, find_distortion, seed_for
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.distortions import Distorter, find_distortion, seed_for
+from glpi_jax.report.plot_style import settings_of
 from glpi_jax.scoring.reading import Source, read_pixels
 from glpi_jax.scoring.scorer import Scorer
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from glpi_jax.evaluation.plot_style import settings_of
+from glpi_jax.report.plot_style import settings_of
 from glpi_jax.scoring.picture_files import SOFTWARE
 from glpi_jax.scoring.quality_map import QualityMap
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from glpi_jax.errors import GlpiError
-from glpi_jax.files import write_json
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.files import write_json
 from glpi_jax.scoring.record_forms import (
     FIELDS,
     Form,

@@ -11,6 +11,7 @@ from typing import Any, overload
 import jax
 import numpy as np
 
+from glpi_jax.distributed.mesh import make_mesh, replicated
 from glpi_jax.evaluation.predict import (
     Prediction,
     compile_scorer,
@@ -23,7 +24,6 @@ from glpi_jax.scoring.crops import Crops, Placement
 from glpi_jax.scoring.quality_map import QualityMap, lay_out
 from glpi_jax.scoring.reading import Reader, Reading, Source, is_single, read_preprocessed
 from glpi_jax.scoring.results import ImageScore
-from glpi_jax.training.sharding import make_mesh, replicated
 
 _ERRORS_HELD = 64  # after as many, images that wait for a full batch are scored without
 

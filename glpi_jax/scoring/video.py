@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.images import IMAGE_SUFFIXES, ImageError
-from glpi_jax.errors import GlpiError
 from glpi_jax.scoring.results import Problem
 
 if TYPE_CHECKING:

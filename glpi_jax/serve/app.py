@@ -23,10 +23,10 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.scoring import ImageScore, Scorer
 from glpi_jax.scoring.map_picture import map_picture
-from glpi_jax.scoring.records import filled_fields
+from glpi_jax.scoring.record_forms import filled_fields
 from glpi_jax.scoring.video import has_video_signature
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")

@@ -10,10 +10,11 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.pipeline import BatchIterator, training_rows
 from glpi_jax.data.sources import Database
-from glpi_jax.errors import GlpiError
-from glpi_jax.training.checkpoint import RESUME_FOLDER, BestCheckpoint, ResumeCheckpoints
+from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
+from glpi_jax.training.checkpoint_store import RESUME_FOLDER
 from glpi_jax.training.metric_writer import MetricWriter
 from glpi_jax.training.state import TrainState
 

@@ -12,11 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from glpi_jax.errors import GlpiError, speaks_of_others
+from glpi_jax.core.errors import GlpiError, speaks_of_others
+from glpi_jax.distributed.ranks import is_first, told_by_first, wait_for_all
 from glpi_jax.training import checkpoint_files as files
 from glpi_jax.training.checkpoint_files import SEAL_FILE, finished_steps
 from glpi_jax.training.checkpoint_store import RESUME_FOLDER, Store, first_line
-from glpi_jax.training.processes import is_first, told_by_first, wait_for_all
 from glpi_jax.training.state import TrainState, tree_differences
 
 __all__ = ["BEST_FOLDER", "RESUME_FOLDER", "SEAL_FILE", "BestCheckpoint", "ResumeCheckpoints"]

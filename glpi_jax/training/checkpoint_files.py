@@ -12,8 +12,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from glpi_jax.errors import GlpiError
-from glpi_jax.files import write_json
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.files import write_json
 
 SEAL_FILE = "files.json"
 _OLDER = ".older"  # ends the name of a finished checkpoint that a save under way replaces

@@ -15,9 +15,9 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
-from glpi_jax.errors import GlpiError, speaks_of_others
+from glpi_jax.core.errors import GlpiError, speaks_of_others
+from glpi_jax.distributed.ranks import is_first, wait_for_all
 from glpi_jax.training import checkpoint_files as files
-from glpi_jax.training.processes import is_first, wait_for_all
 
 RESUME_FOLDER = "checkpoints"
 

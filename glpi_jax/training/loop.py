@@ -11,13 +11,15 @@ from flax import traverse_util
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from glpi_jax.data.on_the_fly import Distorting
+from glpi_jax.core.errors import Terminated
+from glpi_jax.core.progress import progress_bar
+from glpi_jax.data.on_the_fly import distorting_of
 from glpi_jax.data.pipeline import BatchIterator, to_iterator, training_dataset
 from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.data.sources import Database
-from glpi_jax.errors import GlpiError, Terminated
+from glpi_jax.distributed.mesh import check_batch_size, to_devices
+from glpi_jax.distributed.ranks import is_first
 from glpi_jax.models.glpi import GLPI
-from glpi_jax.progress import progress_bar
 from glpi_jax.training.bookkeeping import Bookkeeping, NotFinite, Validate
 from glpi_jax.training.interrupt import stop_between_steps
 from glpi_jax.training.metric_writer import MetricWriter
@@ -26,9 +28,7 @@ from glpi_jax.training.optimizer import (
     learning_rate_multipliers,
     make_optimizer,
 )
-from glpi_jax.training.processes import is_first
 from glpi_jax.training.profile import Profile
-from glpi_jax.training.sharding import check_batch_size, to_devices
 from glpi_jax.training.state import TrainState, abstract_state, abstract_variables, create_state
 from glpi_jax.training.step import compile_train_step
 
@@ -39,21 +39,6 @@ class Recipe(NamedTuple):
     schedule: optax.Schedule
     multipliers: dict[str, float | None]
     optimizer: optax.GradientTransformation
-
-
-def distorting_of(config: ConfigDict) -> Distorting:
-    """How a config has the images of a database of photographs made.
-
-    Raises:
-        GlpiError: a negative seed.
-    """
-    if config.data.distortion_seed < 0:
-        raise GlpiError(f"config.data.distortion_seed = {config.data.distortion_seed}: is negative")
-    return Distorting(
-        seed=config.data.distortion_seed,
-        redraw=config.data.redraw_distortions,
-        dncnn=config.data.dncnn,
-    )
 
 
 def fit(

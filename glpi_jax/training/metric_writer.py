@@ -16,29 +16,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from glpi_jax.errors import GlpiError
-from glpi_jax.files import write_text
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.files import write_text
+from glpi_jax.results.metrics_file import HEADER, METRICS_FILE, read_metrics
 
-__all__ = ["METRICS_FILE", "TENSORBOARD_FOLDER", "MetricRow", "MetricWriter", "read_metrics"]
-
-METRICS_FILE = "metrics.csv"
 TENSORBOARD_FOLDER = "tensorboard"
-_HEADER = ["step", "epoch", "name", "value"]
-
-
-class MetricRow(NamedTuple):
-    """One scalar: its step and epoch (both from 0), its name such as `train/loss`, its value."""
-
-    step: int
-    epoch: int
-    name: str
-    value: float
 
 
 class MetricWriter:
@@ -174,44 +161,11 @@ def _add_event(file: EventsWriter, event: Event) -> None:
     file.write_event(event)
 
 
-def read_metrics(path: str | os.PathLike[str]) -> list[MetricRow]:
-    """Read a `metrics.csv`, in file order.
-
-    A last line without its newline, torn by an interruption, is left out.
-
-    Raises:
-        GlpiError: the file is missing, has other columns, or a row does not parse.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise GlpiError(f"{path} is missing: train into this folder first.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise GlpiError(f"{path} cannot be read: {error}.") from error
-    whole = text[: text.rfind("\n") + 1]
-    if not whole:
-        return []
-    reader = csv.reader(io.StringIO(whole))
-    if next(reader) != _HEADER:
-        raise GlpiError(f"{path} does not begin with '{','.join(_HEADER)}': move it away.")
-    rows = []
-    for cells in reader:
-        try:
-            step, epoch, name, value = cells
-            rows.append(MetricRow(int(step), int(epoch), name, float(value)))
-        except ValueError as error:
-            raise GlpiError(
-                f"{path} line {reader.line_num} is not 'step,epoch,name,value': {cells}."
-                " Repair or remove that line."
-            ) from error
-    return rows
-
-
 def _drop_rows_after(path: Path, step: int) -> None:
     """Rewrite the file with its header and the rows up to this step; make it if it is missing."""
     kept = [row for row in read_metrics(path) if row.step <= step] if path.exists() else []
     text = io.StringIO(newline="")
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(_HEADER)
+    rows.writerow(HEADER)
     rows.writerows([row.step, row.epoch, row.name, repr(row.value)] for row in kept)
     write_text(path, text.getvalue())

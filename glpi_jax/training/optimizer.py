@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
-from glpi_jax.errors import GlpiError
-from glpi_jax.training.path_rules import apply_rules
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.distributed.path_rules import apply_rules
 
 FlatParams = dict[str, jax.Array]
 ParameterRules = Sequence[tuple[str, float | None]]

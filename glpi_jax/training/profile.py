@@ -8,7 +8,7 @@ from types import TracebackType
 
 import jax
 
-from glpi_jax.training.processes import is_first
+from glpi_jax.distributed.ranks import is_first
 
 _FIRST, _COUNT = 5, 5  # steps after the start: the first ones compile
 

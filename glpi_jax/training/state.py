@@ -11,10 +11,10 @@ import optax
 from flax import struct, traverse_util
 from jax.sharding import Mesh
 
-from glpi_jax.compilation import compiler_options
+from glpi_jax.core.compilation import compiler_options
+from glpi_jax.distributed.mesh import FsdpRules, parameter_shardings, replicated
 from glpi_jax.models.glpi import GLPI
 from glpi_jax.training.optimizer import split_params
-from glpi_jax.training.sharding import FsdpRules, parameter_shardings, replicated
 
 
 class TrainState(struct.PyTreeNode):

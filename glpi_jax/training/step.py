@@ -10,19 +10,15 @@ import optax
 from flax import traverse_util
 from jax.sharding import Mesh
 
-from glpi_jax.compilation import compiler_options
+from glpi_jax.core.compilation import compiler_options
+from glpi_jax.distributed.mesh import FSDP_AXIS, FsdpRules, batch_sharding, replicated
 from glpi_jax.models.glpi import GLPI
+from glpi_jax.models.pixels import normalise
 from glpi_jax.training.optimizer import FlatParams, merge_params, split_params
-from glpi_jax.training.sharding import FSDP_AXIS, FsdpRules, batch_sharding, replicated
 from glpi_jax.training.state import TrainState, abstract_state, shardings_of
 
 Metrics = dict[str, jax.Array]
 Batch = Mapping[str, jax.Array]
-
-
-def normalise(images: jax.Array) -> jax.Array:
-    """Map uint8 pixels to float32 in [-1, 1]: (x/255 − 0.5)/0.5, as the official transform."""
-    return (images.astype(jnp.float32) / 255 - 0.5) / 0.5
 
 
 class Gradients(NamedTuple):

@@ -13,8 +13,8 @@ import nbformat
 import pytest
 
 import glpi_jax
-from glpi_jax.data.demo import photograph_path
-from glpi_jax.saqt import MEAN_DMOS
+from glpi_jax.data.demo_database import photograph_path
+from glpi_jax.distortions import MEAN_DMOS
 from glpi_jax.scoring import Scorer
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REPOSITORY = PROJECT["urls"]["Repository"]
 NOTEBOOKS = sorted(COLAB.glob("*.ipynb"))
 SECONDS = 300  # a notebook that hangs
-SHIPPED = Path(glpi_jax.__file__).parent / "weights/small"  # in this process tests have others
+SHIPPED = Path(glpi_jax.__file__).parent / "hub/shipped"  # in this process tests have others
 # Scores are rounded, to two and four digits, and programs of the notebooks are not optimised.
 SHIPPED_TOLERANCE, RANDOM_TOLERANCE = 2e-2, 2e-4
 

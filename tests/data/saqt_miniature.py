@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from glpi_jax.saqt import distort, seed_for
+from glpi_jax.distortions import distort, seed_for
 from glpi_jax.saqt.labels import Columns, Match, image_name, write_label_tables
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glpi_jax import processes
-from glpi_jax.cli import main
-from glpi_jax.data import demo
-from glpi_jax.data.demo import (
+from glpi_jax.cli.main import main
+from glpi_jax.core import pools as processes
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.data import demo_database as demo
+from glpi_jax.data.demo_database import (
     SCENES,
     Photograph,
     cut_tiles,
@@ -21,8 +22,7 @@ from glpi_jax.data.demo import (
 from glpi_jax.data.images import read_image
 from glpi_jax.data.sources import load_database
 from glpi_jax.data.splits import strict_split
-from glpi_jax.errors import GlpiError
-from glpi_jax.saqt import DISTORTIONS, MEAN_DMOS, distort, seed_for
+from glpi_jax.distortions import DISTORTIONS, MEAN_DMOS, distort, seed_for
 
 
 def render(folder: Path, **changes: Any) -> Path:

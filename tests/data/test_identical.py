@@ -12,7 +12,8 @@ from miniatures import build_miniature
 from ml_collections import ConfigDict
 from saqt_miniature import build_photographs
 
-from glpi_jax.config import load_config, shipped_config
+from glpi_jax.core.config import load_config, shipped_config
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.identical import Identical, fingerprints, identical_images, keep_together
 from glpi_jax.data.prepare import prepare_database
 from glpi_jax.data.sources import Database, PhotographRows, load_database
@@ -27,7 +28,6 @@ from glpi_jax.data.splits import (
     whole_split,
     write_split,
 )
-from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.protocols import make_split
 
 PARTS = ("train", "validation", "test")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data import images
 from glpi_jax.data.images import (
     MAX_FILE_BYTES,
@@ -21,7 +22,6 @@ from glpi_jax.data.images import (
     read_image,
     walk_images,
 )
-from glpi_jax.errors import GlpiError
 
 
 def encoded(image: Image.Image, file_format: str, **options: object) -> bytes:

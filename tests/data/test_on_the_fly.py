@@ -17,6 +17,7 @@ import pytest
 from safetensors.numpy import save_file
 from saqt_miniature import build_photographs, build_rendered
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data import pipeline
 from glpi_jax.data.images import ImageError
 from glpi_jax.data.on_the_fly import Distorting, ImageMaker
@@ -30,9 +31,8 @@ from glpi_jax.data.splits import (
     strict_split,
     write_split,
 )
-from glpi_jax.errors import GlpiError
-from glpi_jax.saqt import TOTAL_VARIATION, distort, find_distortion, seed_for
-from glpi_jax.saqt.dncnn import load_dncnn
+from glpi_jax.distortions import TOTAL_VARIATION, distort, find_distortion, seed_for
+from glpi_jax.distortions.dncnn import load_dncnn
 
 PHOTOGRAPHS, SEED = 3, 7
 FIXED = Distorting(seed=SEED, redraw=False, dncnn="")

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data import pipeline
 from glpi_jax.data.images import ImageError
 from glpi_jax.data.pipeline import (
@@ -29,7 +30,6 @@ from glpi_jax.data.prepare import prepare_database
 from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.data.sources import Database, load_database
 from glpi_jax.data.transforms import grid_crops, image_rng, random_crops
-from glpi_jax.errors import GlpiError
 
 Batch = dict[str, np.ndarray]
 

@@ -18,13 +18,13 @@ import pytest
 import tensorflow_datasets as tfds
 from miniatures import build_miniature
 
-from glpi_jax.cli import main
+from glpi_jax.cli.main import main
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data import prepare as prepare_module
 from glpi_jax.data.images import ImageError
 from glpi_jax.data.prepare import prepare_database
 from glpi_jax.data.sources import Database, check_database, load_database
 from glpi_jax.data.sources.prepared import PREPARED_FILE
-from glpi_jax.errors import GlpiError
 
 
 def prepare(database: Database, out: Path) -> Path:

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from glpi_jax.config import load_config, to_plain
+from glpi_jax.core.config import load_config, to_plain
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.images import ImageError
 from glpi_jax.data.preprocessing import MAX_PIXELS, Preprocessing
 from glpi_jax.data.transforms import resize
-from glpi_jax.errors import GlpiError
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from miniatures import build_miniature
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources import Database, Facts, load_database
-from glpi_jax.errors import GlpiError
 
 Write = Callable[..., Path]
 

@@ -9,8 +9,8 @@ import pytest
 import scipy.io
 from miniatures import build_miniature, cell_array, read_sample, write_csv, write_xls, write_xlsx
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources import Database, load_database
-from glpi_jax.errors import GlpiError
 
 
 def read(kind: str, root: Path, references: int, variant: str | None = None) -> Database:

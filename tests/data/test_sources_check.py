@@ -7,11 +7,11 @@ import scipy.io
 from miniatures import build_miniature, read_sample
 from PIL import Image
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.images import read_image
 from glpi_jax.data.sources import CheckReport, check_database
 from glpi_jax.data.sources import check as check_module
 from glpi_jax.data.sources.database import Facts
-from glpi_jax.errors import GlpiError
 
 
 def check(kind: str, root: Path, labels: Path | None = None) -> CheckReport:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources import load_database
-from glpi_jax.errors import GlpiError
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from saqt_miniature import build_photographs
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.prepare import prepare_database
 from glpi_jax.data.sources import Database, check_database, load_database
-from glpi_jax.errors import GlpiError
-from glpi_jax.saqt import find_distortion
+from glpi_jax.distortions import find_distortion
 from glpi_jax.saqt.photographs import select_all
 from glpi_jax.saqt.render import render_photographs
 from glpi_jax.saqt.render_photograph import RenderSettings

@@ -7,8 +7,8 @@ import pytest
 import scipy.io
 from miniatures import BUILDERS, build_miniature
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources import READERS, load_database
-from glpi_jax.errors import GlpiError
 
 PUBLISHED = list(BUILDERS)
 

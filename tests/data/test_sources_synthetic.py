@@ -8,9 +8,9 @@ import pytest
 import scipy.io
 from miniatures import LIVE_REFERENCES, build_miniature, cell_array, read_sample, write_xlsx
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources import Database, load_database
 from glpi_jax.data.splits import official_database_split, official_seed
-from glpi_jax.errors import GlpiError
 
 
 def read(kind: str, root: Path, **options: object) -> Database:

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources import Database
 from glpi_jax.data.split_lists import read_list_split
 from glpi_jax.data.splits import Split
-from glpi_jax.errors import GlpiError
 
 # As LIVE lies on disk: the same file name in several folders.
 IMAGES = ("databaserelease2/jp2k/img1.bmp", "databaserelease2/wn/img1.bmp", "wn/img2.bmp", "a.bmp")

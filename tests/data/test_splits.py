@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources import Database
 from glpi_jax.data.splits import (
     Split,
@@ -20,7 +21,6 @@ from glpi_jax.data.splits import (
     whole_split,
     write_split,
 )
-from glpi_jax.errors import GlpiError
 
 
 def database(references: int, per_reference: int = 3) -> Database:
@@ -200,7 +200,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     def fail(*_: object) -> None:
         raise OSError(28, "disk full")
 
-    monkeypatch.setattr("glpi_jax.files.os.replace", fail)
+    monkeypatch.setattr("glpi_jax.core.files.os.replace", fail)
     split = official_database_split(table, train_fraction=0.8, seed=0)
     with pytest.raises(GlpiError, match="disk full"):
         write_split(path, table, split)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.transforms import (
     grid_crops,
     image_rng,
@@ -10,7 +11,6 @@ from glpi_jax.data.transforms import (
     random_flips,
     resize,
 )
-from glpi_jax.errors import GlpiError
 
 
 def positions(height: int, width: int) -> np.ndarray:

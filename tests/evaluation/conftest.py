@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glpi_jax.evaluation import plots
 from glpi_jax.evaluation.bootstrap import bootstrap_intervals
 from glpi_jax.evaluation.logistic import full_metrics
 from glpi_jax.evaluation.metrics import metrics_by_group
+from glpi_jax.report import plots
 
 METRICS_CSV = """step,epoch,name,value
 5,0,train/loss,1.25

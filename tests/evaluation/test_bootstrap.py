@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.evaluation import bootstrap
 from glpi_jax.evaluation.bootstrap import Resampling, bootstrap_intervals
 from glpi_jax.evaluation.metrics import quality_metrics

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from glpi_jax.evaluation.live import live_curves
+from glpi_jax.report.live import live_curves
 from glpi_jax.training.metric_writer import MetricWriter
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import curve_fit
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.evaluation.logistic import LogisticFit, _Projected, fit_logistic, full_metrics
 from glpi_jax.evaluation.metrics import plcc, quality_metrics, rmse
 

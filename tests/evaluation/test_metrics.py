@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.evaluation.metrics import (
     krcc,
     median_and_spread,

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from glpi_jax.evaluation import plots
 from glpi_jax.evaluation.logistic import fit_logistic
-from glpi_jax.evaluation.plots import ScatterPanel
-from glpi_jax.training.metric_writer import MetricRow
+from glpi_jax.report import plots
+from glpi_jax.report.plots import ScatterPanel
+from glpi_jax.results.metrics_file import MetricRow
 
 
 def panel_of(predictions, fit=None, score_name="MOS"):

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.evaluation.predict import compile_scorer, predict
 from glpi_jax.models.glpi import build
-from glpi_jax.training.sharding import make_mesh
 from glpi_jax.training.state import init_variables, key_of
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from glpi_jax.config import load_config
+from glpi_jax.core.config import load_config
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources import Facts
 from glpi_jax.data.splits import official_seed, official_split
-from glpi_jax.errors import GlpiError
 from glpi_jax.evaluation.protocols import (
     Plan,
     make_plan,

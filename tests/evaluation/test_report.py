@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.evaluation.logistic import fit_logistic
 from glpi_jax.evaluation.protocols import LAST_EPOCH
-from glpi_jax.evaluation.report import results_markdown, write_report
+from glpi_jax.report import results_markdown, write_report
 
 
 @pytest.fixture

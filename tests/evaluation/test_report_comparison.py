@@ -11,17 +11,17 @@ import sys
 import numpy as np
 import pytest
 
-from glpi_jax.cli import main
-from glpi_jax.errors import GlpiError
-from glpi_jax.evaluation.report import (
+from glpi_jax.cli.main import main
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.report import (
     benchmark_markdown,
     rounds_markdown,
     write_benchmark_report,
     write_comparison,
 )
-from glpi_jax.evaluation.report.comparison import group_workdirs, table_notes
-from glpi_jax.evaluation.report.tables import comparison_latex, comparison_markdown
-from glpi_jax.evaluation.report.workdirs import read_workdir, read_workdirs
+from glpi_jax.report.comparison import group_workdirs, table_notes
+from glpi_jax.report.tables import comparison_latex, comparison_markdown
+from glpi_jax.results.workdirs import read_workdir, read_workdirs
 
 METRICS = (
     "srocc", "plcc", "krcc", "rmse",

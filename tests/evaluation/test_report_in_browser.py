@@ -3,7 +3,7 @@
 import pytest
 from in_browser import quiet_page
 
-from glpi_jax.evaluation.report import write_report
+from glpi_jax.report import write_report
 
 pytestmark = pytest.mark.browser
 

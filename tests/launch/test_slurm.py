@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from glpi_jax.benchmark import round_folder, round_of
-from glpi_jax.config import load_config
+from glpi_jax.core.config import load_config
+from glpi_jax.workflow.benchmark import round_folder, round_of
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ("slurm/one_node.sh", "slurm/many_nodes.sh", "slurm/rounds.sh")

@@ -3,10 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.models import glpi, integration, vit
 from glpi_jax.models.glpi import GLPI, SIZES, build
-from glpi_jax.porting.convert import load_torch
+from glpi_jax.weights.convert import load_torch
 
 STAGES = [
     *(f"vgfe_{i}" for i in range(4)),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from glpi_jax.models.glpi import GLPI, SIZES, Size
-from glpi_jax.porting.convert import official_shapes
+from glpi_jax.weights.convert import official_shapes
 
 TORCH_GLPI = Path(__file__).with_name("torch_glpi.py")
 

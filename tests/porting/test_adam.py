@@ -7,11 +7,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.base import get_config
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.interop.adam import Adam, from_entry, to_entry
+from glpi_jax.interop.recipe import get_adam, recipe_of
 from glpi_jax.models.glpi import GLPI, SIZES
-from glpi_jax.porting.adam import Adam, from_entry, to_entry
-from glpi_jax.porting.recipe import get_adam, recipe_of
-from glpi_jax.porting.torch_files import CheckpointError
+from glpi_jax.weights.torch_files import CheckpointError
 
 PARAMETERS = ("a", "b", "c", "unused", "d")
 LISTED = ("b", "c", "unused", "d")  # a is frozen

@@ -11,15 +11,16 @@ from flax import traverse_util
 from safetensors.numpy import save_file
 
 from glpi_jax.models.glpi import GLPI, SIZES
-from glpi_jax.porting import backbones
-from glpi_jax.porting.backbones import (
+from glpi_jax.weights import backbones
+from glpi_jax.weights.backbones import (
     RESNETS,
     ResNetSize,
     load_resnet,
     load_resnet_backbone,
     resnet_variables,
 )
-from glpi_jax.porting.convert import CheckpointError, carried_names, is_count
+from glpi_jax.weights.convert import carried_names, is_count
+from glpi_jax.weights.torch_files import CheckpointError
 
 TINY = ResNetSize(4, (2, 3, 4, 5), (1, 2, 1, 1))
 

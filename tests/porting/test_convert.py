@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from glpi_jax.models.glpi import GLPI, SIZES, Size
-from glpi_jax.porting.convert import (
-    CheckpointError,
+from glpi_jax.weights.convert import (
     carried_names,
     flax_entries,
     load_torch,
@@ -17,7 +16,8 @@ from glpi_jax.porting.convert import (
     to_official,
     to_variables,
 )
-from glpi_jax.porting.torch_names import LEGACY_PREFIXES
+from glpi_jax.weights.torch_files import CheckpointError
+from glpi_jax.weights.torch_names import LEGACY_PREFIXES
 
 
 @pytest.fixture(scope="module")

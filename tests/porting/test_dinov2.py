@@ -10,9 +10,9 @@ from scipy.special import erf, softmax
 from glpi_jax.models.glpi import SIZES, build
 from glpi_jax.models.resnet import IMAGENET_MEAN, IMAGENET_STD
 from glpi_jax.models.vit import ViT
-from glpi_jax.porting.backbones import load_vit_backbone, with_gain
-from glpi_jax.porting.dinov2 import resize_kernel
-from glpi_jax.porting.torch_files import CheckpointError
+from glpi_jax.weights.backbones import load_vit_backbone, with_gain
+from glpi_jax.weights.dinov2 import resize_kernel
+from glpi_jax.weights.torch_files import CheckpointError
 
 SIZE = SIZES["glpi_demo"]
 MODEL = build("glpi_demo", dropout=0.0)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from glpi_jax.errors import GlpiError
-from glpi_jax.porting import download
-from glpi_jax.porting.download import PublishedFile, cache_folder, fetch, published_on_hub
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.weights import download
+from glpi_jax.weights.download import PublishedFile, cache_folder, fetch, published_on_hub
 
 CONTENT = bytes(range(256)) * 9000  # 2.3 MB: three reads
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -12,14 +12,14 @@ import safetensors.numpy
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from glpi_jax import runs
-from glpi_jax.cli import main
+from glpi_jax.cli.main import main
+from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.models.glpi import GLPI, SIZES
-from glpi_jax.porting.carried import CARRIED_FILE, hand_on_carried, read_carried
-from glpi_jax.porting.convert import carried_names, is_count, load_torch
 from glpi_jax.training.checkpoint import BestCheckpoint
-from glpi_jax.training.sharding import make_mesh
-from glpi_jax.workdir import read_run
+from glpi_jax.weights.carried import CARRIED_FILE, hand_on_carried, read_carried
+from glpi_jax.weights.convert import carried_names, is_count, load_torch
+from glpi_jax.workflow import runs
+from glpi_jax.workflow.workdir import read_run
 
 DEMO = GLPI(SIZES["glpi_demo"], 0.0)
 
@@ -161,7 +161,7 @@ def test_an_error_half_way_leaves_no_workdir(official_file, tmp_path, monkeypatc
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("glpi_jax.porting.from_torch.write_json", full_disk)
+    monkeypatch.setattr("glpi_jax.interop.from_torch.write_json", full_disk)
     assert port("from-torch", official_file, tmp_path / "workdir") == 2
     assert "No space left" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

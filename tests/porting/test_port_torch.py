@@ -11,16 +11,17 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.base import get_config
-from glpi_jax import runs
-from glpi_jax.cli import main
+from glpi_jax.cli.main import main
+from glpi_jax.distributed.mesh import make_mesh
+from glpi_jax.interop.recipe import recipe_of
 from glpi_jax.models.glpi import SIZES
-from glpi_jax.porting.convert import load_torch
-from glpi_jax.porting.recipe import model_of, recipe_of
 from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
-from glpi_jax.training.sharding import make_mesh
 from glpi_jax.training.state import abstract_state, create_state
 from glpi_jax.training.step import train_step
-from glpi_jax.workdir import read_run
+from glpi_jax.weights.convert import load_torch
+from glpi_jax.workflow import runs
+from glpi_jax.workflow.model import model_of
+from glpi_jax.workflow.workdir import read_run
 
 pytestmark = pytest.mark.torch
 

@@ -12,23 +12,23 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from short_runs import short_config, stopped_before_the_first_step
 
-from glpi_jax.config import load_config, shipped_config
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.config import load_config, shipped_config
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.distributed.mesh import make_mesh
+from glpi_jax.interop.to_torch import to_torch
 from glpi_jax.models.glpi import SIZES, build
-from glpi_jax.porting.backbones import RESNETS, ResNetSize
-from glpi_jax.porting.convert import carried_names, flax_entries, is_count, to_variables
-from glpi_jax.porting.download import PublishedFile
-from glpi_jax.porting.to_torch import to_torch
-from glpi_jax.runs import train_run
-from glpi_jax.starting_weights import (
+from glpi_jax.training import loop
+from glpi_jax.training.state import init_variables, key_of
+from glpi_jax.weights.backbones import RESNETS, ResNetSize
+from glpi_jax.weights.convert import carried_names, flax_entries, is_count, to_variables
+from glpi_jax.weights.download import PublishedFile
+from glpi_jax.workflow.runs import train_run
+from glpi_jax.workflow.starting_weights import (
     PUBLISHED,
     load_starting_weights,
     names_starting_weights,
     read_pretrained,
 )
-from glpi_jax.training import loop
-from glpi_jax.training.sharding import make_mesh
-from glpi_jax.training.state import init_variables, key_of
 
 DEMO = SIZES["glpi_demo"]
 MODEL = build("glpi_demo", dropout=0.0)
@@ -133,7 +133,7 @@ def test_files_that_change_before_they_are_saved(files, config, tmp_path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "create_state", stop)
-        patch.setattr("glpi_jax.runs.fit", stop)
+        patch.setattr("glpi_jax.workflow.runs.fit", stop)
         with pytest.raises(GlpiError, match="stopped"):
             train_run(own, run)
     vit = load_file(files["vit"])

@@ -12,11 +12,11 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from glpi_jax.errors import GlpiError
-from glpi_jax.porting import torch_files
-from glpi_jax.porting.carried import CARRIED_FILE, read_carried
-from glpi_jax.porting.convert import load_torch
-from glpi_jax.porting.torch_files import (
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.weights import torch_files
+from glpi_jax.weights.carried import CARRIED_FILE, read_carried
+from glpi_jax.weights.convert import load_torch
+from glpi_jax.weights.torch_files import (
     CheckpointError,
     OfficialCheckpoint,
     check_output,

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from glpi_jax.models.glpi import GLPI, SIZES
-from glpi_jax.porting.convert import carried_names, flax_entries, official_shapes
-from glpi_jax.porting.torch_names import (
+from glpi_jax.weights.convert import carried_names, flax_entries, official_shapes
+from glpi_jax.weights.torch_names import (
     CARRIED,
     RULES,
     _match,

@@ -11,10 +11,10 @@ from safetensors.numpy import save_file
 
 from glpi_jax.models.glpi import GLPI, SIZES
 from glpi_jax.models.vit import SelfAttention
-from glpi_jax.porting.backbones import load_vit_backbone
-from glpi_jax.porting.convert import carried_names, flax_entries, to_variables
-from glpi_jax.porting.torch_files import CheckpointError
-from glpi_jax.porting.vit_files import PREFIX, resample_positions
+from glpi_jax.weights.backbones import load_vit_backbone
+from glpi_jax.weights.convert import carried_names, flax_entries, to_variables
+from glpi_jax.weights.torch_files import CheckpointError
+from glpi_jax.weights.vit_files import PREFIX, resample_positions
 
 # With two blocks behind the last tap, as the official sizes have.
 SIZE = dataclasses.replace(SIZES["glpi_demo"], depth=6)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from glpi_jax.errors import GlpiError
-from glpi_jax.saqt import (
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.distortions import (
     DISTORTIONS,
     MEAN_DMOS,
     Distorter,
@@ -12,7 +12,7 @@ from glpi_jax.saqt import (
     find_distortion,
     seed_for,
 )
-from glpi_jax.saqt.distortions.dispatch import stretch_to_uint8
+from glpi_jax.distortions.dispatch import stretch_to_uint8
 
 RANDOM = [number for number, distortion in DISTORTIONS.items() if distortion.random]
 

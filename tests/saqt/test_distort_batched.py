@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import skimage.data
 
-from glpi_jax.errors import GlpiError
-from glpi_jax.saqt import DISTORTIONS, distort
-from glpi_jax.saqt.distortions.batched import BATCHED, distort_batch
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.distortions import DISTORTIONS, distort
+from glpi_jax.distortions.batched import BATCHED, distort_batch
 
 RANDOM = [number for number in BATCHED if DISTORTIONS[number].random]
 

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import skimage.data
 
-from glpi_jax.saqt import DISTORTIONS, TOTAL_VARIATION, Distorter, distort
-from glpi_jax.saqt.distortions import noise
-from glpi_jax.saqt.distortions.dispatch import stretch_to_uint8
-from glpi_jax.saqt.distortions.unit_image import UnitImage
+from glpi_jax.distortions import DISTORTIONS, TOTAL_VARIATION, Distorter, distort, noise
+from glpi_jax.distortions.dispatch import stretch_to_uint8
+from glpi_jax.distortions.unit_image import UnitImage
 
 # Mean PSNR in dB of the noise alone to the stretched reference, at the five levels.
 NOISE_ALONE = (20.3, 16.0, 14.1, 11.7, 10.5)
@@ -103,7 +102,7 @@ def test_identity_names_the_library_and_its_version():
 
 def test_rendering_needs_no_jax():
     code = (
-        "import sys; import numpy as np; from glpi_jax.saqt import distort;"
+        "import sys; import numpy as np; from glpi_jax.distortions import distort;"
         "image = np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8);"
         "distort(image, 15, 1, np.random.default_rng(0));"
         "sys.exit('jax' in sys.modules)"

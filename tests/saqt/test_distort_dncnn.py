@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from glpi_jax.errors import GlpiError
-from glpi_jax.saqt import distort
-from glpi_jax.saqt.dncnn import load_dncnn
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.distortions import distort
+from glpi_jax.distortions.dncnn import load_dncnn
 
 
 def kair_state(depth, channels):

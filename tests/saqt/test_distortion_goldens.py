@@ -7,15 +7,14 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from glpi_jax.saqt import DISTORTIONS, distort
-from glpi_jax.saqt.distortions import color, compression, noise, sharpness, spatial
-from glpi_jax.saqt.distortions.color_dithering import variance_palettes
-from glpi_jax.saqt.distortions.thresholds import (
+from glpi_jax.distortions import DISTORTIONS, color, compression, distort, noise, sharpness, spatial
+from glpi_jax.distortions.color_dithering import variance_palettes
+from glpi_jax.distortions.thresholds import (
     between_class_variance,
     histogram_256,
     otsu_thresholds,
 )
-from glpi_jax.saqt.distortions.unit_image import UnitImage
+from glpi_jax.distortions.unit_image import UnitImage
 
 
 def check(goldens, case) -> tuple[float, float]:

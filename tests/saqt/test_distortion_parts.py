@@ -6,24 +6,23 @@ import numpy as np
 import pytest
 from scipy.interpolate import CubicSpline
 
-from glpi_jax.saqt import DISTORTIONS
-from glpi_jax.saqt.distortions import blur, brightness, color, noise, sharpness, spatial
-from glpi_jax.saqt.distortions.color_dithering import dither, variance_palettes
-from glpi_jax.saqt.distortions.color_spaces import (
+from glpi_jax.distortions import DISTORTIONS, blur, brightness, color, noise, sharpness, spatial
+from glpi_jax.distortions.color_dithering import dither, variance_palettes
+from glpi_jax.distortions.color_spaces import (
     lab_from_rgb,
     rgb_from_lab,
     rgb_from_ycbcr,
     ycbcr_from_rgb,
 )
-from glpi_jax.saqt.distortions.cubic_convolution import sample_displaced
-from glpi_jax.saqt.distortions.filters import (
+from glpi_jax.distortions.cubic_convolution import sample_displaced
+from glpi_jax.distortions.filters import (
     PaddedSpectrum,
     correlate_sparse,
     gaussian_filter,
     gaussian_weights,
 )
-from glpi_jax.saqt.distortions.thresholds import minimise_nelder_mead
-from glpi_jax.saqt.distortions.unit_image import UnitImage
+from glpi_jax.distortions.thresholds import minimise_nelder_mead
+from glpi_jax.distortions.unit_image import UnitImage
 
 
 def pixel(*values):

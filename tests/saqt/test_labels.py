@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from glpi_jax.cli import main
-from glpi_jax.errors import GlpiError
+from glpi_jax.cli.main import main
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.data.sources.saqt_labels import list_label_tables
 from glpi_jax.saqt import labels as labels_module
 from glpi_jax.saqt.labels import (
     Match,
     image_name,
-    list_label_tables,
     read_matches,
     read_reference_scores,
     transfer,

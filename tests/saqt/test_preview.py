@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glpi_jax.cli import main
-from glpi_jax.saqt import distort, seed_for
+from glpi_jax.cli.main import main
+from glpi_jax.distortions import distort, seed_for
 from glpi_jax.saqt.preview import contact_sheet
 
 

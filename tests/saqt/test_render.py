@@ -11,10 +11,10 @@ from PIL import Image
 from rendering import NAMES, content, expected, photograph, read, render
 from safetensors.numpy import save_file
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.images import read_image
 from glpi_jax.data.sources import load_database
-from glpi_jax.errors import GlpiError
-from glpi_jax.saqt import distort
+from glpi_jax.distortions import distort
 from glpi_jax.saqt.photographs import Selection, select_all, select_labelled, select_matched
 from glpi_jax.saqt.record_shards import unpack
 from glpi_jax.saqt.render import Rendered
@@ -82,7 +82,7 @@ def test_parts_together_are_the_whole(root: Path, tmp_path: Path, three_folders:
 
 
 def test_dncnn_denoises_and_is_written_down(root: Path, tmp_path: Path) -> None:
-    from glpi_jax.saqt.dncnn import load_dncnn
+    from glpi_jax.distortions.dncnn import load_dncnn
 
     rng = np.random.default_rng(0)
     state = {}

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from rendering import NAMES, content, photograph, render
 
-from glpi_jax.cli import main
-from glpi_jax.errors import GlpiError
+from glpi_jax.cli.main import main
+from glpi_jax.core.errors import GlpiError
 
 
 @pytest.mark.parametrize(

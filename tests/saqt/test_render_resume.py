@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from rendering import content, render
 
-from glpi_jax import files
-from glpi_jax.errors import GlpiError
+from glpi_jax.core import files
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.saqt.rendered import Record, append_record, read_records
 
 

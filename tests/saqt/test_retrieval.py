@@ -14,13 +14,12 @@ from flax import traverse_util
 from PIL import Image
 from safetensors.numpy import save_file
 
-from glpi_jax.cli import main
+from glpi_jax.cli.main import main
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.images import read_image
 from glpi_jax.data.transforms import resize
-from glpi_jax.errors import GlpiError
+from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.models.resnet import ResNet, semantic_vectors
-from glpi_jax.porting.backbones import RESNETS, ResNetSize
-from glpi_jax.porting.torch_names import CONV, to_torch_name
 from glpi_jax.saqt import feature_store, features, retrieval
 from glpi_jax.saqt.features import FeatureExtractor, padded_shape
 from glpi_jax.saqt.labels import Match, read_matches
@@ -32,7 +31,8 @@ from glpi_jax.saqt.retrieval import (
     retrieve,
     write_matches,
 )
-from glpi_jax.training.sharding import make_mesh
+from glpi_jax.weights.backbones import RESNETS, ResNetSize
+from glpi_jax.weights.torch_names import CONV, to_torch_name
 
 TINY = ResNetSize(4, (3, 5), (1, 1))  # two stages: retrieval does not care
 NETWORK = ResNet(TINY.stem, TINY.widths, TINY.blocks, (), jnp.float32)

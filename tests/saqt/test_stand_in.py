@@ -3,11 +3,11 @@
 import numpy as np
 from PIL import Image
 
-from glpi_jax.porting.backbones import load_resnet
-from glpi_jax.saqt import MEAN_DMOS
+from glpi_jax.distortions import MEAN_DMOS
 from glpi_jax.saqt.labels import read_reference_scores
 from glpi_jax.saqt.retrieval import list_references
 from glpi_jax.saqt.stand_in import write_random_resnet, write_stand_in_references
+from glpi_jax.weights.backbones import load_resnet
 
 
 def test_references_and_their_scores(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from glpi_jax.cli import main
+from glpi_jax.cli.main import main
 
 
 @pytest.fixture

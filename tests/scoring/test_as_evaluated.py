@@ -12,16 +12,16 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import glpi_jax
-from glpi_jax.cli import main
-from glpi_jax.config import load_config
+from glpi_jax.cli.main import main
+from glpi_jax.core.config import load_config
 from glpi_jax.evaluation.metrics import rmse
 from glpi_jax.evaluation.protocols import metrics_note
-from glpi_jax.evaluation.report import results_markdown
 from glpi_jax.hub import read_model, save_folder
-from glpi_jax.runs import _is_reported
+from glpi_jax.report import results_markdown
 from glpi_jax.scoring import Scorer
 from glpi_jax.scoring.ladder import score_ladders
-from glpi_jax.workdir import read_run
+from glpi_jax.workflow.runs import _is_reported
+from glpi_jax.workflow.workdir import read_run
 
 # The device computes the same crops in batches of other sizes.
 ROUNDING = {"rtol": 1e-5, "atol": 1e-5}

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image, ImageFilter
 from skimage import data
 
-from glpi_jax.cli import main
-from glpi_jax.commands import scoring_options
-from glpi_jax.commands.compare import verdict
+from glpi_jax.cli import scoring_options
+from glpi_jax.cli.compare import verdict
+from glpi_jax.cli.main import main
 from glpi_jax.scoring import ImageScore, Scorer, scorer
 from glpi_jax.scoring.contact_sheet import contact_sheet
 

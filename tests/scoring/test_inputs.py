@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.scoring import Problem
 from glpi_jax.scoring.inputs import list_inputs
 

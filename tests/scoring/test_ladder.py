@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.images import ImageError
-from glpi_jax.errors import GlpiError
-from glpi_jax.saqt import distort
+from glpi_jax.distortions import distort
 from glpi_jax.scoring.ladder import ladder_picture, score_ladders
 
 

@@ -7,8 +7,8 @@ import os
 import pytest
 from PIL import Image
 
-from glpi_jax.cli import main
-from glpi_jax.commands import scoring_options
+from glpi_jax.cli import scoring_options
+from glpi_jax.cli.main import main
 from glpi_jax.data.images import ImageError
 from glpi_jax.scoring import contact_sheet, scorer
 
@@ -133,7 +133,7 @@ def test_pipes_and_what_stdout_goes_to_are_refused(photos, capsys, monkeypatch):
     for name in ("pipe", "/dev/null"):
         assert error_of(capsys, "score", "photos", "--csv", name) == f"--csv {name}: {words}"
     open("out.csv", "w").close()
-    monkeypatch.setattr("glpi_jax.commands.score.os.fstat", lambda _: os.stat("out.csv"))
+    monkeypatch.setattr("glpi_jax.cli.score.os.fstat", lambda _: os.stat("out.csv"))
     assert error_of(capsys, "score", "photos", "--csv", "out.csv") == f"--csv out.csv: {words}"
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFilter
 from skimage import data
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.scoring import Problem
 from glpi_jax.scoring.map_picture import map_picture
 from glpi_jax.scoring.quality_map import lay_out

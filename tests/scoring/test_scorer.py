@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import glpi_jax
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.transforms import grid_crops, image_rng, random_crops
-from glpi_jax.errors import GlpiError
 from glpi_jax.scoring import PAPER_CROPS, Crops, ImageScore, Problem, reading
 from glpi_jax.scoring.reading import MemoryBudget
 

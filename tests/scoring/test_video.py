@@ -19,8 +19,8 @@ from video_clips import (
     write_video,
 )
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.preprocessing import ASSUMED
-from glpi_jax.errors import GlpiError
 from glpi_jax.scoring import Crops, Frame, Problem, video, video_frames
 from glpi_jax.scoring.reading import Reader
 

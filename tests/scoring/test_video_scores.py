@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from video_clips import H264, READ_FROM_THE_START, write_sound, write_video
 
-from glpi_jax.cli import _parser, main
+from glpi_jax.cli.main import _parser, main
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.preprocessing import ASSUMED
-from glpi_jax.errors import GlpiError
 from glpi_jax.scoring import Crops, Scorer, reading, video_frames
 from glpi_jax.scoring.inputs import list_inputs
 from glpi_jax.scoring.reading import Reader

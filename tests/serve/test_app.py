@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glpi_jax.cli import main
+from glpi_jax.cli.main import main
 from glpi_jax.scoring import Scorer
 from glpi_jax.scoring.quality_map import lay_out
 from glpi_jax.serve import app as application

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from glpi_jax.config import load_config, shipped_config
-from glpi_jax.errors import GlpiError
-from glpi_jax.runs import train_run
+from glpi_jax.core.config import load_config, shipped_config
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.training import loop
+from glpi_jax.workflow.runs import train_run
 
 # As the planned run of the other tests, so that its programs need no second compilation.
 SMALL = (

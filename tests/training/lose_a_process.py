@@ -12,9 +12,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from glpi_jax import cli
-from glpi_jax.commands import report
-from glpi_jax.commands.common import add_command, add_process_options, join_processes
-from glpi_jax.errors import GlpiError
+from glpi_jax.cli import report
+from glpi_jax.cli.common import add_command, add_process_options, join_processes
+from glpi_jax.core.errors import GlpiError
 
 port, number, end = sys.argv[1:]
 ENDS = {

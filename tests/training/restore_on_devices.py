@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from glpi_jax.distributed.mesh import DATA_AXIS, make_mesh
 from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
-from glpi_jax.training.sharding import DATA_AXIS, make_mesh
 from glpi_jax.training.state import TrainState
 
 # Sharded along the first axis, along the second, and not at all.

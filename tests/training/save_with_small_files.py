@@ -10,7 +10,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax.numpy as jnp
 import numpy as np
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.training.checkpoint import ResumeCheckpoints
 from glpi_jax.training.state import TrainState
 

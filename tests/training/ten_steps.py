@@ -15,10 +15,10 @@ import numpy as np
 from flax import traverse_util
 
 from configs.base import get_config
+from glpi_jax.distributed.mesh import make_mesh, to_devices
 from glpi_jax.models.glpi import Remat, build
 from glpi_jax.training.checkpoint import ResumeCheckpoints
 from glpi_jax.training.optimizer import cosine_schedule, learning_rate_multipliers, make_optimizer
-from glpi_jax.training.sharding import make_mesh, to_devices
 from glpi_jax.training.state import abstract_state, create_state
 from glpi_jax.training.step import compile_train_step
 

@@ -16,11 +16,11 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from own_process import with_devices
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.training import checkpoint_files
 from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
 from glpi_jax.training.checkpoint_store import Store
-from glpi_jax.training.sharding import make_mesh
 from glpi_jax.training.state import TrainState, on_mesh
 
 DATA = {"next_index": 12, "more": {"a": [1, None]}}

@@ -13,18 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glpi_jax.cli import main
-from glpi_jax.config import load_config
+from glpi_jax.cli.main import main
+from glpi_jax.core.config import load_config
+from glpi_jax.core.errors import GlpiError, Terminated
 from glpi_jax.data.sources import load_database
 from glpi_jax.data.splits import strict_split
-from glpi_jax.errors import GlpiError, Terminated
+from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.models.glpi import build
+from glpi_jax.results.metrics_file import read_metrics
 from glpi_jax.training import bookkeeping, checkpoint_files, loop
 from glpi_jax.training.bookkeeping import Validation, steps_per_epoch
 from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
 from glpi_jax.training.loop import fit
-from glpi_jax.training.metric_writer import read_metrics
-from glpi_jax.training.sharding import make_mesh
 from glpi_jax.training.state import TrainState, on_mesh
 
 EPOCH = 4  # steps: sixteen training images in batches of four

@@ -6,14 +6,9 @@ import struct
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from glpi_jax.errors import GlpiError
-from glpi_jax.training.metric_writer import (
-    METRICS_FILE,
-    TENSORBOARD_FOLDER,
-    MetricRow,
-    MetricWriter,
-    read_metrics,
-)
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.results.metrics_file import METRICS_FILE, MetricRow, read_metrics
+from glpi_jax.training.metric_writer import TENSORBOARD_FOLDER, MetricWriter
 
 
 def events(workdir):

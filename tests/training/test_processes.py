@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from own_process import free_port, with_devices
 
-from glpi_jax.commands.common import EXIT_AGAIN, EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK
-from glpi_jax.errors import GlpiError
-from glpi_jax.training import processes
-from glpi_jax.workdir import kept_to_one_training
+from glpi_jax.cli.common import EXIT_AGAIN, EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.distributed import ranks as processes
+from glpi_jax.workflow.workdir import kept_to_one_training
 
 STEPS = 8  # of the planned run
 LOSE_A_PROCESS = Path(__file__).with_name("lose_a_process.py")
@@ -182,7 +182,7 @@ def test_a_signal_between_two_runs_ends_the_second(shared_compilations):
 
 ALONE = """
 import os, signal, sys
-from glpi_jax.training.processes import start
+from glpi_jax.distributed.ranks import start
 signal.signal(signal.SIGTERM, lambda *_: print("heard"))
 assert not start("off", f"127.0.0.1:{sys.argv[1]}", 1, 0)
 os.kill(os.getpid(), signal.SIGTERM)

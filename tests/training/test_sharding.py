@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from glpi_jax.errors import GlpiError
-from glpi_jax.training import sharding
-from glpi_jax.training.sharding import (
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.distributed import mesh as sharding
+from glpi_jax.distributed.mesh import (
     check_batch_size,
     make_mesh,
     parameter_shardings,

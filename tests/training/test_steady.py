@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from glpi_jax.cli import main
+from glpi_jax.cli.main import main
 from glpi_jax.training import loop
 
 STEPS = 40

@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 import pytest
 from own_process import free_port, with_devices
 
-from glpi_jax.commands.common import EXIT_AGAIN
+from glpi_jax.cli.common import EXIT_AGAIN
 
 pytestmark = pytest.mark.stress
 

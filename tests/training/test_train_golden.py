@@ -8,8 +8,8 @@ import pytest
 from flax import traverse_util
 
 from configs.base import get_config
+from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.models.glpi import GLPI
-from glpi_jax.porting.convert import flax_entries, load_torch
 from glpi_jax.training.optimizer import (
     cosine_schedule,
     learning_rate_multipliers,
@@ -17,9 +17,9 @@ from glpi_jax.training.optimizer import (
     merge_params,
     split_params,
 )
-from glpi_jax.training.sharding import make_mesh
 from glpi_jax.training.state import create_state
 from glpi_jax.training.step import train_step
+from glpi_jax.weights.convert import flax_entries, load_torch
 
 LEARNING_RATE = 1e-4
 

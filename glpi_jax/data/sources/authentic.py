@@ -6,6 +6,7 @@ authors' loaders (SYSU-Video/GlintIQA, glintiqa/data/datasets.py).
 
 from pathlib import Path
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources.collect import (
     Label,
     Labels,
@@ -23,7 +24,6 @@ from glpi_jax.data.sources.tables import (
     read_sheet,
     read_sheet_by_place,
 )
-from glpi_jax.errors import GlpiError
 
 # Shown to the raters of CLIVE for practice, and first in its arrays.
 _CLIVE_TRAINING_IMAGES = 7

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.progress import progress_bar
 from glpi_jax.data.images import ImageError, decode_image
 from glpi_jax.data.sources.database import Database
 from glpi_jax.data.sources.photographs import VARIANTS
 from glpi_jax.data.sources.readers import READERS, open_source
-from glpi_jax.errors import GlpiError
-from glpi_jax.progress import progress_bar
 
 # Of the range's length: published ranges are rounded, some to whole numbers.
 _RANGE_TOLERANCE = 0.01

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources.database import Database, Facts, Part, ScoreName
 from glpi_jax.data.sources.files import AmbiguousName, FileIndex
 from glpi_jax.data.sources.tables import BadRow, Row, Table
-from glpi_jax.errors import GlpiError
 
 
 @dataclass(frozen=True)

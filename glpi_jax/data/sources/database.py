@@ -7,9 +7,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.images import check_file, read_encoded
 from glpi_jax.data.sources.photographs import Photographs
-from glpi_jax.errors import GlpiError
 
 ScoreName = Literal["MOS", "DMOS"]
 Part = Literal["train", "validation", "test"]

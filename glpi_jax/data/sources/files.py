@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
 
 
 class AmbiguousName(GlpiError):

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources.collect import Label, Source, collect, image_name, optional_number
 from glpi_jax.data.sources.database import OFFICIAL, Database, Part, ScoreName
 from glpi_jax.data.sources.tables import Row, read_csv, read_lines
-from glpi_jax.errors import GlpiError
 
 _PYIQA_PARTS: dict[str, Part] = {"train": "train", "val": "validation", "test": "test"}
 _PYIQA_SPLIT_COLUMN = re.compile(r".+_split\d*")

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.images import images_below
 from glpi_jax.data.sources.files import AmbiguousName, FileIndex
-from glpi_jax.errors import GlpiError
-from glpi_jax.saqt.rendered import is_rendered
+from glpi_jax.data.sources.manifest import is_rendered
 
 
 class PhotographIndex:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 
-from glpi_jax.errors import GlpiError
-from glpi_jax.saqt import find_distortion
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.distortions import find_distortion
 
 TYPES, LEVELS = 25, 5
 VARIANTS = TYPES * LEVELS

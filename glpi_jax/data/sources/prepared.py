@@ -19,10 +19,10 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.images import ImageError
 from glpi_jax.data.sources.collect import Source
 from glpi_jax.data.sources.database import Database, Facts
-from glpi_jax.errors import GlpiError
 
 PREPARED_FILE = "glpi_database.json"
 FORMAT = 1

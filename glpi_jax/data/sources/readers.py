@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources.authentic import (
     read_agiqa3k,
     read_agiqa3k_alignment,
@@ -19,7 +20,7 @@ from glpi_jax.data.sources.database import Database
 from glpi_jax.data.sources.files import FileIndex
 from glpi_jax.data.sources.generic import read_csv_database, read_liqe, read_pyiqa
 from glpi_jax.data.sources.prepared import PREPARED_FILE, read_prepared
-from glpi_jax.data.sources.saqt import read_saqt
+from glpi_jax.data.sources.saqt_labels import read_saqt
 from glpi_jax.data.sources.synthetic import (
     read_csiq,
     read_kadid10k,
@@ -27,7 +28,6 @@ from glpi_jax.data.sources.synthetic import (
     read_livemd,
     read_tid2013,
 )
-from glpi_jax.errors import GlpiError
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources.collect import Label, Source, collect, image_name, optional_number
 from glpi_jax.data.sources.database import Database, Facts
 from glpi_jax.data.sources.tables import Row, Table, read_csv, read_lines, read_mat, read_sheet
-from glpi_jax.errors import GlpiError
-from glpi_jax.saqt.distortions import DISTORTIONS
+from glpi_jax.distortions import DISTORTIONS
 
 # Folders of LIVE release 2 in the order of its label arrays, and how many images each holds.
 _LIVE_FOLDERS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}

@@ -18,7 +18,7 @@ import openpyxl
 import scipy.io
 import xlrd
 
-from glpi_jax.errors import GlpiError
+from glpi_jax.core.errors import GlpiError
 
 if TYPE_CHECKING:
     import _csv

@@ -1,0 +1,1 @@
+"""The named mesh, the processes of a run, and rules over parameter paths."""

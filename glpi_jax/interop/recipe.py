@@ -1,0 +1,139 @@
+"""A config's optimizer, seen from both sides: Flax's state and the parameters that torch lists."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.interop.adam import Adam
+from glpi_jax.models.glpi import GLPI
+from glpi_jax.training.optimizer import (
+    cosine_schedule,
+    learning_rate_multipliers,
+    make_optimizer,
+)
+from glpi_jax.weights.convert import (
+    Entry,
+    Shape,
+    carried_names,
+    flax_entries,
+    is_count,
+    official_shapes,
+    to_flax_layout,
+    to_official_layout,
+)
+
+_BUFFERS = (".running_mean", ".running_var", ".num_batches_tracked")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What trains a model, and how.
+
+    Attributes:
+        section: `config.optimizer`.
+        schedule, multipliers, optimizer: as the training loop makes them from it.
+        trained: entries of the parameters that train.
+        parameters: official names of all parameters, in official order.
+        listed: those that torch's Adam is given: what trains here, and what of the ViT never
+            reaches the score, which the official code does not freeze.
+    """
+
+    section: ConfigDict
+    schedule: optax.Schedule
+    multipliers: Mapping[str, float | None]
+    optimizer: optax.GradientTransformation
+    trained: Sequence[Entry]
+    parameters: Sequence[str]
+    listed: Sequence[str]
+
+    @property
+    def moments(self) -> dict[str, Shape]:
+        """Official names and shapes of the parameters that have moments."""
+        return {entry.torch_name: entry.torch_shape for entry in self.trained}
+
+
+def recipe_of(config: ConfigDict, model: GLPI) -> Recipe:
+    """Make the optimizer of a config for a model.
+
+    Raises:
+        GlpiError: `config.optimizer.rules` do not fit the model.
+    """
+    section = config.optimizer
+    schedule = cosine_schedule(
+        section.learning_rate, section.cosine_half_period, section.warmup_steps
+    )
+    entries = [entry for entry in flax_entries(model) if entry.collection == "params"]
+    multipliers = learning_rate_multipliers(["/".join(e.path) for e in entries], section.rules)
+    optimizer = make_optimizer(
+        schedule,
+        beta1=section.beta1,
+        beta2=section.beta2,
+        epsilon=section.epsilon,
+        weight_decay=section.weight_decay,
+        multipliers=multipliers,
+    )
+    trained = [entry for entry in entries if multipliers["/".join(entry.path)] is not None]
+    parameters = [name for name in official_shapes(model) if not name.endswith(_BUFFERS)]
+    training = {entry.torch_name for entry in trained}
+    training.update(name for name in carried_names(model) if not is_count(name))
+    listed = [name for name in parameters if name in training]
+    return Recipe(section, schedule, multipliers, optimizer, trained, parameters, listed)
+
+
+def set_adam(opt_state: optax.OptState, adam: Adam, recipe: Recipe) -> optax.OptState:
+    """Put Adam's moments and step into an optimizer state of step 0."""
+    if not adam.step:
+        return opt_state
+
+    def flat(moments: Mapping[str, np.ndarray]) -> dict[str, jnp.ndarray]:
+        return {
+            "/".join(entry.path): jnp.asarray(
+                to_flax_layout(moments[entry.torch_name], entry.layout)
+            )
+            for entry in recipe.trained
+        }
+
+    # Adam's count and the schedule's.
+    return optax.tree.set(
+        opt_state, mu=flat(adam.exp_avg), nu=flat(adam.exp_avg_sq), count=jnp.int32(adam.step)
+    )
+
+
+def get_adam(opt_state: optax.OptState, step: int, recipe: Recipe, label: str) -> Adam:
+    """Take Adam's moments out of an optimizer state.
+
+    Raises:
+        GlpiError: parameters have different learning rates, which the official file cannot say.
+    """
+    rates = {m for m in recipe.multipliers.values() if m is not None}
+    if rates != {1.0}:
+        raise GlpiError(
+            f"{label}: config.optimizer.rules scale the learning rate by {sorted(rates)}, but the "
+            "official optimizer has one for all: export with --weights-only"
+        )
+    section = recipe.section
+
+    def named(moments: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {
+            entry.torch_name: to_official_layout(
+                np.asarray(moments["/".join(entry.path)]), entry.layout
+            )
+            for entry in recipe.trained
+        }
+
+    return Adam(
+        step,
+        named(optax.tree.get(opt_state, "mu")) if step else {},
+        named(optax.tree.get(opt_state, "nu")) if step else {},
+        float(recipe.schedule(step)),
+        section.learning_rate,
+        section.beta1,
+        section.beta2,
+        section.epsilon,
+        section.weight_decay,
+    )

@@ -1,0 +1,190 @@
+"""Which workdirs may stand in one table, what is best in it, and what must be said below it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from glpi_jax.results.workdirs import Results, Workdir, metrics_note
+
+HEADINGS = {
+    "srocc": "SROCC",
+    "plcc": "PLCC",
+    "krcc": "KRCC",
+    "rmse": "RMSE",
+    "plcc_logistic4": "PLCC, fitted",
+    "rmse_logistic4": "RMSE, fitted",
+}
+RAW = ("srocc", "plcc", "krcc", "rmse")
+# The official code reports no fit.
+COLUMNS = {"official": RAW, "strict": tuple(HEADINGS)}
+Spread = Mapping[str, float | int | None]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A metric over the rounds of a workdir; `best` if no other row of its group is better."""
+
+    spread: Spread
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Group:
+    """Workdirs that one table may hold: of one protocol, and of one training database if crossed.
+
+    Attributes:
+        protocol: "strict" or "official".
+        trained_on: the training database of cross-dataset runs, else None.
+        workdirs: in the order given.
+        databases: the test databases, in the order in which they first appear.
+        metrics: the columns below each database, keys of `HEADINGS`.
+        cells: by (workdir's name, database, metric); none where the workdir lacks the database.
+    """
+
+    protocol: str
+    trained_on: str | None
+    workdirs: tuple[Workdir, ...]
+    databases: tuple[str, ...]
+    metrics: tuple[str, ...]
+    cells: Mapping[tuple[str, str, str], Cell]
+
+    @property
+    def title(self) -> str:
+        """What the workdirs have in common, in a few words."""
+        where = f"trained on {self.trained_on}" if self.trained_on else "within a database"
+        return f"{self.protocol.capitalize()} protocol, {where}"
+
+    @property
+    def setting(self) -> str:
+        """Where the training images come from, as a sentence without its full stop."""
+        if self.trained_on:
+            return f"Trained on {self.trained_on}, tested on other databases"
+        return "Trained and tested within a database"
+
+
+def protocol_text(protocol: str, *, crossed: bool) -> tuple[str, str]:
+    """Say what a protocol means for the numbers: its name, and a sentence without it.
+
+    Args:
+        protocol: "strict" or "official".
+        crossed: whether the run was tested on other databases than it was trained on.
+    """
+    test = "test databases" if crossed else "test part"
+    if protocol == "strict":
+        were = "were" if crossed else "was"
+        return "Strict protocol:", (
+            f"the epoch was selected without the {test}, which {were} used once, after that. Labels"
+            " are turned so that higher is better."
+        )
+    itself = "themselves" if crossed else "itself"
+    return "Official protocol:", (
+        f"the {test} {itself} selected the epoch, as in the authors' code, so that these numbers"
+        " are optimistic. Labels are as published."
+    )
+
+
+def group_workdirs(workdirs: Sequence[Workdir]) -> list[Group]:
+    """Put workdirs together that may be compared, and find the best of every column.
+
+    A run that trained elsewhere is no rival of one that trained on the test database, nor is one
+    whose epoch the test part selected a rival of one that was held out: they get groups of their
+    own. The best correlation is the highest; under the official protocol the highest absolute one,
+    as labels that fall with quality keep their sign there. The lowest RMSE is the best. Equal to
+    four digits is equally good; a single value is not called the best.
+    """
+    groups: dict[tuple[str, str | None], list[Workdir]] = {}
+    for workdir in workdirs:
+        key = (workdir.first["protocol"], workdir.trained_on)
+        groups.setdefault(key, []).append(workdir)
+    return [_group(protocol, source, members) for (protocol, source), members in groups.items()]
+
+
+def _group(protocol: str, source: str | None, workdirs: Sequence[Workdir]) -> Group:
+    databases = tuple(dict.fromkeys(name for each in workdirs for name in each.tests))
+    metrics = COLUMNS[protocol]
+    cells = {}
+    for database in databases:
+        for metric in metrics:
+            spreads = {
+                each.name: each.spread(each.tests[database], metric)
+                for each in workdirs
+                if database in each.tests
+            }
+            ranks = {
+                name: _rank(metric, protocol, spread["median"]) for name, spread in spreads.items()
+            }
+            known = [rank for rank in ranks.values() if rank is not None]
+            for name, spread in spreads.items():
+                best = len(known) > 1 and ranks[name] == max(known)
+                cells[name, database, metric] = Cell(spread, best)
+    return Group(protocol, source, tuple(workdirs), databases, metrics, cells)
+
+
+def _rank(metric: str, protocol: str, median: float | None) -> float | None:
+    """Higher is better; rounded as it is shown."""
+    if median is None:
+        return None
+    if metric.startswith("rmse"):
+        return -round(median, 4)
+    return round(abs(median) if protocol == "official" else median, 4)
+
+
+def columns_of(group: Group) -> list[tuple[str, str]]:
+    """The columns of a group's table, (database, metric)."""
+    return [(database, metric) for database in group.databases for metric in group.metrics]
+
+
+def table_notes(group: Group) -> list[str]:
+    """Sentences that belong under a group's table: what made it, what differs between its rows."""
+    notes = [" ".join(protocol_text(group.protocol, crossed=group.trained_on is not None))]
+    rounds = {len(each.rounds) for each in group.workdirs}
+    if rounds == {1}:
+        notes.append("Values of a single round.")
+    elif len(rounds) == 1:
+        notes.append(f"Median ± standard deviation of {rounds.pop()} rounds.")
+    else:
+        notes.append(
+            "Median ± standard deviation over the rounds, whose numbers differ; a single round has"
+            " no deviation."
+        )
+    if group.protocol == "strict":
+        notes.append(
+            "PLCC and RMSE are those of the raw predictions and, fitted, those after a logistic"
+            " function of four parameters; SROCC and KRCC do not depend on it."
+        )
+    else:
+        notes.append("PLCC and RMSE are those of the raw predictions, without a logistic fit.")
+    texts = {each.name: metrics_note(each.first) for each in group.workdirs}
+    for text in dict.fromkeys(text for text in texts.values() if text is not None):
+        names = [name for name, own in texts.items() if own == text]
+        notes.append(f"{', '.join(names)}: {text}.")
+    if len(group.workdirs) > 1:
+        how = ", correlations by absolute value" if group.protocol == "official" else ""
+        notes.append(f"The best of a column is bold{how}.")
+    notes += _differences(group)
+    return notes
+
+
+def _differences(group: Group) -> list[str]:
+    """Warn where rows of a database were not tested on the same images or crops."""
+    warnings = []
+    for database in group.databases:
+        rows = [each for each in group.workdirs if database in each.tests]
+        parts = {each.name: each.first["parts"][each.tests[database]] for each in rows}
+        tested = {
+            each.name: [tested_images(run.results, each.tests[database]) for run in each.rounds]
+            for each in rows
+        }
+        fewest = min(map(len, tested.values()))
+        if len({tuple(images[:fewest]) for images in tested.values()}) > 1:
+            warnings.append(f"The rows of {database} were tested on different images.")
+        if len({part["crops"] for part in parts.values()}) > 1:
+            crops = ", ".join(f"{name}: {part['crops']}" for name, part in parts.items())
+            warnings.append(f"The rows of {database} differ in the crops an image ({crops}).")
+    return warnings
+
+
+def tested_images(results: Results, part: str) -> frozenset[str]:
+    """Names of the images of a part."""
+    return frozenset(entry["image"] for entry in results["parts"][part]["predictions"])

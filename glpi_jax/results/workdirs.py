@@ -1,0 +1,337 @@
+"""What the reports read: the workdirs of `glpi train` and `glpi benchmark`, checked key by key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.evaluation.metrics import median_and_spread
+from glpi_jax.results.metrics_file import METRICS_FILE, MetricRow, read_metrics
+
+RESULTS_FILE, BENCHMARK_FILE, RUN_FILE = "results.json", "benchmark.json", "run.json"
+FORMAT = 1
+PROTOCOLS = ("strict", "official")
+EVALUATE_AGAIN = "evaluate again to rewrite it"
+
+Results = Mapping[str, Any]
+Part = Mapping[str, Any]
+
+# The keys that the reports use, with the types that they may have.
+_NUMBER = (int, float)
+_OPTIONAL_TEXT = (str, type(None))
+_RESULTS_KEYS = {
+    "protocol": str,
+    "seed": int,
+    "config": dict,
+    "config.data.root": str,
+    "config.data.apply_orientation": bool,
+    "config.targets": dict,
+    "config.evaluation.confidence": _NUMBER,
+    "git_revision": _OPTIONAL_TEXT,
+    "versions": dict,
+    "device": str,
+    "model.name": str,
+    "model.parameters": int,
+    "selection": (dict, type(None)),
+    "split.sha256": str,
+    "split.references": dict,
+    "label_note": str,
+    "score_name": str,
+    "higher_is_better": bool,
+    "parts": dict,
+}
+_SELECTION_KEYS = {"step": int, "epoch": int, "criterion": str, "value": (*_NUMBER, type(None))}
+_PART_KEYS = {
+    "database": str,
+    "images": int,
+    "crops": int,
+    "metrics": dict,
+    "intervals": dict,
+    "by_distortion": dict,
+    "predictions": list,
+}
+_OPTIONAL_NUMBER = (*_NUMBER, type(None))
+METRICS = (
+    "srocc",
+    "plcc",
+    "krcc",
+    "rmse",
+    "plcc_logistic4",
+    "rmse_logistic4",
+    "plcc_logistic5",
+    "rmse_logistic5",
+)
+_METRIC_KEYS: dict[str, Any] = {
+    **dict.fromkeys(METRICS, _OPTIONAL_NUMBER),
+    "logistic4_converged": (bool, type(None)),
+    "logistic5_converged": (bool, type(None)),
+}
+_INTERVAL_KEYS = {"low": _OPTIONAL_NUMBER, "high": _OPTIONAL_NUMBER}
+_PREDICTION_KEYS = {
+    "image": str,
+    "distortion": _OPTIONAL_TEXT,
+    "level": (int, type(None)),
+    "mos": _NUMBER,
+    "predicted": _NUMBER,
+    "crop_std": _NUMBER,
+}
+
+
+@dataclass(frozen=True)
+class Round:
+    """One run: its results.json, and the rows of its metrics.csv, empty where there is none."""
+
+    folder: Path
+    results: Results
+    rows: Sequence[MetricRow]
+
+
+@dataclass(frozen=True)
+class Workdir:
+    """A run, which is one round, or a benchmark of several.
+
+    Attributes:
+        name: what the reports call it.
+        folder: where it is.
+        rounds: at least one, all of one config but for seed and split.
+        trained_on: name of the training database of a cross-dataset run, else None.
+    """
+
+    name: str
+    folder: Path
+    rounds: tuple[Round, ...]
+    trained_on: str | None
+
+    @property
+    def first(self) -> Results:
+        """The results of the first round, for what all rounds share."""
+        return self.rounds[0].results
+
+    @property
+    def tests(self) -> dict[str, str]:
+        """Names of the test parts by their database; by themselves where two are of one."""
+        parts = {name: part for name, part in self.first["parts"].items() if is_test(name)}
+        databases = [part["database"] for part in parts.values()]
+        return {
+            name if databases.count(part["database"]) > 1 else part["database"]: name
+            for name, part in parts.items()
+        }
+
+    def spread(self, part: str, metric: str) -> dict[str, float | int | None]:
+        """`median_and_spread` of a metric over the rounds."""
+        return median_and_spread(
+            [each.results["parts"][part]["metrics"][metric] for each in self.rounds]
+        )
+
+    def median_round(self, part: str) -> int:
+        """Index of the round whose SROCC is nearest to the median, the first where undefined."""
+        median = self.spread(part, "srocc")["median"]
+        if median is None:
+            return 0
+        values = [each.results["parts"][part]["metrics"]["srocc"] for each in self.rounds]
+        return min(range(len(values)), key=lambda index: abs(values[index] - median))
+
+
+def is_test(part: str) -> bool:
+    """Whether a part is a test part: "test", or "test <database>" in a cross-dataset run."""
+    return part == "test" or part.startswith("test ")
+
+
+def target_of(part: str) -> str | None:
+    """Name of the target whose images a part holds; None for a part of the source."""
+    return part.removeprefix("test ") if part.startswith("test ") else None
+
+
+def label_name(part: str, results: Results) -> str:
+    """What a part's labels are called: MOS or DMOS; of targets the results do not tell it."""
+    return str(results["score_name"]) if target_of(part) is None else "subjective score"
+
+
+def parts_in_order(results: Results) -> list[tuple[str, Any]]:
+    """Give the parts, the test parts first and the validation part last."""
+
+    def place(name: str) -> int:
+        return 0 if is_test(name) else 2 if name == "validation" else 1
+
+    return sorted(results["parts"].items(), key=lambda item: place(item[0]))
+
+
+def metrics_note(results: Mapping[str, Any]) -> str | None:
+    """The scale of the predictions that the metrics compare; None if it is that of the labels.
+
+    Args:
+        results: the content of results.json or benchmark.json; older ones do not have it.
+    """
+    note = results.get("metrics_note")
+    return None if note is None else str(note)
+
+
+def title_of(results: Results) -> str:
+    """The model and the databases that it was scored on."""
+    names = [name for name in results["parts"] if is_test(name)] or [*results["parts"]]
+    databases = dict.fromkeys(results["parts"][name]["database"] for name in names)
+    return f"{results['model']['name']} on {', '.join(databases)}"
+
+
+def read_results(folder: Path) -> Results:
+    """Read and check a run's results.json.
+
+    Raises:
+        GlpiError: it is missing, does not parse, has another format, or a key that the reports
+            need is missing or of another type.
+    """
+    path = folder / RESULTS_FILE
+    results = _read_json(path, missing="run 'glpi evaluate' on this folder first")
+    _check(path, results, _RESULTS_KEYS)
+    if results["selection"] is not None:
+        _check(path, results["selection"], _SELECTION_KEYS, "selection.")
+    if results["protocol"] not in PROTOCOLS:
+        raise GlpiError(f"{path} has protocol {results['protocol']!r}: {EVALUATE_AGAIN}")
+    if not results["parts"]:
+        raise GlpiError(f"{path} has no parts: {EVALUATE_AGAIN}")
+    for name, part in results["parts"].items():
+        where = f"parts.{name}."
+        _check(path, part, _PART_KEYS, where)
+        _check(path, part["metrics"], _METRIC_KEYS, f"{where}metrics.")
+        for metric, interval in part["intervals"].items():
+            _check(path, interval, _INTERVAL_KEYS, f"{where}intervals.{metric}.")
+        for distortion, metrics in part["by_distortion"].items():
+            keys = {"images": int, "srocc": _OPTIONAL_NUMBER}
+            _check(path, metrics, keys, f"{where}by_distortion.{distortion}.")
+        for index, entry in enumerate(part["predictions"]):
+            _check(path, entry, _PREDICTION_KEYS, f"{where}predictions[{index}].")
+        target = target_of(name)
+        if target is not None:
+            keys = {"root": str, "apply_orientation": bool}
+            _check(
+                path, results["config"]["targets"].get(target), keys, f"config.targets.{target}."
+            )
+    for name, references in results["split"]["references"].items():
+        if not isinstance(references, list):
+            raise GlpiError(f"{path} lacks split.references.{name}: {EVALUATE_AGAIN}")
+    return results
+
+
+def read_round(folder: Path) -> Round:
+    """Read a run. Raises a GlpiError as `read_results`, or if metrics.csv does not parse."""
+    metrics = folder / METRICS_FILE
+    return Round(folder, read_results(folder), read_metrics(metrics) if metrics.exists() else [])
+
+
+def read_workdirs(folders: Sequence[Path]) -> list[Workdir]:
+    """Read several workdirs; their names are those of the folders, or the paths if these repeat.
+
+    Raises:
+        GlpiError: a folder is given twice, or what `read_workdir` raises.
+    """
+    for index, folder in enumerate(folders):
+        if folder.resolve() in [other.resolve() for other in folders[:index]]:
+            raise GlpiError(f"{folder} is given twice: name every workdir once")
+    names = [folder.resolve().name for folder in folders]
+    return [
+        read_workdir(folder, str(folder) if names.count(name) > 1 else name)
+        for folder, name in zip(folders, names, strict=True)
+    ]
+
+
+def read_workdir(folder: Path, name: str | None = None) -> Workdir:
+    """Read a run or a benchmark.
+
+    Args:
+        folder: the workdir.
+        name: what to call it; its own name if None.
+
+    Raises:
+        GlpiError: not a workdir, one that is not finished, a benchmark.json older than its rounds,
+            or what `read_round` raises.
+    """
+    if not folder.is_dir():
+        raise GlpiError(f"{folder}: no such workdir; `glpi train` or `glpi benchmark` makes one")
+    if (folder / BENCHMARK_FILE).is_file():
+        rounds = _rounds_of(folder)
+    elif (folder / RESULTS_FILE).is_file():
+        rounds = (read_round(folder),)
+    elif (folder / RUN_FILE).is_file():
+        raise GlpiError(
+            f"{folder}: this run is not finished (no {RESULTS_FILE}): give its 'glpi train' again"
+        )
+    elif any(folder.glob("round_*/")):
+        raise GlpiError(
+            f"{folder}: this benchmark is not finished (no {BENCHMARK_FILE}): give its"
+            " 'glpi benchmark' again"
+        )
+    else:
+        raise GlpiError(f"{folder}: not a workdir (no {RESULTS_FILE} and no {BENCHMARK_FILE})")
+    return Workdir(name or folder.resolve().name, folder, rounds, trained_on(rounds[0]))
+
+
+def trained_on(run: Round) -> str | None:
+    """Name of the training database of a cross-dataset run, from its run.json; else None.
+
+    Raises:
+        GlpiError: a cross-dataset run without a readable run.json.
+    """
+    if not run.results["config"]["targets"]:
+        return None
+    path = run.folder / RUN_FILE
+    description = _read_json(path, missing="a cross-dataset report takes the source's name from it")
+    _check(path, description, {"database.name": str})
+    return str(description["database"]["name"])
+
+
+def _rounds_of(folder: Path) -> tuple[Round, ...]:
+    path = folder / BENCHMARK_FILE
+    again = "give the 'glpi benchmark' again to rewrite it"
+    benchmark = _read_json(path, missing=again, remedy=again)
+    _check(path, benchmark, {"rounds": list}, remedy=again)
+    if not benchmark["rounds"]:
+        raise GlpiError(f"{path} has no rounds: {again}")
+    rounds = []
+    for index, entry in enumerate(benchmark["rounds"]):
+        keys = {"folder": str, "metrics": dict}
+        _check(path, entry, keys, f"rounds[{index}].", remedy=again)
+        run = read_round(folder / entry["folder"])
+        metrics = {name: part["metrics"] for name, part in run.results["parts"].items()}
+        if metrics != entry["metrics"]:
+            raise GlpiError(
+                f"{path} differs from {run.folder / RESULTS_FILE}, which was evaluated again:"
+                f" {again}"
+            )
+        rounds.append(run)
+    return tuple(rounds)
+
+
+def _read_json(path: Path, *, missing: str, remedy: str = EVALUATE_AGAIN) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise GlpiError(f"{path} is missing: {missing}") from error
+    except (OSError, ValueError) as error:
+        raise GlpiError(f"{path} cannot be read ({error}): {remedy}") from error
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise GlpiError(f"{path} has format {found!r}, not {FORMAT}: {remedy}")
+    return dict(content)
+
+
+def _check(
+    path: Path,
+    tree: Any,
+    keys: Mapping[str, Any],
+    prefix: str = "",
+    *,
+    remedy: str = EVALUATE_AGAIN,
+) -> None:
+    """Raise a GlpiError unless the tree holds every key, "a.b" for nested ones, with its type."""
+    for key, types in keys.items():
+        node = tree
+        for name in key.split("."):
+            if not isinstance(node, dict) or name not in node:
+                raise GlpiError(f"{path} lacks {prefix}{key}: {remedy}")
+            node = node[name]
+        if not isinstance(node, types):
+            raise GlpiError(f"{path}: {prefix}{key} is {str(node)[:40]!r}: {remedy}")

@@ -1,0 +1,1 @@
+"""Weights in files: PyTorch names, conversion, backbones and where they are fetched from."""

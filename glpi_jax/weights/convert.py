@@ -1,0 +1,311 @@
+"""Between official state dicts and Flax variables, strictly, in NumPy."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from glpi_jax.models.glpi import GLPI, SIZES, Size
+from glpi_jax.weights import torch_names
+from glpi_jax.weights.torch_files import CheckpointError, read_state, unwrap
+
+__all__ = ["CheckpointError", "load_torch", "read_state"]
+
+OFFICIAL_DROPOUT = 0.5
+IMAGENET_CLASSES = 1000
+
+Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A Flax variable and its official counterpart."""
+
+    collection: str
+    path: tuple[str, ...]
+    torch_name: str
+    torch_shape: Shape
+    layout: str
+
+
+def load_torch(source: str | Path | Mapping[str, Any]) -> tuple[GLPI, dict[str, Any]]:
+    """Turn an official state dict into a Flax model and its variables.
+
+    Args:
+        source: a file (.pth and .pt, which need PyTorch, or .safetensors), or a mapping from
+            official names to arrays. The state dict may sit under `state_dict` or `model`, its
+            names may have the prefix `module.` or the older prefixes. The model's size follows
+            from the shapes.
+
+    Returns:
+        `(model, variables)`: `model.apply(variables, images)` scores; `variables` has the
+        collections `params` and `batch_stats`, NumPy float32. Weights that never reach the score
+        (ViT blocks behind the last tap, final norm, classifier) are checked and left out.
+
+    Raises:
+        CheckpointError: unreadable file, no known size, or names missing, unexpected, misshapen,
+            of another dtype or not finite: all of them in one message.
+    """
+    if isinstance(source, Mapping):
+        model, arrays = read_weights(source, "state dict")
+    else:
+        model, arrays = read_weights(read_state(Path(source)), str(source))
+    return model, to_variables(arrays, flax_entries(model))
+
+
+def read_weights(source: Mapping[str, Any], label: str) -> tuple[GLPI, dict[str, np.ndarray]]:
+    """Check an official state dict, whatever its container and prefixes.
+
+    Args:
+        source: see `load_torch`.
+        label: what an error calls it.
+
+    Returns:
+        The model, with the official dropout, and all entries by current name in official order,
+        float32 (half precision widened) or int64 (`num_batches_tracked`).
+
+    Raises:
+        CheckpointError: as `load_torch`.
+    """
+    arrays, problems = current_arrays(source)
+    model = GLPI(_infer_size(arrays, label), OFFICIAL_DROPOUT)
+    shapes = official_shapes(model, _classes(arrays))
+    check(arrays, shapes, label, problems)
+    return model, {name: arrays[name] for name in shapes}
+
+
+def current_arrays(source: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays of a file's mapping by current name, and what is wrong with its entries."""
+    arrays: dict[str, np.ndarray] = {}
+    problems: list[str] = []
+    for original, value in unwrap(source).items():
+        name = torch_names.current_name(str(original))
+        if name in arrays:
+            problems.append(f"twice under old and new names: {name}")
+        try:
+            arrays[name] = to_numpy(value)
+        except (TypeError, ValueError, RuntimeError):
+            problems.append(f"not an array: {name}")
+    return arrays, problems
+
+
+def flax_entries(model: GLPI) -> Sequence[Entry]:
+    """Every variable of a model with its official name, shape and layout."""
+    return _entries(model.size)
+
+
+@functools.lru_cache(maxsize=8)
+def _entries(size: Size) -> Sequence[Entry]:
+    model = GLPI(size, OFFICIAL_DROPOUT)
+    image = jax.ShapeDtypeStruct((1, size.crop, size.crop, 3), np.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    entries = []
+    for (collection, *path), leaf in traverse_util.flatten_dict(variables).items():
+        name, layout = torch_names.to_torch_name(collection, "/".join(path))
+        shape = tuple(leaf.shape)
+        if layout == torch_names.LINEAR:
+            shape = shape[::-1]
+        elif layout == torch_names.CONV:
+            shape = (shape[3], shape[2], shape[0], shape[1])
+        entries.append(Entry(collection, tuple(path), name, shape, layout))
+    return tuple(entries)
+
+
+def official_shapes(model: GLPI, classes: int = IMAGENET_CLASSES) -> dict[str, Shape]:
+    """Every official name of a model and its shape, in the order of the official file."""
+    shapes = {entry.torch_name: entry.torch_shape for entry in flax_entries(model)}
+    shapes |= _carried_shapes(model.size, classes)
+    return {name: shapes[name] for name in torch_names.in_official_order(shapes)}
+
+
+def carried_names(model: GLPI) -> list[str]:
+    """Official names of what no Flax variable holds, in official order."""
+    held = {entry.torch_name for entry in flax_entries(model)}
+    return [name for name in official_shapes(model) if name not in held]
+
+
+def is_count(name: str) -> bool:
+    """Whether an official entry counts a BatchNorm's batches: int64, no parameter."""
+    return name.endswith(".num_batches_tracked")
+
+
+def to_variables(arrays: Mapping[str, np.ndarray], entries: Sequence[Entry]) -> dict[str, Any]:
+    """Flax variables, NumPy float32, from checked official arrays."""
+    flat = {
+        (entry.collection, *entry.path): to_flax_layout(arrays[entry.torch_name], entry.layout)
+        for entry in entries
+    }
+    return traverse_util.unflatten_dict(flat)
+
+
+def to_official(
+    variables: Mapping[str, Any], carried: Mapping[str, np.ndarray], model: GLPI, label: str
+) -> dict[str, np.ndarray]:
+    """The official state dict, in official order.
+
+    Args:
+        variables: `params` and `batch_stats` of the model, float32.
+        carried: every entry of `carried_names`, by official name.
+        model: the network.
+        label: where the variables come from, for an error.
+
+    Raises:
+        CheckpointError: entries missing, unexpected, misshapen, of another dtype or not finite.
+    """
+    flat = traverse_util.flatten_dict(variables)
+    arrays = {
+        entry.torch_name: to_official_layout(
+            np.asarray(flat[entry.collection, *entry.path]), entry.layout
+        )
+        for entry in flax_entries(model)
+    }
+    arrays |= carried
+    shapes = official_shapes(model, _classes(arrays))
+    check(arrays, shapes, label)
+    return {name: arrays[name] for name in shapes}
+
+
+def to_flax_layout(array: np.ndarray, layout: str) -> np.ndarray:
+    """Change axes from torch's order to Flax's."""
+    if layout == torch_names.LINEAR:
+        array = array.T
+    elif layout == torch_names.CONV:
+        array = array.transpose(2, 3, 1, 0)
+    return np.ascontiguousarray(array)
+
+
+def to_official_layout(array: np.ndarray, layout: str) -> np.ndarray:
+    """Undo `to_flax_layout`."""
+    if layout == torch_names.LINEAR:
+        array = array.T
+    elif layout == torch_names.CONV:
+        array = array.transpose(3, 2, 0, 1)
+    return np.ascontiguousarray(array)
+
+
+def to_numpy(value: Any) -> np.ndarray:
+    """An array of a tensor or an array; half precision becomes float32, which holds all of it.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if hasattr(value, "detach"):  # a torch tensor
+        value = value.detach().cpu()
+        # NumPy has no bfloat16.
+        value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+    if not isinstance(value, np.ndarray | np.generic | int | float):
+        raise TypeError(type(value))
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
+
+
+def check(
+    arrays: Mapping[str, np.ndarray],
+    shapes: Mapping[str, tuple[int | None, ...]],
+    label: str,
+    problems: Sequence[str] = (),
+) -> None:
+    """Raise one error with every entry that is missing, unexpected, misshapen, … .
+
+    Args:
+        arrays: by torch name.
+        shapes: what they should be, None fits any length; `is_count` entries int64, all others
+            float32.
+        label: what the error calls them.
+        problems: found before, for the same error.
+    """
+    misshapen, other_dtype, not_finite = [], [], []
+    for name in sorted(shapes.keys() & arrays.keys()):
+        array, dtype = arrays[name], np.dtype(np.int64 if is_count(name) else np.float32)
+        if not _fits(array.shape, shapes[name]):
+            misshapen.append(f"{name} {array.shape} instead of {shapes[name]}")
+        if array.dtype != dtype:
+            other_dtype.append(f"{name} {array.dtype} instead of {dtype}")
+        elif not np.isfinite(array).all():
+            not_finite.append(name)
+    found = [
+        f"{len(names)} {what}: {', '.join(names)}"
+        for what, names in (
+            ("missing", sorted(shapes.keys() - arrays.keys())),
+            ("unexpected", sorted(arrays.keys() - shapes.keys())),
+            ("misshapen", misshapen),
+            ("of another dtype", other_dtype),
+            ("not finite", not_finite),
+        )
+        if names
+    ]
+    if found or problems:
+        raise CheckpointError(f"{label} does not fit the model: {'; '.join([*problems, *found])}")
+
+
+def _fits(shape: Shape, wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        w is None or s == w for s, w in zip(shape, wanted, strict=True)
+    )
+
+
+def _infer_size(arrays: Mapping[str, np.ndarray], label: str) -> Size:
+    """The known size whose ViT width and ResNet match; the crop follows from `pos_embed`."""
+    position = arrays.get("vgfe.backbone.pos_embed")
+    stem = arrays.get("clfe.backbone.conv1.weight")
+    if position is None or position.ndim != 3 or stem is None or stem.ndim != 4:
+        raise CheckpointError(
+            f"{label}: not a GLPI checkpoint: vgfe.backbone.pos_embed or "
+            "clfe.backbone.conv1.weight is missing or misshapen"
+        )
+    _, positions, dim = position.shape
+    side = round(max(positions - 1, 0) ** 0.5)
+    for size in SIZES.values():
+        if size.vit_dim == dim and size.stem == stem.shape[0] and side**2 == positions - 1 > 0:
+            return dataclasses.replace(size, crop=side * size.patch)
+    known = ", ".join(f"{name} (width {size.vit_dim})" for name, size in SIZES.items())
+    raise CheckpointError(
+        f"{label}: vgfe.backbone.pos_embed has shape {position.shape}, which fits no known size: "
+        f"{known}"
+    )
+
+
+def _classes(arrays: Mapping[str, np.ndarray]) -> int:
+    """Classes of the ViT's classifier, ImageNet's unless the file has another one."""
+    head = arrays.get("vgfe.backbone.head.weight")
+    return IMAGENET_CLASSES if head is None or head.ndim != 2 else head.shape[0]
+
+
+def _carried_shapes(size: Size, classes: int) -> dict[str, Shape]:
+    """Shapes of official entries that never reach the score."""
+    dim, hidden = size.vit_dim, size.mlp_hidden
+    block = {
+        "norm1.weight": (dim,),
+        "norm1.bias": (dim,),
+        "attn.qkv.weight": (3 * dim, dim),
+        "attn.qkv.bias": (3 * dim,),
+        "attn.proj.weight": (dim, dim),
+        "attn.proj.bias": (dim,),
+        "norm2.weight": (dim,),
+        "norm2.bias": (dim,),
+        "mlp.fc1.weight": (hidden, dim),
+        "mlp.fc1.bias": (hidden,),
+        "mlp.fc2.weight": (dim, hidden),
+        "mlp.fc2.bias": (dim,),
+    }
+    shapes: dict[str, Shape] = {
+        f"vgfe.backbone.blocks.{i}.{name}": shape
+        for i in range(max(size.taps) + 1, size.depth)
+        for name, shape in block.items()
+    }
+    shapes["vgfe.backbone.norm.weight"] = shapes["vgfe.backbone.norm.bias"] = (dim,)
+    shapes["vgfe.backbone.head.weight"] = (classes, dim)
+    shapes["vgfe.backbone.head.bias"] = (classes,)
+    norms = ["clfe.backbone.bn1"]
+    for stage, blocks in enumerate(size.blocks, 1):
+        for i in range(blocks):
+            prefix = f"clfe.backbone.layer{stage}.{i}"
+            norms += [f"{prefix}.bn{k}" for k in (1, 2, 3)]
+            if i == 0:
+                norms.append(f"{prefix}.downsample.1")
+    return shapes | {f"{norm}.num_batches_tracked": () for norm in norms}

@@ -1,0 +1,1 @@
+"""Runs from config to report: workdir, what training starts from, rounds, benchmarks."""

@@ -1,0 +1,105 @@
+"""What a run tells on stderr as it begins, once for all processes."""
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from glpi_jax.data.identical import identical_images
+from glpi_jax.data.sources import Database
+from glpi_jax.data.splits import Split, split_references, trained_references
+from glpi_jax.distributed.ranks import is_first
+from glpi_jax.evaluation.protocols import Plan
+from glpi_jax.workflow.workdir import RUN_FILE, SPLIT_FILE
+
+_SHOWN_GROUPS = 10
+# Where a file of `config.model.pretrained` goes.
+_BACKBONES = {"vit": "vgfe/", "resnet": "clfe/backbone/"}
+
+
+def tell_left_out(database: Database) -> None:
+    """Say on stderr which rows `skip_bad` left out."""
+    if database.left_out and is_first():
+        print(f"{database.name}: left out {len(database.left_out)} labels:", file=sys.stderr)
+        print("\n".join(f"  {reason}" for reason in database.left_out), file=sys.stderr)
+
+
+def tell_identical(database: Database, split: Split, workdir: Path) -> None:
+    """Print one line about images whose files are identical, and their part, as a run starts."""
+    if not is_first() or (workdir / RUN_FILE).is_file():
+        return
+    groups = identical_images(database, split)
+    if not groups:
+        return
+    described = []
+    for images, part, left_out in islice(groups, _SHOWN_GROUPS):
+        ending = f", without {', '.join(left_out)}" if left_out else ""
+        described.append(f"{' = '.join(images)} ({part}{ending})")
+    rest = len(groups) - len(described)
+    print(
+        f"{database.name}: identical images stay in one part: {'; '.join(described)}"
+        f"{f'; and {rest} more groups, see {SPLIT_FILE}' if rest else ''}",
+        file=sys.stderr,
+    )
+
+
+def tell_frozen(config: ConfigDict, multipliers: Mapping[str, float | None], workdir: Path) -> None:
+    """Warn on stderr, as a run begins, of frozen layers that no file gives weights for.
+
+    Args:
+        config: the whole tree.
+        multipliers: path of each parameter → its multiplier of the learning rate, None if frozen.
+        workdir: of the run.
+    """
+    if config.init_from or not is_first() or (workdir / RUN_FILE).is_file():
+        return
+    loaded = [prefix for part, prefix in _BACKBONES.items() if config.model.pretrained[part]]
+    frozen = [
+        path
+        for path, multiplier in multipliers.items()
+        if multiplier is None and not path.startswith(tuple(loaded))
+    ]
+    rules = list(dict.fromkeys(_rule_of(path, config.optimizer.rules) for path in frozen))
+    for rule in rules:
+        paths = [path for path in frozen if _rule_of(path, config.optimizer.rules) == rule]
+        keys = [f"config.model.pretrained.{part}" for part in _parts_of(paths)]
+        give = f"give {' and '.join(keys)}, or " if keys else ""
+        print(
+            f"warning: config.optimizer.rules freezes {len(paths)} parameters at random values"
+            f" ({paths[0]}{', …' if len(paths) > 1 else ''}): {give}change the rule {rule!r}, None"
+            " to a number such as 1.0",
+            file=sys.stderr,
+        )
+
+
+def _parts_of(paths: list[str]) -> list[str]:
+    """Return the parts of `config.model.pretrained` that these parameters are of."""
+    return [
+        part
+        for part, prefix in _BACKBONES.items()
+        if any(path.startswith(prefix) for path in paths)
+    ]
+
+
+def _rule_of(path: str, rules: Sequence[tuple[str, float | None]]) -> str:
+    return next(pattern for pattern, _ in rules if re.fullmatch(pattern, path))
+
+
+def tell_seen(config: ConfigDict, plan: Plan, workdir: Path) -> None:
+    """Say on stderr, as a run begins, that the one it starts from has trained on what is tested."""
+    if not config.init_from or not is_first() or (workdir / RUN_FILE).is_file():
+        return
+    for part in plan.reported:
+        trained = trained_references(Path(config.init_from) / SPLIT_FILE, part.database)
+        seen = sorted(trained.intersection(split_references(part.database, part.rows)))
+        if seen:
+            print(
+                f"warning: config.init_from = '{config.init_from}' was trained on {len(seen)}"
+                f" references of the {part.name} part ({', '.join(seen[:3])}"
+                f"{', …' if seen[3:] else ''}), so that its results will be better than those of"
+                " images that are new; start from a run with the same split",
+                file=sys.stderr,
+            )

@@ -1,0 +1,504 @@
+"""A run is a workdir made by a config: train it, evaluate it, load it.
+
+A workdir holds `run.json` (config and database facts), `split.json`, `checkpoints/`, `best/`,
+`metrics.csv`, `tensorboard/`, `results.json` and `report.html`.
+"""
+
+import importlib.metadata
+import json
+import math
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from glpi_jax import __version__
+from glpi_jax.core import config as config_files
+from glpi_jax.core.config_ranges import check_ranges
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.files import write_json
+from glpi_jax.core.progress import progress_bar
+from glpi_jax.data.on_the_fly import distorting_of
+from glpi_jax.data.pipeline import evaluation_crops
+from glpi_jax.data.preprocessing import Preprocessing
+from glpi_jax.data.sources import Database
+from glpi_jax.data.splits import (
+    Split,
+    read_split,
+    split_references,
+    split_sha256,
+)
+from glpi_jax.distributed.mesh import (
+    check_batch_size,
+    check_rounds,
+    mesh_of,
+    parameter_shardings,
+)
+from glpi_jax.distributed.ranks import (
+    gather_parts,
+    is_first,
+    largest_part,
+    own_part,
+    wait_for_all,
+)
+from glpi_jax.evaluation.bootstrap import bootstrap_intervals
+from glpi_jax.evaluation.logistic import full_metrics
+from glpi_jax.evaluation.metrics import metrics_by_group, quality_metrics
+from glpi_jax.evaluation.predict import (
+    Prediction,
+    ScoreCrops,
+    compile_scorer,
+    in_label_units,
+    predict,
+)
+from glpi_jax.evaluation.protocols import (
+    Part,
+    compares_raw,
+    make_plan,
+    make_split,
+    mean_srocc,
+    metrics_note,
+    open_databases,
+)
+from glpi_jax.models.glpi import GLPI, Remat
+from glpi_jax.report import REPORT_FILE, write_report
+from glpi_jax.training.bookkeeping import Validation
+from glpi_jax.training.checkpoint import BestCheckpoint
+from glpi_jax.training.loop import fit, make_batches, make_recipe
+from glpi_jax.training.rounds import Round, fit_rounds
+from glpi_jax.training.state import abstract_variables
+from glpi_jax.workflow.model import model_of
+from glpi_jax.workflow.notices import tell_frozen, tell_identical, tell_left_out, tell_seen
+from glpi_jax.workflow.starting_weights import (
+    StartingWeights,
+    load_starting_weights,
+    names_starting_weights,
+)
+from glpi_jax.workflow.workdir import (
+    FORMAT,
+    RUN_FILE,
+    SPEED_KEYS,
+    SPLIT_FILE,
+    begin_workdir,
+    check_origin,
+    check_same,
+    read_run,
+)
+
+RESULTS_FILE = "results.json"
+Scored = dict[str, list[Prediction]]  # by the selected weights, in this process; part by part
+DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def train_run(config: ConfigDict, workdir: Path, *, profile: Path | None = None) -> bool:
+    """Train a config in a workdir, or go on where an earlier call stopped, then evaluate.
+
+    Args:
+        config: the whole tree.
+        workdir: made if it is missing; if it exists, it must be of this very config, but for
+            `SPEED_KEYS`.
+        profile: receives a trace of a few training steps, if given.
+
+    Returns:
+        False if the run was complete before and nothing was done.
+
+    Raises:
+        GlpiError: another config's workdir, missing data, or anything that `fit` raises.
+    """
+    if config.mesh.round != 1:
+        raise GlpiError(
+            f"config.mesh.round = {config.mesh.round}: one run has no rounds side by side; that is"
+            " for `glpi benchmark`"
+        )
+    model, mesh = _model_and_mesh(config)
+    with ExitStack() as locks:
+        one, scored = _open_run(config, workdir, model, mesh, locks)
+        trained = fit(
+            config,
+            model=model,
+            mesh=mesh,
+            database=one.database,
+            rows=one.rows,
+            workdir=workdir,
+            validate=one.validate,
+            criterion=one.criterion,
+            starting_weights=one.starting_weights,
+            profile=profile,
+        )
+        if not trained and _is_reported(config, workdir):
+            return False
+        _evaluate(config, workdir, scored)
+        return True
+
+
+def train_rounds(configs: Sequence[ConfigDict], workdirs: Sequence[Path]) -> None:
+    """Train several runs side by side, on groups of devices, then evaluate each.
+
+    Each ends as `train_run` would have it, and goes on from what that has left.
+
+    Args:
+        configs: which differ in seed and split alone.
+        workdirs: of each.
+
+    Raises:
+        GlpiError: as `train_run`, and numbers that do not fit `config.mesh`.
+    """
+    model, mesh = _model_and_mesh(configs[0])
+    check_rounds(len(configs), mesh)
+    with ExitStack() as locks:
+        opened = [
+            _open_run(config, workdir, model, mesh, locks)
+            for config, workdir in zip(configs, workdirs, strict=True)
+        ]
+        fit_rounds([one for one, _ in opened], model=model, mesh=mesh)
+        for one, scored in opened:
+            if not _is_reported(one.config, one.workdir):
+                _evaluate(one.config, one.workdir, scored)
+
+
+def _is_reported(config: ConfigDict, workdir: Path) -> bool:
+    """Whether there is a report of the selected weights, evaluated as the config says."""
+    if not all((workdir / name).is_file() for name in (RESULTS_FILE, REPORT_FILE)):
+        return False
+    try:
+        results = json.loads((workdir / RESULTS_FILE).read_text(encoding="utf-8"))
+        reported, selection = results["config"], results["selection"]
+    except (ValueError, KeyError, TypeError):  # damaged, and so made again
+        return False
+    if _stretches(config) and "metrics_note" not in results:  # predictions in other units
+        return False
+    given = config_files.to_plain(config)
+    if config_files.differences(reported, given, but_for=SPEED_KEYS):
+        return False
+    best = BestCheckpoint(workdir, read_only=True)
+    try:
+        return bool(selection == best.selection())
+    finally:
+        best.close()
+
+
+def _model_and_mesh(config: ConfigDict) -> tuple[GLPI, Mesh]:
+    """What a config trains, and where; complains now about numbers that cannot be."""
+    check_ranges(config)
+    mesh = mesh_of(config)
+    check_batch_size(config.evaluation.batch_size, mesh, "config.evaluation.batch_size")
+    check_batch_size(
+        config.train.batch_size,
+        mesh,
+        "config.train.batch_size",
+        parts=config.train.accumulation,
+        of_round=True,
+    )
+    model = model_of(config, remat=Remat(**config.train.remat.to_dict()))
+    if config.mesh.fsdp != 1:
+        params = traverse_util.flatten_dict(abstract_variables(model, mesh=mesh)["params"], sep="/")
+        shapes = {path: x.shape for path, x in params.items()}
+        parameter_shardings(shapes, config.mesh.fsdp_rules, mesh)
+    return model, mesh
+
+
+def _open_run(
+    config: ConfigDict, workdir: Path, model: GLPI, mesh: Mesh, locks: ExitStack
+) -> tuple[Round, Scored]:
+    """Read a run's data and make its workdir, or compare it with what is there.
+
+    `locks` keeps other trainings out of the workdir. The training fills in what it has scored.
+    """
+    source, targets = open_databases(config)
+    for database in (source, *targets.values()):
+        tell_left_out(database)
+    split = _split(config, source, workdir)
+    tell_identical(source, split, workdir)
+    plan = make_plan(config, source, targets, split)
+    for part in (plan.train, *plan.reported):
+        _crops(config, part, model)  # complains now, not after the first epoch
+    recipe = make_recipe(config, model, mesh)
+    make_batches(config, model, plan.train.database, plan.train.rows, place=(0, 1))
+    loaded: list[StartingWeights] = []
+    starts_from_weights = names_starting_weights(config)
+    tell_frozen(config, recipe.multipliers, workdir)
+    if starts_from_weights and not (workdir / RUN_FILE).is_file():
+        loaded.append(load_starting_weights(config, model, mesh))
+    tell_seen(config, plan, workdir)
+    begin_workdir(config, source, split, workdir, loaded[0] if loaded else None, locks)
+    score_crops = compile_scorer(model, mesh)
+    scored: Scored = {}
+
+    def validate(variables: Mapping[str, Any]) -> Validation:
+        metrics = {}
+        parts = {}
+        for part in plan.selection:
+            predictions = _predict_part(config, part, score_crops, variables, model, mesh)
+            parts[part.name] = predictions
+            scores = _compared(config, predictions)
+            for name, value in quality_metrics(
+                scores, part.database.scores[list(part.rows)]
+            ).items():
+                metrics[f"{part.name}/{name}"] = value
+        value = mean_srocc([metrics[f"{part.name}/srocc"] for part in plan.selection])
+
+        def on_selected() -> None:
+            # Sums over weights that fsdp splits may differ in the last bit from those of
+            # `glpi evaluate`, which has them whole.
+            if config.mesh.fsdp == 1:
+                scored.update(parts)
+
+        return Validation(metrics, value, on_selected)
+
+    def starting_weights() -> Mapping[str, Any]:
+        weights = loaded.pop() if loaded else load_starting_weights(config, model, mesh)
+        check_origin(weights, workdir)
+        return weights.variables
+
+    one = Round(
+        config,
+        plan.train.database,
+        plan.train.rows,
+        workdir,
+        validate,
+        plan.criterion,
+        starting_weights if starts_from_weights else None,
+    )
+    return one, scored
+
+
+def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Score the parts that the protocol reports with the run's selected weights.
+
+    Writes `results.json` and `report.html`. `config.evaluation` may differ from the trained one;
+    model, data, split and seed may not.
+
+    Returns:
+        The content of `results.json`.
+
+    Raises:
+        GlpiError: no trained model in the workdir, another config's workdir, or missing data.
+    """
+    return _evaluate(config, workdir, {})
+
+
+def _evaluate(config: ConfigDict, workdir: Path, scored: Scored) -> dict[str, Any]:
+    """Do what `evaluate_run` does, but score no part that the selected weights have scored."""
+    saved = read_run(workdir)
+    same = ("seed", "init_from", "protocol", "model", "data", "targets", "split")
+    check_same(saved["config"], config, workdir, same)
+    check_ranges(config)
+    database, targets = open_databases(config)
+    split = read_split(workdir / SPLIT_FILE, database)
+    plan = make_plan(config, database, targets, split)
+    mesh = mesh_of(config)
+    model, variables, selection = load_best(workdir, mesh)
+    score_crops = compile_scorer(model, mesh)
+    parts = {}
+    for part in plan.reported:
+        predictions = scored.get(part.name)
+        if predictions is None:
+            predictions = _predict_part(config, part, score_crops, variables, model, mesh)
+        parts[part.name] = _part_results(config, part, predictions)
+    parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))
+    results = {
+        "format": FORMAT,
+        "protocol": config.protocol,
+        "seed": config.seed,
+        "config": config_files.to_plain(config),
+        "git_revision": _git_revision(),
+        "versions": _versions(),
+        "device": f"{jax.devices()[0].device_kind} × {mesh.size}",
+        "model": {"name": config.model.name, "parameters": parameters},
+        "init_from": saved["init_from"],
+        "pretrained": saved["pretrained"],
+        "denoiser": saved["denoiser"],
+        "selection": selection,
+        "split": {
+            "sha256": split_sha256(database, split),
+            "references": {
+                part: split_references(database, getattr(split, part))
+                for part in ("train", "validation", "test")
+            },
+        },
+        "left_out": {item.name: item.left_out for item in (database, *targets.values())},
+        "label_note": database.label_note,
+        "score_name": database.score_name,
+        "higher_is_better": database.higher_is_better,
+        "metrics_note": metrics_note(config, database.score_name),
+        "parts": parts,
+    }
+    if is_first():
+        write_json(workdir / RESULTS_FILE, results)
+        write_report(workdir)
+    wait_for_all("report")
+    return results
+
+
+def load_best(workdir: Path, mesh: Mesh) -> tuple[GLPI, dict[str, Any], dict[str, Any]]:
+    """Load a run's selected weights.
+
+    Returns:
+        The model, its variables on the mesh, and how they were selected.
+
+    Raises:
+        GlpiError: no run there, nothing trained yet, or a checkpoint of another model.
+    """
+    model = model_of(ConfigDict(read_run(workdir)["config"]))
+    best = BestCheckpoint(workdir, read_only=True)
+    try:
+        variables, selection = best.restore(abstract_variables(model, mesh=mesh))
+        return model, variables, selection
+    finally:
+        best.close()
+
+
+def _split(config: ConfigDict, source: Database, workdir: Path) -> Split:
+    """The run's split: read from the workdir, or made."""
+    if not (workdir / RUN_FILE).is_file():
+        return make_split(config, source)
+    saved = read_run(workdir)
+    check_same(saved["config"], config, workdir, tuple(saved["config"].keys() | config.keys()))
+    return read_split(workdir / SPLIT_FILE, source)
+
+
+def _predict_part(
+    config: ConfigDict,
+    part: Part,
+    score_crops: ScoreCrops,
+    variables: Mapping[str, Any],
+    model: GLPI,
+    mesh: Mesh,
+) -> list[Prediction]:
+    """Predict a part, raw; several processes share its images, and all get all predictions."""
+    rows = tuple(own_part(part.rows))
+    crops = _crops(config, replace(part, rows=rows or part.rows[:1]), model)
+    own_size = config.evaluation.batch_size // jax.process_count()
+    busiest = largest_part(len(part.rows)) * config.evaluation.crops
+    predictions = []
+    with progress_bar(
+        len(rows),
+        unit="image",
+        description=f"score {part.name} part",
+        leave=False,
+        enabled=is_first(),
+    ) as bar:
+        for _, prediction in predict(
+            score_crops,
+            variables,
+            crops,
+            batch_size=config.evaluation.batch_size,
+            mesh=mesh,
+            batches=math.ceil(busiest / own_size),
+        ):
+            predictions.append(prediction)
+            bar.advance()
+    found = np.array(predictions[: len(rows)], np.float64).reshape(-1, 2)
+    return [Prediction(*map(float, row)) for row in gather_parts(found, len(part.rows))]
+
+
+def _crops(config: ConfigDict, part: Part, model: GLPI) -> Iterator[tuple[int, np.ndarray]]:
+    return evaluation_crops(
+        part.database,
+        part.rows,
+        crop=model.size.crop,
+        count=config.evaluation.crops,
+        placement=config.evaluation.placement,
+        seed=config.seed,
+        preprocessing=Preprocessing.of_section(part.section, part.where),
+        threads=config.data.threads,
+        distorting=distorting_of(config),
+    )
+
+
+def _stretches(config: ConfigDict) -> bool:
+    return (config.data.label_scale, config.data.label_shift) != (1, 0)
+
+
+def _in_label_units(config: ConfigDict, predictions: list[Prediction]) -> list[Prediction]:
+    scale, shift = config.data.label_scale, config.data.label_shift
+    return [in_label_units(p, label_scale=scale, label_shift=shift) for p in predictions]
+
+
+def _compared(config: ConfigDict, raw: list[Prediction]) -> np.ndarray:
+    """Return what the metrics compare with the labels: (n,) float64, see `compares_raw`."""
+    predictions = raw if compares_raw(config) else _in_label_units(config, raw)
+    return np.array([prediction.score for prediction in predictions], np.float64)
+
+
+def _part_results(config: ConfigDict, part: Part, raw: list[Prediction]) -> dict[str, Any]:
+    """Return what results.json says of a part, from its raw predictions."""
+    database, rows = part.database, part.rows
+    scores, predictions = _compared(config, raw), _in_label_units(config, raw)
+    mos = database.scores[list(rows)]
+    distortions = [database.distortions[row] for row in rows]
+    known = [i for i, name in enumerate(distortions) if name is not None]
+    return {
+        "database": database.name,
+        "images": len(rows),
+        "crops": config.evaluation.crops,
+        "metrics": full_metrics(scores, mos),
+        "intervals": _intervals(config, part, scores),
+        "by_distortion": metrics_by_group(
+            scores[known], mos[known], [str(distortions[i]) for i in known]
+        ),
+        "predictions": [
+            {
+                "image": database.images[row],
+                "reference": database.references[row],
+                "distortion": database.distortions[row],
+                "level": database.levels[row],
+                "mos": float(database.scores[row]),
+                "predicted": prediction.score,
+                "crop_std": prediction.crop_std,
+            }
+            for row, prediction in zip(rows, predictions, strict=True)
+        ],
+    }
+
+
+def _intervals(config: ConfigDict, part: Part, scores: np.ndarray) -> dict[str, Any]:
+    """Bootstrap intervals over the part's references, which are its images if these stand alone."""
+    if not config.evaluation.bootstrap_resamples:
+        return {}
+    rows = list(part.rows)
+    return dict(
+        bootstrap_intervals(
+            scores,
+            part.database.scores[rows],
+            seed=config.seed,
+            resamples=config.evaluation.bootstrap_resamples,
+            confidence=config.evaluation.confidence,
+            groups=[part.database.references[row] for row in rows],
+        )
+    )
+
+
+def _versions() -> dict[str, str]:
+    """Versions of this package, which may run without being installed, and of what it stands on."""
+    return {"glpi_jax": __version__} | {
+        name: importlib.metadata.version(name) for name in DEPENDENCIES
+    }
+
+
+def _git_revision() -> str | None:
+    """Revision of the checkout that the package runs from, None outside one."""
+    file = Path(__file__).resolve()
+    git = ["git", "-C", str(file.parent)]
+    try:
+        # An environment may lie in the checkout of something else.
+        subprocess.run(
+            [*git, "ls-files", "--error-unmatch", file.name], capture_output=True, check=True
+        )
+        done = subprocess.run(
+            [*git, "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
