@@ -1,13 +1,10 @@
 """Time of the KADID distortions on one photograph, on one core, in milliseconds of CPU.
 
-    python benchmarks/distortions.py [--json FILE] [--repeats N] [--size WIDTHxHEIGHT] [--batched B]
+    python benchmarks/distortions.py [--json FILE] [--repeats N] [--size WIDTHxHEIGHT]
 
 Each type is timed at each level alone (`distort`), and at its five levels on one `Distorter` that
 all types share, the way a data set is rendered; the total is of the latter. Of several repeats the
 fastest counts. The photograph is scikit-image's `coffee`.
-
-With --batched, `distort_batch` is timed instead: milliseconds of wall time an image, in batches of
-B copies on JAX's default device, compilation and the transfer of the images left out.
 """
 
 import argparse
@@ -70,30 +67,6 @@ def measure_shared(image: np.ndarray, repeats: int) -> dict[int, float]:
     return best
 
 
-def measure_batched(image: np.ndarray, count: int, repeats: int) -> dict[int, list[float]]:
-    """Milliseconds of wall time an image of each type and level, in batches of `count`."""
-    import jax
-
-    from glpi_jax.distortions.batched import BATCHED, distort_batch
-
-    images = jax.device_put(np.broadcast_to(image, (count, *image.shape)))
-    keys = jax.random.split(jax.random.key(0), count)
-
-    def once(number: int, level: int) -> float:
-        start = time.perf_counter()
-        distort_batch(images, number, level, keys=keys).block_until_ready()
-        return 1e3 * (time.perf_counter() - start) / count
-
-    print(f"{jax.devices()[0].device_kind}, {count} images a batch")
-    table = {}
-    for number in BATCHED:
-        table[number] = []
-        for level in LEVELS:
-            once(number, level)  # compiles
-            table[number].append(min(once(number, level) for _ in range(repeats)))
-    return table
-
-
 def print_table(table: Mapping[int, Sequence[float]], last: str) -> None:
     """Milliseconds by type and level; `last` is the heading of a sixth number, if there is one."""
     print(f"{'type':27}" + "".join(f"{f'level {level}':>9}" for level in LEVELS) + f"{last:>11}")
@@ -116,16 +89,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--repeats", type=int, default=3, help="the fastest counts (default 3)")
     parser.add_argument("--size", default="512x384", help="WIDTHxHEIGHT, default 512x384")
-    parser.add_argument("--batched", type=int, metavar="B", help="time batches of B in JAX")
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
     image = photograph(width, height)
-    if options.batched:
-        batched = measure_batched(image, options.batched, options.repeats)
-        print_table(batched, "")
-        if options.json:
-            write_json(options.json, {"batch": options.batched, "ms_an_image": batched})
-        return
 
     distort(image, 1, 3)  # the first call of a library costs more
 
