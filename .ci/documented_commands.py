@@ -7,7 +7,7 @@
                                                               # that a whole run has left
 
 `HOW` in command_table.py has an entry for every command. A command without one, and an entry
-without a command, is an error; tests/test_documents.py says so too.
+without a command, is an error; tests/docs/test_documents.py says so too.
 """
 
 import argparse

@@ -10,7 +10,7 @@ tests/goldens is used.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "saqt"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "distortions"))
 
 from conftest import CASE_KINDS, draw_of, golden_of, load_manifest, psnr, reference_of
 

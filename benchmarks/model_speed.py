@@ -20,7 +20,7 @@ have it, also by PyTorch here; `JAX_DEFAULT_MATMUL_PRECISION=highest` changes JA
 Peak memory is the device's own count on a GPU, and on the CPU the resident peak of the process
 after it has compiled.
 
-`--torch` races the PyTorch model of tests/porting/torch_glpi.py, eager, in PyTorch's own layout and
+`--torch` races the PyTorch model of tests/interop/torch_glpi.py, eager, in PyTorch's own layout and
 in channels_last, under bfloat16 autocast where bfloat16 is asked for on a GPU (on the CPU it stays
 float32). Each side is a process of its own, and they step in turn, so that what else the machine
 does slows all of them; before each measurement a side takes a step that is not timed.

@@ -107,12 +107,12 @@ class JaxSide:
 
 
 class TorchSide:
-    """The PyTorch model of tests/porting/torch_glpi.py, eager, on the same device."""
+    """The PyTorch model of tests/interop/torch_glpi.py, eager, on the same device."""
 
     def __init__(self, spec: Facts):
         import torch
 
-        sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/porting"))
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/interop"))
         import torch_glpi
 
         torch.manual_seed(0)

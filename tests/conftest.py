@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -23,6 +23,9 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
+
+if TYPE_CHECKING:
+    from glpi_jax.models.glpi import Size
 
 # A (n,) array that meets a (n, 1) array is an error, not an (n, n) array.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -81,6 +84,40 @@ def model_golden(make_case: ModuleType) -> Callable[[str], ModelGolden]:
     return load
 
 
+@pytest.fixture(scope="session")
+def golden_shapes(make_case: ModuleType) -> dict[str, tuple[int, ...]]:
+    """The 466 official names of ViT-S/16 with their shapes, in the order of the official file."""
+    file = Path(str(make_case.__file__)).with_name("forward_vit_small.json")
+    shapes = json.loads(file.read_text())["state_dict"]
+    return {name: tuple(shape) for name, shape in shapes.items()}
+
+
+@pytest.fixture(scope="session")
+def official_state(make_case: ModuleType) -> Callable[..., dict[str, np.ndarray]]:
+    """`official_state(size, salt)`: an official state dict with BatchNorms that counted batches."""
+
+    from glpi_jax.models.glpi import GLPI
+    from glpi_jax.weights.convert import official_shapes
+
+    def make(size: "Size", salt: int = 5) -> dict[str, np.ndarray]:
+        return {
+            name: np.asarray(3 + salt, np.int64)
+            if name.endswith("num_batches_tracked")
+            else make_case.fill(name, shape, salt)
+            for name, shape in official_shapes(GLPI(size, 0.5)).items()
+        }
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def demo_state(official_state: Callable[..., dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Of the size `glpi_demo`; not to be changed."""
+    from glpi_jax.models.glpi import SIZES
+
+    return official_state(SIZES["glpi_demo"])
+
+
 class Run(NamedTuple):
     """A run of the command line, and what its config was made from."""
 
@@ -121,7 +158,7 @@ def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
 def _small_default_weights() -> Iterator[None]:
     """What is scored without a model, in this process: weights that take no time.
 
-    tests/test_shipped_weights.py scores with those of the package.
+    tests/hub/test_shipped_weights.py scores with those of the package.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("glpi_jax.hub.sources.SHIPPED", DEMO_WEIGHTS)

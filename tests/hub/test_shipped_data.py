@@ -14,8 +14,8 @@ from miniatures import build_miniature
 
 from glpi_jax.data.images import read_image
 
-ROOT = Path(__file__).parents[1]
-PHOTOGRAPHS = Path(__file__).parent / "photographs"
+ROOT = Path(__file__).parents[2]
+PHOTOGRAPHS = ROOT / "tests/photographs"
 
 
 @pytest.fixture(scope="module")

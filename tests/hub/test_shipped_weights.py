@@ -17,7 +17,7 @@ from glpi_jax.distortions import Distorter, seed_for
 from glpi_jax.hub.sources import read_model
 
 WEIGHTS = Path(glpi_jax.__file__).parent / "hub/shipped"
-PHOTOGRAPHS = sorted((Path(__file__).parent / "photographs").glob("*.jpg"))
+PHOTOGRAPHS = sorted((Path(__file__).parents[1] / "photographs").glob("*.jpg"))
 UNSEEN_SCENES = ("admiral", "coins", "motorcycle")
 # Of a scale of 100. A first level is hardly seen, and JPEG 2000 smooths grain away.
 TOLERANCES = {"gaussian_blur": 3.0, "white_noise": 1.0, "jpeg": 4.0, "jpeg2000": 5.0}

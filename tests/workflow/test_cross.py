@@ -8,7 +8,7 @@ import pytest
 
 from glpi_jax.cli.main import main
 
-CONFIG = Path(__file__).parents[1] / "configs/cross.py"
+CONFIG = Path(__file__).parents[2] / "configs/cross.py"
 
 
 @pytest.mark.parametrize("protocol", ["strict", "official"])

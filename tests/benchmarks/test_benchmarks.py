@@ -11,7 +11,7 @@ from own_process import with_devices
 from PIL import Image
 from skimage import data
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+FOLDER = Path(__file__).parents[2] / "benchmarks"
 SMALL_MODEL = ("model_speed.py", "--model", "glpi_demo", "--batch", "2", "--peak", "1", "--steps")
 
 pytestmark = pytest.mark.slow

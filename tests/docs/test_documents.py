@@ -11,7 +11,7 @@ import pytest
 from glpi_jax.cli.main import _parser
 from glpi_jax.core.config import load_config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMANDS = documented.collect()
 TEXTS = sorted({command.text for command in COMMANDS})
 PAGES = documented.pages()
