@@ -10,7 +10,7 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithConfigs(build_py):
-    """Copy configs/ into the package, where `glpi_jax.core.config.SHIPPED` finds them."""
+    """Copy configs/ into the package, where `glpi_jax.core.config.CONFIGS_ROOT` finds them."""
 
     def run(self) -> None:
         """Build, then copy; an editable installation has the checkout's own."""

@@ -33,8 +33,8 @@ from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.files import write_json
 from glpi_jax.core.progress import progress_bar
 from glpi_jax.data.identical import keep_together
+from glpi_jax.data.loader import ImageLoader
 from glpi_jax.data.on_the_fly import Distorting
-from glpi_jax.data.pipeline import ImageLoader
 from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.data.sources import READERS, Database, load_database
 from glpi_jax.data.splits import official_seed, strict_split

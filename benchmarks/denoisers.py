@@ -26,10 +26,9 @@ import skimage.data  # noqa: E402
 from skimage.restoration import denoise_nl_means, denoise_wavelet  # noqa: E402
 
 from glpi_jax.core.files import write_json  # noqa: E402
-from glpi_jax.distortions import distort, seed_for  # noqa: E402
+from glpi_jax.distortions import LEVELS, distort, seed_for  # noqa: E402
 from glpi_jax.distortions.denoising import TOTAL_VARIATION, Denoiser  # noqa: E402
 
-LEVELS = (1, 2, 3, 4, 5)
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 
 

@@ -22,9 +22,7 @@ import skimage.data  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from glpi_jax.core.files import write_json  # noqa: E402
-from glpi_jax.distortions import DISTORTIONS, Distorter, distort, seed_for  # noqa: E402
-
-LEVELS = (1, 2, 3, 4, 5)
+from glpi_jax.distortions import DISTORTIONS, LEVELS, Distorter, distort, seed_for  # noqa: E402
 
 
 def photograph(width: int, height: int) -> np.ndarray:

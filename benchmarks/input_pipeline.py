@@ -26,7 +26,9 @@ import numpy as np
 from PIL import Image
 
 from glpi_jax.core.files import write_json
-from glpi_jax.data.pipeline import evaluation_crops, to_iterator, training_dataset
+from glpi_jax.data.crops import Crops
+from glpi_jax.data.loader import evaluation_crops
+from glpi_jax.data.pipeline import to_iterator, training_dataset
 from glpi_jax.data.prepare import prepare_database
 from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.data.sources import Database, load_database
@@ -66,9 +68,7 @@ def measure_evaluation(database: Database) -> Iterator[dict[str, Any]]:
             database,
             rows,
             crop=CROP,
-            count=count,
-            placement="random",
-            seed=0,
+            crops=Crops(count, "random"),
             preprocessing=AS_STORED,
             threads=EVALUATION_THREADS,
         )

@@ -42,8 +42,9 @@ from glpi_jax.data.images import read_image
 from glpi_jax.data.sources import Database, load_database
 from glpi_jax.data.splits import Split, check_split, write_split
 from glpi_jax.distortions import MEAN_DMOS
+from glpi_jax.results.workdirs import RESULTS_FILE
 from glpi_jax.saqt.labels import Match, write_label_tables
-from glpi_jax.workflow.runs import RESULTS_FILE, train_run
+from glpi_jax.workflow.runs import train_run
 
 COLOUR = tuple(scene for scene, photograph in SCENES.items() if not photograph.grey)
 GREY = tuple(scene for scene, photograph in SCENES.items() if photograph.grey)

@@ -100,11 +100,11 @@ elif not resnet:
 
 # %%
 from glpi_jax.data.images import list_images, read_image
-from glpi_jax.saqt.preview import contact_sheet
+from glpi_jax.saqt.preview import distortion_sheet
 
 first = list_images([Path(photographs)])[0]
 pixels = read_image(first, apply_orientation=True)
-contact_sheet(pixels, name=first.name, seed=0, cell=96 if short else 144)
+distortion_sheet(pixels, name=first.name, seed=0, cell=96 if short else 144)
 
 # %% [markdown]
 # ## Retrieve
@@ -169,10 +169,11 @@ print("\n".join(tables[0].read_text().splitlines()[:4]))
 # the pixels, so that a killed run ends with the same bytes.
 
 # %%
-from glpi_jax.saqt.photographs import select_labelled
+from glpi_jax.distortions import LEVELS
 from glpi_jax.saqt.render import render_photographs
-from glpi_jax.saqt.render_photograph import LEVELS, RenderSettings
-from glpi_jax.saqt.verify import verify_rendered
+from glpi_jax.saqt.render_photograph import RenderSettings
+from glpi_jax.saqt.selection import select_labelled
+from glpi_jax.saqt.verify_rendered import verify_rendered
 
 settings = RenderSettings(
     types=(1, 10) if short else (1, 3, 9, 10, 11, 16, 19, 24),

@@ -11,6 +11,7 @@ from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.demo_database import render_demo_database
 from glpi_jax.data.sources import Database, load_database
 from glpi_jax.data.splits import read_split
+from glpi_jax.distortions import LEVELS
 from glpi_jax.report import results_markdown
 from glpi_jax.scoring import ImageScore, load
 from glpi_jax.workflow.runs import evaluate_run, train_run
@@ -85,7 +86,7 @@ def _ladder_tables(database: Database, rows: Sequence[int], workdir: Path) -> st
         lines += ["distortion       untouched   level 1   level 2   level 3   level 4   level 5"]
         for name in LADDERS:
             if (tile, name, 1) in scores:
-                levels = [scores[tile, "", 0], *(scores[tile, name, n] for n in range(1, 6))]
+                levels = [scores[tile, "", 0], *(scores[tile, name, n] for n in LEVELS)]
                 lines.append(f"{name:16}" + "".join(f"{_shown(s):>10}" for s in levels))
     return "\n".join(lines[1:])
 

@@ -68,14 +68,14 @@ def _labels(args: argparse.Namespace) -> int:
 
 def _preview(args: argparse.Namespace) -> int:
     from glpi_jax.data.images import read_image
-    from glpi_jax.saqt.preview import contact_sheet
+    from glpi_jax.saqt.preview import distortion_sheet
 
     if args.out.suffix.lower() != ".png":
         raise GlpiError(f"--out {args.out}: must end in .png")
     if args.cell < 32:
         raise GlpiError(f"--cell {args.cell}: must be at least 32 pixels")
     photograph = read_image(args.photograph, apply_orientation=True)
-    sheet = contact_sheet(photograph, name=args.photograph.name, seed=args.seed, cell=args.cell)
+    sheet = distortion_sheet(photograph, name=args.photograph.name, seed=args.seed, cell=args.cell)
     content = io.BytesIO()
     sheet.save(content, "PNG")
     write_bytes(args.out, content.getvalue())

@@ -75,15 +75,15 @@ def _render(args: argparse.Namespace) -> int:
         # Before JAX starts: the rendering processes share an accelerator's memory.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-    from glpi_jax.distortions import DISTORTIONS
-    from glpi_jax.saqt.photographs import (
+    from glpi_jax.distortions import DISTORTIONS, LEVELS
+    from glpi_jax.saqt.render import render_photographs
+    from glpi_jax.saqt.render_photograph import RenderSettings
+    from glpi_jax.saqt.selection import (
         count_cores,
         select_all,
         select_labelled,
         select_matched,
     )
-    from glpi_jax.saqt.render import render_photographs
-    from glpi_jax.saqt.render_photograph import LEVELS, RenderSettings
 
     shard = _shard(args.shard)
     if args.labels is not None:
@@ -131,8 +131,8 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from glpi_jax.saqt.photographs import count_cores
-    from glpi_jax.saqt.verify import verify_rendered
+    from glpi_jax.saqt.selection import count_cores
+    from glpi_jax.saqt.verify_rendered import verify_rendered
 
     checked = verify_rendered(
         args.folder,

@@ -37,7 +37,7 @@ def add_crop_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--placement",
-        choices=("grid", "random"),
+        choices=("grid", "random"),  # PLACEMENTS, without importing NumPy for --help
         help="grid: evenly spread; random: drawn from file name and seed (default: grid)",
     )
     group.add_argument("--seed", type=int, help="of random crops (default: 0)")

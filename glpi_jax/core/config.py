@@ -15,7 +15,7 @@ from glpi_jax.core.errors import GlpiError
 
 # A checkout holds configs/ beside the package, an installed wheel inside it.
 _PACKAGE = Path(__file__).resolve().parents[1]
-SHIPPED = next(
+CONFIGS_ROOT = next(
     (folder for folder in (_PACKAGE.parent, _PACKAGE) if (folder / "configs/base.py").is_file()),
     _PACKAGE,
 )
@@ -23,7 +23,7 @@ SHIPPED = next(
 
 def shipped_config(name: str) -> str:
     """Path of a config that comes with the project, e.g. "demo"."""
-    return str(SHIPPED / "configs" / f"{name}.py")
+    return str(CONFIGS_ROOT / "configs" / f"{name}.py")
 
 
 def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -59,7 +59,7 @@ def _run_config_file(spec: str) -> ConfigDict:
     if not path.is_file():
         raise GlpiError(f"{path}: no such config file; the project's own are in configs/")
     try:
-        with _importable(path.resolve().parent.parent, SHIPPED):
+        with _importable(path.resolve().parent.parent, CONFIGS_ROOT):
             config = runpy.run_path(name)["get_config"](*[form] * bool(colon))
     except Exception as error:  # a config is a program, which may raise anything
         cause = f"{type(error).__name__}: {_one_line(error)}"

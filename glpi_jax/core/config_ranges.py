@@ -18,7 +18,6 @@ _COUNTS = (
     "train.log_every_steps",
     "train.checkpoint_every_steps",
     "evaluation.every_epochs",
-    "evaluation.crops",
     "evaluation.batch_size",
 )
 # The lowest value, and what is above the highest.

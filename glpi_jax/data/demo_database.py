@@ -26,9 +26,7 @@ from glpi_jax.core.pools import run_unordered
 from glpi_jax.core.progress import progress_bar
 from glpi_jax.data.images import read_image
 from glpi_jax.data.sources import load_database
-from glpi_jax.distortions import MEAN_DMOS, Distorter, find_distortion, seed_for
-
-LEVELS = (1, 2, 3, 4, 5)
+from glpi_jax.distortions import LEVELS, MEAN_DMOS, Distorter, find_distortion, seed_for
 
 LABEL_NOTE = (
     "KADID-10k's mean human score for each distortion type and level, averaged over the 81 pictures"
@@ -44,7 +42,7 @@ _SMALL_SIDES = (384, 288, 216)  # longer sides of the reduced photographs
 
 
 @dataclass(frozen=True)
-class Photograph:
+class PackagePhotograph:
     """A photograph inside an installed package, and whom it is from.
 
     A grey one is distorted only by types that do not work on colour, which would leave it as it is.
@@ -62,30 +60,36 @@ _SKLEARN = ("sklearn", "scikit-learn")
 
 # The photographs of the three packages, one of each scene. Left out are medical pictures (ihc,
 # retina), and those that are blurred or low in contrast as they come (moon, clock_motion, cell).
-SCENES: dict[str, Photograph] = {
-    "astronaut": Photograph(*_SKIMAGE, "data/astronaut.png", "NASA, public domain"),
-    "cat": Photograph(*_SKIMAGE, "data/chelsea.png", "Stefan van der Walt, CC0"),
-    "coffee": Photograph(*_SKIMAGE, "data/coffee.png", "Rachel Michetti, CC0"),
-    "rocket": Photograph(*_SKIMAGE, "data/rocket.jpg", "SpaceX, public domain"),
-    "motorcycle": Photograph(
+SCENES: dict[str, PackagePhotograph] = {
+    "astronaut": PackagePhotograph(*_SKIMAGE, "data/astronaut.png", "NASA, public domain"),
+    "cat": PackagePhotograph(*_SKIMAGE, "data/chelsea.png", "Stefan van der Walt, CC0"),
+    "coffee": PackagePhotograph(*_SKIMAGE, "data/coffee.png", "Rachel Michetti, CC0"),
+    "rocket": PackagePhotograph(*_SKIMAGE, "data/rocket.jpg", "SpaceX, public domain"),
+    "motorcycle": PackagePhotograph(
         *_SKIMAGE, "data/motorcycle_left.png", "Middlebury stereo data 2014 (D. Scharstein et al.)"
     ),
-    "hubble": Photograph(*_SKIMAGE, "data/hubble_deep_field.jpg", "NASA, public domain"),
-    "pagoda": Photograph(
+    "hubble": PackagePhotograph(*_SKIMAGE, "data/hubble_deep_field.jpg", "NASA, public domain"),
+    "pagoda": PackagePhotograph(
         *_SKLEARN, "datasets/images/china.jpg", "danielbuechele (Flickr), CC BY 2.0"
     ),
-    "flower": Photograph(*_SKLEARN, "datasets/images/flower.jpg", "vultilion (Flickr), CC BY 2.0"),
-    "admiral": Photograph(
+    "flower": PackagePhotograph(
+        *_SKLEARN, "datasets/images/flower.jpg", "vultilion (Flickr), CC BY 2.0"
+    ),
+    "admiral": PackagePhotograph(
         "matplotlib",
         "matplotlib",
         "mpl-data/sample_data/grace_hopper.jpg",
         "James S. Davis, US Navy, public domain",
     ),
-    "cameraman": Photograph(*_SKIMAGE, "data/camera.png", "Lav Varshney, CC0", grey=True),
-    "brick": Photograph(*_SKIMAGE, "data/brick.png", "CC0 Textures, CC0", grey=True),
-    "grass": Photograph(*_SKIMAGE, "data/grass.png", "linolafett (DeviantArt), CC0", grey=True),
-    "gravel": Photograph(*_SKIMAGE, "data/gravel.png", "CC0 Textures, CC0", grey=True),
-    "coins": Photograph(*_SKIMAGE, "data/coins.png", "Brooklyn Museum Collection", grey=True),
+    "cameraman": PackagePhotograph(*_SKIMAGE, "data/camera.png", "Lav Varshney, CC0", grey=True),
+    "brick": PackagePhotograph(*_SKIMAGE, "data/brick.png", "CC0 Textures, CC0", grey=True),
+    "grass": PackagePhotograph(
+        *_SKIMAGE, "data/grass.png", "linolafett (DeviantArt), CC0", grey=True
+    ),
+    "gravel": PackagePhotograph(*_SKIMAGE, "data/gravel.png", "CC0 Textures, CC0", grey=True),
+    "coins": PackagePhotograph(
+        *_SKIMAGE, "data/coins.png", "Brooklyn Museum Collection", grey=True
+    ),
 }
 
 # KADID types that change nothing but colour.

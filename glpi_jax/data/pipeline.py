@@ -1,4 +1,4 @@
-"""Batches for training (Grain) and crops for evaluation, from a Database's rows.
+"""Batches for training (Grain) from a Database's rows.
 
 The training order and every crop depend on the seed and the step alone: not on threads, worker
 processes or hosts, nor on whether images are files or records, or distorted as they are read.
@@ -6,11 +6,8 @@ processes or hosts, nor on whether images are files or records, or distorted as 
 
 import math
 import signal
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any
 
 import grain
 import numpy as np
@@ -18,103 +15,11 @@ from absl import flags
 
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.pools import end_with_parent
-from glpi_jax.data.images import ImageError, decode_image
-from glpi_jax.data.on_the_fly import Distorting, ImageMaker
+from glpi_jax.data.loader import ImageLoader
+from glpi_jax.data.on_the_fly import Distorting
 from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.data.sources import Database
-from glpi_jax.data.transforms import (
-    grid_crops,
-    image_rng,
-    random_crop,
-    random_crops,
-    random_flips,
-)
-
-Placement = Literal["random", "grid"]
-
-
-class ImageLoader:
-    """Decodes (and resizes) images of a database, keeping as many as a budget of bytes allows.
-
-    What fits first stays: every epoch visits every image once, so dropping old images for new ones
-    would only lose hits. Safe to share between threads; in a worker process it begins empty, with
-    the same budget. What is kept is read-only.
-
-    Of a database of photographs these are kept, the last one whatever the budget, and each row's
-    image is distorted from its own.
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        *,
-        preprocessing: Preprocessing,
-        cache_bytes: int,
-        distorting: Distorting | None = None,
-    ):
-        """See `training_dataset` for the arguments."""
-        if cache_bytes < 0:
-            raise GlpiError(f"cache_bytes {cache_bytes}: must be 0 (no cache) or more")
-        self._make: ImageMaker | None = None
-        if database.photographs is not None:
-            if distorting is None:
-                raise GlpiError(f"{database.name}: nothing says how its photographs are distorted")
-            self._make = ImageMaker(database.photographs, distorting)
-        self._database = database
-        self._preprocessing = preprocessing
-        self._cache_bytes = cache_bytes
-        self._empty_cache()
-
-    def _empty_cache(self) -> None:
-        self._lock = threading.Lock()
-        self._free_bytes = self._cache_bytes
-        self._cache: dict[int, np.ndarray] = {}
-        self._last: tuple[int, np.ndarray] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lock": None, "_cache": None, "_last": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._empty_cache()
-
-    def __call__(self, row: int, epoch: int = 0) -> np.ndarray:
-        """The (height, width, 3) uint8 image of a row; the epoch may change its distortion."""
-        photographs = self._database.photographs
-        if photographs is None or self._make is None:
-            return self._kept(row, row, resize=True)
-        variant = photographs.variant(row)
-        photograph = self._kept(variant.photograph, row, resize=False)
-        try:
-            image = self._make(photograph, variant, epoch)
-        except GlpiError as error:
-            raise ImageError(f"{self._database.path(row)}: {error}") from error
-        return self._preprocessing.resized(image, str(self._database.path(row)))
-
-    def _kept(self, file: int, row: int, *, resize: bool) -> np.ndarray:
-        """The image file of a row, from the cache if it is there; files are numbered."""
-        with self._lock:
-            cached = self._cache.get(file)
-            if cached is None and self._last is not None and self._last[0] == file:
-                cached = self._last[1]
-        if cached is not None:
-            return cached
-        name = str(self._database.path(row))
-        image = decode_image(
-            self._database.encoded(row),
-            name,
-            apply_orientation=self._preprocessing.apply_orientation,
-        )
-        if resize:
-            image = self._preprocessing.resized(image, name)
-        image.flags.writeable = False
-        with self._lock:
-            if file not in self._cache and image.nbytes <= self._free_bytes:
-                self._cache[file] = image
-                self._free_bytes -= image.nbytes
-            if self._make is not None:  # rows of one photograph follow each other in evaluation
-                self._last = (file, image)
-        return image
+from glpi_jax.data.transforms import random_crop, random_flips
 
 
 class _Epochs(grain.transforms.MapWithIndex):
@@ -371,76 +276,3 @@ def _prepare_worker(worker: int, workers: int) -> None:
 def _copied(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The batch in memory of its own; a worker's shared memory is given back at once."""
     return {key: np.array(values) for key, values in batch.items()}
-
-
-def evaluation_crops(
-    database: Database,
-    rows: Sequence[int],
-    *,
-    crop: int,
-    count: int,
-    placement: Placement,
-    seed: int,
-    preprocessing: Preprocessing,
-    threads: int,
-    distorting: Distorting | None = None,
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (row, crops) in the order of `rows`, each image decoded once, a few images ahead.
-
-    A database of photographs is distorted as in the first epoch. At most threads + 2 images' crops
-    are held at a time.
-
-    Args:
-        database: where images come from.
-        rows: which images, in order.
-        crop: side of the square crops in pixels; smaller images are mirrored outward.
-        count: number of crops an image.
-        placement: "random": drawn anew for each image from its file name and the seed, so they
-            depend neither on the other images nor on their order; "grid": evenly spread.
-        seed: of the random placement.
-        preprocessing: of every image before cropping.
-        threads: number of images decoded at a time, at least 1.
-        distorting: how the images of a database of photographs are made; None for the others.
-
-    Yields:
-        row and its (count, crop, crop, 3) uint8 crops.
-
-    Raises:
-        GlpiError: a number out of range (at the call), an unreadable image (at its turn).
-    """
-    if placement not in ("random", "grid"):
-        raise GlpiError(f"crop placement {placement!r}: must be random or grid")
-    if crop < 1 or count < 1 or threads < 1 or seed < 0:
-        raise GlpiError(
-            f"crop {crop}, count {count}, threads {threads} must be at least 1 and seed {seed} not"
-            " negative"
-        )
-    loader = ImageLoader(
-        database,
-        preprocessing=preprocessing,
-        cache_bytes=0,
-        distorting=distorting,
-    )
-
-    def crops_of(row: int) -> np.ndarray:
-        image = loader(row)
-        if placement == "grid":
-            return grid_crops(image, crop, count)
-        return random_crops(image, crop, count, image_rng(database.images[row], seed))
-
-    def crops_in_order() -> Iterator[tuple[int, np.ndarray]]:
-        executor = ThreadPoolExecutor(threads)
-        ahead: deque[tuple[int, Future[np.ndarray]]] = deque()
-        try:
-            for row in rows:
-                ahead.append((row, executor.submit(crops_of, row)))
-                if len(ahead) == threads + 2:
-                    ready_row, crops = ahead.popleft()
-                    yield ready_row, crops.result()
-            while ahead:
-                ready_row, crops = ahead.popleft()
-                yield ready_row, crops.result()
-        finally:
-            executor.shutdown(cancel_futures=True)
-
-    return crops_in_order()

@@ -12,10 +12,12 @@ from glpi_jax.distortions.dispatch import (
     find_distortion,
 )
 from glpi_jax.distortions.draws import seed_for
-from glpi_jax.distortions.kadid_scores import MEAN_DMOS
+from glpi_jax.distortions.kadid_scores import KADID_TYPES, LEVELS, MEAN_DMOS
 
 __all__ = [
     "DISTORTIONS",
+    "KADID_TYPES",
+    "LEVELS",
     "MEAN_DMOS",
     "TOTAL_VARIATION",
     "Denoiser",

@@ -20,6 +20,7 @@ from glpi_jax.distortions import (
 from glpi_jax.distortions.bands import look_up, row_bands
 from glpi_jax.distortions.color_spaces import FloatImage
 from glpi_jax.distortions.denoising import TOTAL_VARIATION, Denoiser
+from glpi_jax.distortions.kadid_scores import LEVELS
 from glpi_jax.distortions.unit_image import UnitImage
 
 
@@ -284,8 +285,10 @@ class Distorter:
 
 
 def _parameter(distortion: Distortion, level: int) -> float:
-    if level not in (1, 2, 3, 4, 5):
-        raise GlpiError(f"{distortion.name}: level {level!r} does not exist; levels are 1 to 5.")
+    if level not in LEVELS:
+        raise GlpiError(
+            f"{distortion.name}: level {level!r} does not exist; levels are 1 to {LEVELS[-1]}."
+        )
     return distortion.levels[int(level) - 1]
 
 

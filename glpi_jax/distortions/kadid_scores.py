@@ -1,4 +1,7 @@
-"""Mean human scores of the KADID-10k distortions."""
+"""What KADID-10k fixes: its 25 types, five levels of each, and their mean human scores."""
+
+LEVELS = (1, 2, 3, 4, 5)
+"""Levels of every distortion type, weakest first by KADID's order."""
 
 MEAN_DMOS: dict[int, tuple[float, float, float, float, float]] = {
     1: (4.6122, 4.3817, 2.9111, 1.8730, 1.3027),
@@ -32,3 +35,6 @@ MEAN_DMOS: dict[int, tuple[float, float, float, float, float]] = {
 Scale 1..5, higher is better. Computed from the database's `kadid10k_dmos.csv` (H. Lin, V. Hosu and
 D. Saupe, "KADID-10k: A large-scale artificially distorted IQA database", QoMEX 2019).
 """
+
+KADID_TYPES = tuple(MEAN_DMOS)
+"""Numbers of KADID-10k's types, 1..25: a fact of that database, whatever `DISTORTIONS` offers."""

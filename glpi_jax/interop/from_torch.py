@@ -15,6 +15,7 @@ from glpi_jax.core import config as config_files
 from glpi_jax.core.config_ranges import check_ranges
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.files import staging_folder, write_json
+from glpi_jax.data.crops import Crops
 from glpi_jax.data.on_the_fly import distorting_of
 from glpi_jax.data.sources import Database
 from glpi_jax.data.splits import Split, write_split
@@ -81,6 +82,7 @@ def from_torch(
     if config.init_from:
         raise GlpiError(f"config.init_from: leave it out, the run starts from {path}")
     check_ranges(config)
+    Crops.of_config(config)
     label = str(path)
     content = read_state(path)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()

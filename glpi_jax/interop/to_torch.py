@@ -29,7 +29,11 @@ from glpi_jax.weights.carried import (
     read_fill,
 )
 from glpi_jax.weights.convert import to_official
-from glpi_jax.weights.torch_files import OfficialCheckpoint, check_output, write_checkpoint
+from glpi_jax.weights.torch_files import (
+    OfficialCheckpoint,
+    check_checkpoint_output,
+    write_checkpoint,
+)
 from glpi_jax.workflow.model import model_of
 from glpi_jax.workflow.runs import load_best
 from glpi_jax.workflow.workdir import RUN_FILE, SPLIT_FILE, read_run
@@ -55,7 +59,7 @@ def to_torch(
     Raises:
         GlpiError: nothing to export there, damaged files, or `out` cannot be written.
     """
-    check_output(out, force=force)
+    check_checkpoint_output(out, force=force)
     workdir, step = _locate(source)
     config = ConfigDict(read_run(workdir)["config"])
     with_optimizer = not weights_only and out.suffix != ".safetensors"

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from glpi_jax.core.errors import GlpiError
+from glpi_jax.data.crops import Crops
 from glpi_jax.data.images import list_images, read_image
-from glpi_jax.data.transforms import grid_crops
 from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.models.glpi import GLPI, Size
 from glpi_jax.models.pixels import normalise
@@ -153,7 +153,8 @@ def crops_to_compare(paths: Sequence[Path], crop: int) -> np.ndarray:
         noise = np.random.default_rng(0).integers(0, 256, (4, crop, crop, 3), np.uint8)
         return np.asarray(normalise(jnp.asarray(noise)))
     crops = [
-        grid_crops(read_image(file, apply_orientation=True), crop, 1) for file in list_images(paths)
+        Crops(1).cut(read_image(file, apply_orientation=True), crop, file.name)
+        for file in list_images(paths)
     ]
     return np.asarray(normalise(jnp.asarray(np.concatenate(crops))))
 

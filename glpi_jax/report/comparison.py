@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from glpi_jax.results.workdirs import Results, Workdir, metrics_note
+from glpi_jax.results.workdirs import Results, Workdir, read_metrics_note
 
 HEADINGS = {
     "srocc": "SROCC",
@@ -22,7 +22,7 @@ Spread = Mapping[str, float | int | None]
 
 
 @dataclass(frozen=True)
-class Cell:
+class MetricCell:
     """A metric over the rounds of a workdir; `best` if no other row of its group is better."""
 
     spread: Spread
@@ -30,7 +30,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Group:
+class WorkdirGroup:
     """Workdirs that one table may hold: of one protocol, and of one training database if crossed.
 
     Attributes:
@@ -47,7 +47,7 @@ class Group:
     workdirs: tuple[Workdir, ...]
     databases: tuple[str, ...]
     metrics: tuple[str, ...]
-    cells: Mapping[tuple[str, str, str], Cell]
+    cells: Mapping[tuple[str, str, str], MetricCell]
 
     @property
     def title(self) -> str:
@@ -84,7 +84,7 @@ def protocol_text(protocol: str, *, crossed: bool) -> tuple[str, str]:
     )
 
 
-def group_workdirs(workdirs: Sequence[Workdir]) -> list[Group]:
+def group_workdirs(workdirs: Sequence[Workdir]) -> list[WorkdirGroup]:
     """Put workdirs together that may be compared, and find the best of every column.
 
     A run that trained elsewhere is no rival of one that trained on the test database, nor is one
@@ -100,7 +100,7 @@ def group_workdirs(workdirs: Sequence[Workdir]) -> list[Group]:
     return [_group(protocol, source, members) for (protocol, source), members in groups.items()]
 
 
-def _group(protocol: str, source: str | None, workdirs: Sequence[Workdir]) -> Group:
+def _group(protocol: str, source: str | None, workdirs: Sequence[Workdir]) -> WorkdirGroup:
     databases = tuple(dict.fromkeys(name for each in workdirs for name in each.tests))
     metrics = COLUMNS[protocol]
     cells = {}
@@ -117,8 +117,8 @@ def _group(protocol: str, source: str | None, workdirs: Sequence[Workdir]) -> Gr
             known = [rank for rank in ranks.values() if rank is not None]
             for name, spread in spreads.items():
                 best = len(known) > 1 and ranks[name] == max(known)
-                cells[name, database, metric] = Cell(spread, best)
-    return Group(protocol, source, tuple(workdirs), databases, metrics, cells)
+                cells[name, database, metric] = MetricCell(spread, best)
+    return WorkdirGroup(protocol, source, tuple(workdirs), databases, metrics, cells)
 
 
 def _rank(metric: str, protocol: str, median: float | None) -> float | None:
@@ -130,12 +130,12 @@ def _rank(metric: str, protocol: str, median: float | None) -> float | None:
     return round(abs(median) if protocol == "official" else median, 4)
 
 
-def columns_of(group: Group) -> list[tuple[str, str]]:
+def columns_of(group: WorkdirGroup) -> list[tuple[str, str]]:
     """The columns of a group's table, (database, metric)."""
     return [(database, metric) for database in group.databases for metric in group.metrics]
 
 
-def table_notes(group: Group) -> list[str]:
+def table_notes(group: WorkdirGroup) -> list[str]:
     """Sentences that belong under a group's table: what made it, what differs between its rows."""
     notes = [" ".join(protocol_text(group.protocol, crossed=group.trained_on is not None))]
     rounds = {len(each.rounds) for each in group.workdirs}
@@ -155,7 +155,7 @@ def table_notes(group: Group) -> list[str]:
         )
     else:
         notes.append("PLCC and RMSE are those of the raw predictions, without a logistic fit.")
-    texts = {each.name: metrics_note(each.first) for each in group.workdirs}
+    texts = {each.name: read_metrics_note(each.first) for each in group.workdirs}
     for text in dict.fromkeys(text for text in texts.values() if text is not None):
         names = [name for name, own in texts.items() if own == text]
         notes.append(f"{', '.join(names)}: {text}.")
@@ -166,7 +166,7 @@ def table_notes(group: Group) -> list[str]:
     return notes
 
 
-def _differences(group: Group) -> list[str]:
+def _differences(group: WorkdirGroup) -> list[str]:
     """Warn where rows of a database were not tested on the same images or crops."""
     warnings = []
     for database in group.databases:

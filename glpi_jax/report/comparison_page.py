@@ -11,7 +11,7 @@ from glpi_jax.evaluation.logistic import LogisticFit
 from glpi_jax.report import markup, plots
 from glpi_jax.report.comparison import (
     HEADINGS,
-    Group,
+    WorkdirGroup,
     columns_of,
     protocol_text,
     table_notes,
@@ -21,10 +21,10 @@ from glpi_jax.report.run_page import millions
 from glpi_jax.report.tables import number, spread_text
 from glpi_jax.results.workdirs import Results, Workdir, title_of
 
-WORST_IMAGES = 8
+_WORST_IMAGES = 8
 
 
-def comparison_page(workdirs: Sequence[Workdir], groups: Sequence[Group]) -> str:
+def comparison_page(workdirs: Sequence[Workdir], groups: Sequence[WorkdirGroup]) -> str:
     """Lay out the page.
 
     Args:
@@ -56,7 +56,7 @@ def comparison_page(workdirs: Sequence[Workdir], groups: Sequence[Group]) -> str
     return markup.page(title, kind, facts, sections)
 
 
-def _table_section(group: Group) -> str:
+def _table_section(group: WorkdirGroup) -> str:
     columns = columns_of(group)
     rows = []
     for each in group.workdirs:
@@ -77,7 +77,7 @@ def _table_section(group: Group) -> str:
     return markup.section(group.title, markup.note(*protocol), table, notes)
 
 
-def _cell(group: Group, workdir: Workdir, database: str, metric: str) -> str:
+def _cell(group: WorkdirGroup, workdir: Workdir, database: str, metric: str) -> str:
     cell = group.cells.get((workdir.name, database, metric))
     if cell is None:
         return "–"
@@ -106,7 +106,7 @@ def _shown(workdir: Workdir, database: str) -> _Shown:
     return _Shown(title, part, results, fit_of(results["parts"][part]))
 
 
-def _database_section(group: Group, database: str, where: str) -> str:
+def _database_section(group: WorkdirGroup, database: str, where: str) -> str:
     workdirs = [each for each in group.workdirs if database in each.tests]
     shown = [_shown(each, database) for each in workdirs]
     several_rounds = any(len(each.rounds) > 1 for each in workdirs)
@@ -116,7 +116,7 @@ def _database_section(group: Group, database: str, where: str) -> str:
     content += [
         markup.details(
             f"Largest errors: {run.title}",
-            worst_images(run.part, run.results, run.fit, WORST_IMAGES),
+            worst_images(run.part, run.results, run.fit, _WORST_IMAGES),
             opened=len(shown) <= 2,
         )
         for run in shown
@@ -180,7 +180,7 @@ def _median_by_distortion(workdir: Workdir, part: str) -> dict[str, float | None
     return medians
 
 
-def _training_section(group: Group, where: str) -> str:
+def _training_section(group: WorkdirGroup, where: str) -> str:
     runs = {each.name: [run.rows for run in each.rounds] for each in group.workdirs}
     figure = markup.figure(
         lambda theme: plots.compared_curves(runs, theme),

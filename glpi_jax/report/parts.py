@@ -12,10 +12,10 @@ from glpi_jax.evaluation.logistic import LogisticFit, fit_logistic
 from glpi_jax.report.markup import muted, thumbnail
 from glpi_jax.report.plots import ScatterPanel
 from glpi_jax.report.tables import number
-from glpi_jax.results.workdirs import Part, Results, label_name, target_of
+from glpi_jax.results.workdirs import PartResults, Results, label_name, target_of
 
 
-def fit_of(part: Part) -> LogisticFit | None:
+def fit_of(part: PartResults) -> LogisticFit | None:
     """The logistic function of 4 parameters through a part; None for fewer than two images."""
     entries = part["predictions"]
     if len(entries) < 2:

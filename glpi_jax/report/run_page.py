@@ -17,22 +17,22 @@ from glpi_jax.report.tables import number
 from glpi_jax.results.metrics_file import METRICS_FILE, MetricRow
 from glpi_jax.results.workdirs import (
     RESULTS_FILE,
-    Part,
+    PartResults,
     Results,
-    Round,
+    RunResults,
     is_test,
     label_name,
-    metrics_note,
     parts_in_order,
+    read_metrics_note,
     title_of,
 )
 
-WORST_IMAGES = 12
+_WORST_IMAGES = 12
 # More names than this make the page slow; results.json has them all.
 NAMES_SHOWN = 300
 
 
-def run_page(run: Round, trained_on: str | None) -> str:
+def run_page(run: RunResults, trained_on: str | None) -> str:
     """Lay out the page.
 
     Args:
@@ -123,13 +123,13 @@ def _results_section(results: Results) -> str:
 
 
 def _rmse_text(results: Results) -> str:
-    note = metrics_note(results)
+    note = read_metrics_note(results)
     if note is None:
         return "RMSE is in units of the label."
     return f"{note}; the predictions in the plots are in units of the label."
 
 
-def _with_interval(part: Part, metric: str) -> str:
+def _with_interval(part: PartResults, metric: str) -> str:
     value = number(part["metrics"][metric])
     interval = part["intervals"].get(metric)
     if interval is None or interval["low"] is None:
@@ -151,7 +151,7 @@ def _interval_text(results: Results) -> str:
     return text
 
 
-def _after(part: Part, parameters: int) -> list[str]:
+def _after(part: PartResults, parameters: int) -> list[str]:
     """PLCC and RMSE after the fit, with a mark where it is a line."""
     metrics = part["metrics"]
     mark = "*" if metrics[f"logistic{parameters}_converged"] is False else ""
@@ -261,7 +261,7 @@ def _worst_sections(results: Results, fits: Mapping[str, LogisticFit | None]) ->
     return [
         markup.section(f"Largest errors, {name} part", content)
         for name in shown
-        if (content := worst_images(name, results, fits[name], WORST_IMAGES))
+        if (content := worst_images(name, results, fits[name], _WORST_IMAGES))
     ]
 
 

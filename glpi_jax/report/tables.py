@@ -10,16 +10,16 @@ import numpy as np
 from glpi_jax.report.comparison import (
     HEADINGS,
     RAW,
-    Group,
     Spread,
+    WorkdirGroup,
     columns_of,
     table_notes,
 )
 from glpi_jax.results.workdirs import (
     Results,
     Workdir,
-    metrics_note,
     parts_in_order,
+    read_metrics_note,
     title_of,
 )
 
@@ -62,7 +62,7 @@ def results_markdown(results: Results) -> str:
 
 
 def _note_below(results: Mapping[str, Any]) -> str:
-    note = metrics_note(results)
+    note = read_metrics_note(results)
     return "" if note is None else f"\n{note}.\n"
 
 
@@ -106,12 +106,12 @@ def rounds_markdown(benchmark: Mapping[str, Any]) -> str:
     return _markdown_table(header, rows)
 
 
-def comparison_markdown(groups: Sequence[Group]) -> str:
+def comparison_markdown(groups: Sequence[WorkdirGroup]) -> str:
     """Give a table for each group, with its notes below."""
     return "\n".join(_group_markdown(group) for group in groups)
 
 
-def _group_markdown(group: Group) -> str:
+def _group_markdown(group: WorkdirGroup) -> str:
     rows = [
         [
             each.name,
@@ -128,7 +128,7 @@ def _group_markdown(group: Group) -> str:
     return f"## {_markdown(group.title)}\n\n{_markdown_table(header, rows)}\n{_markdown(notes)}\n"
 
 
-def _markdown_cell(group: Group, workdir: Workdir, database: str, metric: str) -> str:
+def _markdown_cell(group: WorkdirGroup, workdir: Workdir, database: str, metric: str) -> str:
     cell = group.cells.get((workdir.name, database, metric))
     if cell is None:
         return "–"
@@ -166,7 +166,7 @@ _LATEX = {
 _LATEX_COLUMNS = 4
 
 
-def comparison_latex(groups: Sequence[Group]) -> str:
+def comparison_latex(groups: Sequence[WorkdirGroup]) -> str:
     """Give a LaTeX table for each group, with its notes as the caption."""
     head = (
         "% Needs \\usepackage{booktabs} and, for wide tables, \\usepackage{graphicx}.\n"
@@ -175,7 +175,7 @@ def comparison_latex(groups: Sequence[Group]) -> str:
     return head + "".join(f"\n{_group_latex(group)}" for group in groups)
 
 
-def _group_latex(group: Group) -> str:
+def _group_latex(group: WorkdirGroup) -> str:
     columns, per_database = columns_of(group), len(group.metrics)
     # The first three columns are the workdir, the model and the rounds.
     spans = " & ".join(
@@ -214,7 +214,7 @@ def _group_latex(group: Group) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _latex_cell(group: Group, workdir: Workdir, database: str, metric: str) -> str:
+def _latex_cell(group: WorkdirGroup, workdir: Workdir, database: str, metric: str) -> str:
     cell = group.cells.get((workdir.name, database, metric))
     if cell is None:
         return "--"

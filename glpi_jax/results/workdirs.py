@@ -10,15 +10,15 @@ from typing import Any
 
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.evaluation.metrics import median_and_spread
+from glpi_jax.evaluation.protocols import PROTOCOLS
 from glpi_jax.results.metrics_file import METRICS_FILE, MetricRow, read_metrics
 
 RESULTS_FILE, BENCHMARK_FILE, RUN_FILE = "results.json", "benchmark.json", "run.json"
 FORMAT = 1
-PROTOCOLS = ("strict", "official")
 EVALUATE_AGAIN = "evaluate again to rewrite it"
 
 Results = Mapping[str, Any]
-Part = Mapping[str, Any]
+PartResults = Mapping[str, Any]
 
 # The keys that the reports use, with the types that they may have.
 _NUMBER = (int, float)
@@ -82,7 +82,7 @@ _PREDICTION_KEYS = {
 
 
 @dataclass(frozen=True)
-class Round:
+class RunResults:
     """One run: its results.json, and the rows of its metrics.csv, empty where there is none."""
 
     folder: Path
@@ -103,7 +103,7 @@ class Workdir:
 
     name: str
     folder: Path
-    rounds: tuple[Round, ...]
+    rounds: tuple[RunResults, ...]
     trained_on: str | None
 
     @property
@@ -160,7 +160,7 @@ def parts_in_order(results: Results) -> list[tuple[str, Any]]:
     return sorted(results["parts"].items(), key=lambda item: place(item[0]))
 
 
-def metrics_note(results: Mapping[str, Any]) -> str | None:
+def read_metrics_note(results: Mapping[str, Any]) -> str | None:
     """The scale of the predictions that the metrics compare; None if it is that of the labels.
 
     Args:
@@ -216,10 +216,12 @@ def read_results(folder: Path) -> Results:
     return results
 
 
-def read_round(folder: Path) -> Round:
+def read_round(folder: Path) -> RunResults:
     """Read a run. Raises a GlpiError as `read_results`, or if metrics.csv does not parse."""
     metrics = folder / METRICS_FILE
-    return Round(folder, read_results(folder), read_metrics(metrics) if metrics.exists() else [])
+    return RunResults(
+        folder, read_results(folder), read_metrics(metrics) if metrics.exists() else []
+    )
 
 
 def read_workdirs(folders: Sequence[Path]) -> list[Workdir]:
@@ -269,7 +271,7 @@ def read_workdir(folder: Path, name: str | None = None) -> Workdir:
     return Workdir(name or folder.resolve().name, folder, rounds, trained_on(rounds[0]))
 
 
-def trained_on(run: Round) -> str | None:
+def trained_on(run: RunResults) -> str | None:
     """Name of the training database of a cross-dataset run, from its run.json; else None.
 
     Raises:
@@ -283,7 +285,7 @@ def trained_on(run: Round) -> str | None:
     return str(description["database"]["name"])
 
 
-def _rounds_of(folder: Path) -> tuple[Round, ...]:
+def _rounds_of(folder: Path) -> tuple[RunResults, ...]:
     path = folder / BENCHMARK_FILE
     again = "give the 'glpi benchmark' again to rewrite it"
     benchmark = _read_json(path, missing=again, remedy=again)

@@ -24,11 +24,11 @@ from glpi_jax.core.files import write_bytes, write_json
 
 PHOTOGRAPHS_PER_SHARD = 1000
 FORMAT = 1
-MANIFEST = "manifest.json"
+_MANIFEST = "manifest.json"
 _LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "pillow")
 
 
-class Shard(NamedTuple):
+class FeatureShard(NamedTuple):
     """What is known of some photographs.
 
     Attributes:
@@ -44,7 +44,7 @@ class Shard(NamedTuple):
 
 @dataclass
 class _Growing:
-    shard: Shard
+    shard: FeatureShard
     missing: int
 
 
@@ -116,7 +116,7 @@ class FeatureStore:
         growing.shard.errors[place] = message
         self._count(shard, growing)
 
-    def read(self, shard: int) -> Shard:
+    def read(self, shard: int) -> FeatureShard:
         """Read a complete shard.
 
         Raises:
@@ -125,7 +125,7 @@ class FeatureStore:
         path = self._path(shard)
         rows = self.shards[shard]
         with _readable(path), np.load(path, allow_pickle=False) as file:
-            found = Shard(file["vectors"], file["sizes"], file["errors"].tolist())
+            found = FeatureShard(file["vectors"], file["sizes"], file["errors"].tolist())
         fits = (
             found.vectors.shape == (len(rows), self._dimension)
             and found.vectors.dtype == np.float32
@@ -144,7 +144,7 @@ class FeatureStore:
         if shard not in self._growing:
             count = len(self.shards[shard])
             vectors = np.zeros((count, self._dimension), np.float32)
-            empty = Shard(vectors, np.zeros((count, 2), np.int32), [""] * count)
+            empty = FeatureShard(vectors, np.zeros((count, 2), np.int32), [""] * count)
             self._growing[shard] = _Growing(empty, count)
         return self._growing[shard]
 
@@ -165,7 +165,7 @@ class FeatureStore:
         del self._growing[shard]
 
     def _check_manifest(self, settings: dict[str, Any]) -> None:
-        path = self.folder / MANIFEST
+        path = self.folder / _MANIFEST
         if not path.exists():
             if self.folder.exists() and any(self.folder.glob("[!.]*")):
                 raise GlpiError(

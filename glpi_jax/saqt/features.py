@@ -21,7 +21,7 @@ from glpi_jax.data.images import ImageError, read_image
 from glpi_jax.data.transforms import resize
 from glpi_jax.models.resnet import EXPANSION, ResNet, semantic_vectors
 
-Shape: TypeAlias = tuple[int, int]
+ImageSize: TypeAlias = tuple[int, int]
 
 SMALLEST_SIDE = 32  # pixels; also the least step between two sides
 # `batch_size` images of this size, KADIS-700k's, set how many pixels are computed at a time.
@@ -32,7 +32,7 @@ LONGEST_WAIT = 1000
 WAITING_BATCHES = 8
 
 
-class Photograph(NamedTuple):
+class ReadyPhotograph(NamedTuple):
     """A photograph ready for the network.
 
     Attributes:
@@ -41,10 +41,10 @@ class Photograph(NamedTuple):
     """
 
     image: np.ndarray
-    size: Shape
+    size: ImageSize
 
 
-def padded_shape(height: int, width: int) -> Shape:
+def padded_shape(height: int, width: int) -> ImageSize:
     """The shape that a photograph is padded to: each side the next of 32, 64, …, 256, 320, 384, ….
 
     From 128 on there are four sides an octave, so that a side grows by less than a quarter, and
@@ -61,7 +61,7 @@ def _padded_side(side: int) -> int:
 
 def read_photographs(
     paths: Sequence[str | os.PathLike[str]], *, max_pixels: int | None, threads: int
-) -> Iterator[Photograph | ImageError]:
+) -> Iterator[ReadyPhotograph | ImageError]:
     """Decode photographs in order, a few ahead; an unreadable one gives its error.
 
     At most threads + 2 photographs are held at a time. EXIF orientation is applied.
@@ -72,7 +72,7 @@ def read_photographs(
         threads: photographs decoded at a time, at least 1.
     """
 
-    def read(path: str | os.PathLike[str]) -> Photograph | ImageError:
+    def read(path: str | os.PathLike[str]) -> ReadyPhotograph | ImageError:
         try:
             image = read_image(path, apply_orientation=True)
         except ImageError as error:
@@ -82,10 +82,10 @@ def read_photographs(
             scale = (max_pixels / (height * width)) ** 0.5
             smaller = max(1, int(height * scale)), max(1, int(width * scale))
             image = resize(image, *smaller, method="bicubic")
-        return Photograph(image, (height, width))
+        return ReadyPhotograph(image, (height, width))
 
     executor = ThreadPoolExecutor(threads)
-    ahead: deque[Future[Photograph | ImageError]] = deque()
+    ahead: deque[Future[ReadyPhotograph | ImageError]] = deque()
     try:
         for path in paths:
             ahead.append(executor.submit(read, path))
@@ -142,7 +142,7 @@ class FeatureExtractor:
         self._variables = jax.device_put(variables, whole)
         self._compute = jax.jit(compute, in_shardings=(whole, split, split), out_shardings=split)
 
-    def images_in_batch(self, shape: Shape) -> int:
+    def images_in_batch(self, shape: ImageSize) -> int:
         """How many images of a shape are computed at a time, over all devices."""
         fitting = self._batch_size * USUAL_PIXELS // (shape[0] * shape[1])
         return self._devices * min(self._batch_size, max(1, fitting))
@@ -165,12 +165,12 @@ class FeatureExtractor:
         Raises:
             GlpiError: a device has too little memory.
         """
-        waiting: dict[Shape, _Bucket] = {}  # in the order of their first images
-        in_flight: deque[tuple[list[int], Shape, jax.Array]] = deque()
+        waiting: dict[ImageSize, _Bucket] = {}  # in the order of their first images
+        in_flight: deque[tuple[list[int], ImageSize, jax.Array]] = deque()
         pixels = 0
         most_pixels = WAITING_BATCHES * self._devices * self._batch_size * USUAL_PIXELS
 
-        def dispatch(shape: Shape) -> None:
+        def dispatch(shape: ImageSize) -> None:
             nonlocal pixels
             _, keys, arrays = waiting.pop(shape)
             pixels -= len(keys) * shape[0] * shape[1]
@@ -211,7 +211,7 @@ class FeatureExtractor:
 
 
 @contextmanager
-def _named_memory_errors(shape: Shape) -> Iterator[None]:
+def _named_memory_errors(shape: ImageSize) -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:

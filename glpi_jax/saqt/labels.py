@@ -18,13 +18,14 @@ import numpy as np
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.files import staging_folder, write_text
 from glpi_jax.data.sources.saqt_labels import TABLE_NAME, table_name
+from glpi_jax.distortions import KADID_TYPES, LEVELS
 
-TYPES, LEVELS = 25, 5
 SOURCES_PER_FILE = 1000
 
 Scale = Literal["0-9", "raw"]
 Columns = Literal["old", "new"]
 
+_GRID = (len(KADID_TYPES), len(LEVELS))  # shape of the scores of one reference
 _OLD_MATCHES = ("kadis", "kadid-10k", "sim_value")
 _NEW_MATCHES = ("source_image", "target_reference", "cosine_similarity", "rank")
 _OLD_LABELS = ("dist_img", "label")
@@ -113,14 +114,14 @@ def read_reference_scores(path: str | os.PathLike[str]) -> dict[str, np.ndarray]
             kind, level, score = int(kind_text), int(level_text), float(row["dmos"])
         except ValueError:
             name, kind, level, score = "", 0, 0, math.nan
-        if not (1 <= kind <= TYPES and 1 <= level <= LEVELS and math.isfinite(score)):
+        if not (kind in KADID_TYPES and level in LEVELS and math.isfinite(score)):
             raise GlpiError(
                 f"{table} line {line}: {image!r} with {row['dmos']!r} is no KADID-10k label"
                 " (I01_01_01.png, number)"
             )
         if name.upper() != PurePosixPath(reference).stem.upper():
             raise GlpiError(f"{table} line {line}: {image!r} does not belong to {reference!r}")
-        grid = scores.setdefault(reference, np.full((TYPES, LEVELS), np.nan))
+        grid = scores.setdefault(reference, np.full(_GRID, np.nan))
         if not math.isnan(grid[kind - 1, level - 1]):
             raise GlpiError(
                 f"{table} line {line}: a second score of {reference} for type {kind} level {level};"
@@ -132,7 +133,7 @@ def read_reference_scores(path: str | os.PathLike[str]) -> dict[str, np.ndarray]
         if len(missing):
             kind, level = missing[0] + 1
             raise GlpiError(
-                f"{table}: {reference} lacks {len(missing)} of {TYPES * LEVELS} scores, the first"
+                f"{table}: {reference} lacks {len(missing)} of {grid.size} scores, the first"
                 f" for type {kind} level {level}"
             )
     return scores
@@ -191,13 +192,13 @@ def transfer(
         source = matches[int(np.argwhere(weights <= 0)[0, 0])].source
         raise GlpiError(f"{source}: a similarity that is not positive cannot be a weight")
     weights /= weights.sum(axis=1, keepdims=True)
-    labels = np.zeros((len(matches), TYPES, LEVELS))
+    labels = np.zeros((len(matches), *_GRID))
     for rank in range(references):
         labels += weights[:, rank, None, None] * table[chosen[:, rank]]
     return labels
 
 
-def image_name(source: str, row: int, distortion: int, level: int) -> str:
+def official_image_name(source: str, row: int, distortion: int, level: int) -> str:
     """Official name of a distorted photograph: {folder:03d}/{stem}_{type:02d}_{level:02d}.bmp.
 
     The folder counts thousands of sources from 1; `row` counts sources from 0.
@@ -262,8 +263,8 @@ def _earlier_tables(folder: Path) -> set[str]:
 
 def _tables(matches: Sequence[Match], labels: np.ndarray, columns: Columns) -> Iterator[str]:
     """The texts of the tables, in order."""
-    variants = [f"{t:02d}_{n:02d}.bmp" for t in range(1, TYPES + 1) for n in range(1, LEVELS + 1)]
-    ends = [f"{t},{n}" for t in range(1, TYPES + 1) for n in range(1, LEVELS + 1)]
+    variants = [f"{t:02d}_{n:02d}.bmp" for t in KADID_TYPES for n in LEVELS]
+    ends = [f"{t},{n}" for t in KADID_TYPES for n in LEVELS]
     header = ",".join(_OLD_LABELS if columns == "old" else _NEW_LABELS)
     for start in range(0, len(matches), SOURCES_PER_FILE):
         lines = [header]

@@ -1,20 +1,15 @@
 """A contact sheet: one photograph under every type and level, with KADID-10k's mean scores."""
 
-from collections.abc import Mapping
-
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from glpi_jax.distortions import DISTORTIONS, Distorter, seed_for
-from glpi_jax.distortions.kadid_scores import MEAN_DMOS
-
-LEVELS = (1, 2, 3, 4, 5)
+from glpi_jax.distortions import DISTORTIONS, LEVELS, MEAN_DMOS, Distorter, seed_for
 
 _MARGIN, _NAMES_WIDTH, _TEXT_HEIGHT = 8, 190, 18
 _INK, _PAPER = (30, 30, 30), (255, 255, 255)
 
 
-def contact_sheet(photograph: np.ndarray, *, name: str, seed: int, cell: int) -> Image.Image:
+def distortion_sheet(photograph: np.ndarray, *, name: str, seed: int, cell: int) -> Image.Image:
     """Draw a photograph's 125 distortions: a row a type, a column a level, scores below.
 
     The photograph is distorted as it is and only then reduced, so that a sheet of small cells shows
@@ -51,10 +46,11 @@ def contact_sheet(photograph: np.ndarray, *, name: str, seed: int, cell: int) ->
         images = distorter.distort_levels(
             number, [seed_for(name, number, level, seed) for level in LEVELS]
         )
-        scores: Mapping[int, float] = dict(zip(LEVELS, MEAN_DMOS[number], strict=True))
+        scores = dict(zip(LEVELS, MEAN_DMOS.get(number, ()), strict=False))
         for level, image in zip(LEVELS, images, strict=True):
             left = _NAMES_WIDTH + (level - 1) * column
             small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
             sheet.paste(small, (left, top))
-            draw.text((left, top + size[1] + 1), f"{scores[level]:.2f}", _INK, font)
+            if level in scores:
+                draw.text((left, top + size[1] + 1), f"{scores[level]:.2f}", _INK, font)
     return sheet

@@ -1,6 +1,6 @@
 """Photographs to a folder of distorted images: parallel, resumable, with a manifest and hashes.
 
-`saqt.rendered` tells what the folder holds, `saqt.verify` checks it.
+`saqt.rendered` tells what the folder holds, `saqt.verify_rendered` checks it.
 """
 
 import hashlib
@@ -17,17 +17,16 @@ from typing import Any
 from PIL import features
 
 from glpi_jax import __version__
+from glpi_jax.core.config import flatten
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.files import write_json
 from glpi_jax.core.pools import Stopped, run_unordered
 from glpi_jax.core.progress import progress_bar
-from glpi_jax.data.sources.manifest import FORMAT, MANIFEST, flatten, read_manifest, shown
-from glpi_jax.distortions import find_distortion
-from glpi_jax.saqt.photographs import Selection, check_headers
+from glpi_jax.data.sources.manifest import FORMAT, MANIFEST, read_manifest, shown
+from glpi_jax.distortions import LEVELS, find_distortion
 from glpi_jax.saqt.record_shards import pack
 from glpi_jax.saqt.render_photograph import (
     FORMATS,
-    LEVELS,
     RenderSettings,
     denoiser_of,
     render_photograph,
@@ -38,8 +37,8 @@ from glpi_jax.saqt.rendered import (
     FolderRecords,
     LeftOut,
     Locks,
-    Photograph,
     Record,
+    SourcePhotograph,
     append_record,
     by_folder,
     file_sizes,
@@ -51,6 +50,7 @@ from glpi_jax.saqt.rendered import (
     write_records,
 )
 from glpi_jax.saqt.rendered_labels import LABEL_FILES, write_labels
+from glpi_jax.saqt.selection import Selection, check_headers
 
 DENOISE = 15
 # Of Pillow's codecs, those that the pixels or the files depend on.
@@ -89,7 +89,7 @@ class _Folder:
     """
 
     name: str
-    photographs: Sequence[Photograph]
+    photographs: Sequence[SourcePhotograph]
     todo: set[str] = field(default_factory=set)
     left_out: list[LeftOut] = field(default_factory=list)
     packed: bool = False
@@ -174,7 +174,7 @@ def _check_settings(settings: RenderSettings, shard: tuple[int, int], processes:
         find_distortion(number)
     for level in settings.levels:
         if level not in LEVELS:
-            raise GlpiError(f"level {level} does not exist; levels are 1 to 5")
+            raise GlpiError(f"level {level} does not exist; levels are 1 to {LEVELS[-1]}")
     for what, values in (("types", settings.types), ("levels", settings.levels)):
         if not values or len(set(values)) != len(values):
             raise GlpiError(f"{what} {list(values)}: must name at least one, and none twice")
@@ -186,7 +186,7 @@ def _check_settings(settings: RenderSettings, shard: tuple[int, int], processes:
         raise GlpiError(f"processes {processes}: must be at least 1")
 
 
-def _manifest(photographs: Sequence[Photograph], settings: RenderSettings) -> dict[str, Any]:
+def _manifest(photographs: Sequence[SourcePhotograph], settings: RenderSettings) -> dict[str, Any]:
     """All that the files depend on."""
     names = "".join(f"{photograph.prefix} {photograph.path.name}\n" for photograph in photographs)
     versions = {name: version(name) for name in ("numpy", "pillow", "scipy")}
@@ -249,7 +249,7 @@ def _claim(out: Path, manifest: dict[str, Any]) -> None:
 
 
 def _resume(
-    out: Path, name: str, photographs: Sequence[Photograph], settings: RenderSettings
+    out: Path, name: str, photographs: Sequence[SourcePhotograph], settings: RenderSettings
 ) -> _Folder:
     """Find out what is finished in a folder, and clear away what a killed run left there.
 
@@ -289,7 +289,7 @@ def _is_whole(out: Path, name: str, size: int) -> bool:
 
 
 def _check_sources(
-    out: Path, photographs: Sequence[Photograph], records: Mapping[str, Record]
+    out: Path, photographs: Sequence[SourcePhotograph], records: Mapping[str, Record]
 ) -> None:
     for photograph in photographs:
         record = records.get(photograph.prefix)
@@ -302,12 +302,12 @@ def _check_sources(
 
 def _find_unusable(
     out: Path,
-    folders: Mapping[str, Sequence[Photograph]],
+    folders: Mapping[str, Sequence[SourcePhotograph]],
     settings: RenderSettings,
     skip_bad: bool,
 ) -> list[LeftOut]:
     """Look at the headers of all photographs that have no line, before the work begins."""
-    todo: list[Photograph] = []
+    todo: list[SourcePhotograph] = []
     for name, photographs in folders.items():
         found = read_records(records_path(out, name))
         if found.packed is None:
@@ -411,7 +411,7 @@ def _seal(out: Path, folder: _Folder, settings: RenderSettings, stop: threading.
         shutil.rmtree(out / folder.name)
 
 
-def _count_waiting(out: Path, folders: Mapping[str, Sequence[Photograph]]) -> int:
+def _count_waiting(out: Path, folders: Mapping[str, Sequence[SourcePhotograph]]) -> int:
     """How many photographs of these folders are neither finished nor left out."""
     waiting = 0
     for name, photographs in folders.items():

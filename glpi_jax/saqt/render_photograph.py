@@ -24,9 +24,7 @@ from glpi_jax.distortions import (
     find_distortion,
     seed_for,
 )
-from glpi_jax.saqt.rendered import LeftOut, Photograph, Record, image_name
-
-LEVELS = (1, 2, 3, 4, 5)
+from glpi_jax.saqt.rendered import LeftOut, Record, SourcePhotograph, variant_name
 
 _WEBP_LONGEST_SIDE = 16383
 
@@ -91,7 +89,7 @@ def _dncnn(weights: Path) -> Denoiser:
 
 
 def render_photograph(
-    photograph: Photograph, out: Path, settings: RenderSettings
+    photograph: SourcePhotograph, out: Path, settings: RenderSettings
 ) -> Record | LeftOut:
     """Write all images of a photograph; each gets its name when it is whole.
 
@@ -121,7 +119,7 @@ def render_photograph(
         for number, level, image in _distorted(pixels, path.name, settings):
             check_stopped()
             encoded = encode(image, settings.format_name)
-            _write(out / image_name(photograph.prefix, number, level, settings.suffix), encoded)
+            _write(out / variant_name(photograph.prefix, number, level, settings.suffix), encoded)
             images[f"{number:02d}_{level:02d}"] = (len(encoded), _sha256(encoded))
     except MemoryError:
         raise GlpiError(

@@ -29,7 +29,7 @@ _TOP_LEVEL = 0  # place in the lock file; a folder's is its number
 
 
 @dataclass(frozen=True)
-class Photograph:
+class SourcePhotograph:
     """A photograph to be distorted.
 
     Attributes:
@@ -46,7 +46,7 @@ class Photograph:
         return self.prefix.partition("/")[0]
 
 
-def image_name(prefix: str, number: int, level: int, suffix: str) -> str:
+def variant_name(prefix: str, number: int, level: int, suffix: str) -> str:
     """Name of a distorted photograph, in the official form {prefix}_{type:02d}_{level:02d}."""
     return f"{prefix}_{number:02d}_{level:02d}{suffix}"
 
@@ -56,7 +56,7 @@ class Record:
     """A finished photograph.
 
     Attributes:
-        prefix: see `Photograph`.
+        prefix: see `SourcePhotograph`.
         source: name of its file.
         source_bytes: size of that file.
         source_sha256: hash of that file.
@@ -268,9 +268,9 @@ class Locks:
             self.supported = False
 
 
-def by_folder(photographs: Sequence[Photograph]) -> dict[str, list[Photograph]]:
+def by_folder(photographs: Sequence[SourcePhotograph]) -> dict[str, list[SourcePhotograph]]:
     """The photographs of each folder, in order."""
-    folders: dict[str, list[Photograph]] = {}
+    folders: dict[str, list[SourcePhotograph]] = {}
     for photograph in photographs:
         folders.setdefault(photograph.folder, []).append(photograph)
     return folders

@@ -17,9 +17,9 @@ from glpi_jax.saqt.rendered import (
     LABELS,
     RECORDS,
     Packed,
-    image_name,
     read_records,
     records_path,
+    variant_name,
 )
 
 CSV_FILES = ("labels.csv", "database.json")
@@ -72,7 +72,7 @@ def _rows(
         found = read_records(records_path(out, folder))
         packed += [found.packed] if found.packed else []
         yield [
-            125 * number_of[prefix] + 5 * (kind - 1) + level - 1
+            labelled.photographs.row(number_of[prefix], kind, level)
             for prefix in sorted(found.records)
             for kind in settings.types
             for level in settings.levels
@@ -90,7 +90,7 @@ def _database(
         name=labelled.name,
         root=out,
         images=[
-            image_name(
+            variant_name(
                 photographs.prefixes[variant.photograph],
                 variant.distortion,
                 variant.level,

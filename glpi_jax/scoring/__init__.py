@@ -1,6 +1,6 @@
 """Scores of photographs with a trained model: what `glpi score` and `glpi_jax.load` offer."""
 
-from glpi_jax.scoring.crops import PAPER_CROPS, Crops
+from glpi_jax.data.crops import PAPER_CROPS, Crops
 from glpi_jax.scoring.quality_map import QualityMap
 from glpi_jax.scoring.reading import MIN_SIDE, Source
 from glpi_jax.scoring.results import ImageScore, Problem

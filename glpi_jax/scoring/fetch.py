@@ -29,7 +29,7 @@ def is_foreign_url(name: str) -> bool:
     return not is_url(name) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name) is not None
 
 
-def fetch(
+def fetch_image(
     url: str,
     *,
     max_bytes: int = MAX_BYTES,

@@ -9,12 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.distortions import Distorter, find_distortion, seed_for
+from glpi_jax.distortions import LEVELS, Distorter, find_distortion, seed_for
 from glpi_jax.report.plot_style import settings_of
 from glpi_jax.scoring.reading import Source, read_pixels
 from glpi_jax.scoring.scorer import Scorer
 
-LEVELS = (0, 1, 2, 3, 4, 5)  # 0 is the photograph as it came
+LADDER_LEVELS = (0, *LEVELS)  # 0 is the photograph as it came
 
 _CUT_PIXELS = 260  # longer side of what is shown of a picture
 _CELL_INCHES, _CURVE_INCHES = 1.75, 2.6
@@ -67,15 +67,15 @@ def score_ladders(
     pictures = [pixels]
     for distortion in distortions:
         number = distortion.number
-        rngs = [seed_for("ladder", number, level, seed) for level in LEVELS[1:]]
+        rngs = [seed_for("ladder", number, level, seed) for level in LEVELS]
         pictures += distorter.distort_levels(number, rngs)
     results = scorer.score(pictures)
     scores = np.array([result.score for result in results], float)
     errors = np.array([result.standard_error for result in results], float)
     ladders = []
     for index, distortion in enumerate(distortions):
-        first = 1 + index * len(LEVELS[1:])
-        places = [0, *range(first, first + len(LEVELS[1:]))]
+        first = 1 + index * len(LEVELS)
+        places = [0, *range(first, first + len(LEVELS))]
         ladders.append(
             Ladder(
                 distortion.name, tuple(pictures[i] for i in places), scores[places], errors[places]
@@ -102,15 +102,15 @@ def ladder_picture(ladders: Sequence[Ladder], *, scale: str) -> bytes:
     margin = 0.08 * max(high - low, 1e-3)
     height, width = ladders[0].images[0].shape[:2]
     row_inches = min(max(_CELL_INCHES * height / width, 0.9), 2.4) + 0.35
-    size = (len(LEVELS) * _CELL_INCHES + _CURVE_INCHES, len(ladders) * row_inches + 0.5)
+    size = (len(LADDER_LEVELS) * _CELL_INCHES + _CURVE_INCHES, len(ladders) * row_inches + 0.5)
     settings: dict[Any, Any] = {"font.size": 9, "text.parse_math": False}
     with settings_of(settings):
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(
             len(ladders),
-            len(LEVELS) + 1,
+            len(LADDER_LEVELS) + 1,
             squeeze=False,
-            width_ratios=[_CELL_INCHES] * len(LEVELS) + [_CURVE_INCHES],
+            width_ratios=[_CELL_INCHES] * len(LADDER_LEVELS) + [_CURVE_INCHES],
         )
         for row, ladder, spread in zip(grid, ladders, spreads, strict=True):
             for level, axes in enumerate(row[:-1]):
@@ -119,9 +119,11 @@ def ladder_picture(ladders: Sequence[Ladder], *, scale: str) -> bytes:
                 axes.set_xticks([])
                 axes.set_yticks([])
             row[0].set_ylabel(ladder.name.replace("_", " "))
-            row[-1].errorbar(LEVELS, ladder.scores, spread, color=_COLOR, marker="o", capsize=2)
+            row[-1].errorbar(
+                LADDER_LEVELS, ladder.scores, spread, color=_COLOR, marker="o", capsize=2
+            )
             row[-1].set_ylim(low - margin, high + margin)
-            row[-1].set_xticks(LEVELS)
+            row[-1].set_xticks(LADDER_LEVELS)
             row[-1].grid(alpha=0.3)
             row[-1].yaxis.tick_right()
         for level, axes in enumerate(grid[-1, :-1]):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from glpi_jax.core.errors import GlpiError
+from glpi_jax.data.crops import check_whole
 from glpi_jax.data.transforms import pad_to_crop
-from glpi_jax.scoring.crops import check_whole
 
 
 @dataclass(frozen=True, eq=False)

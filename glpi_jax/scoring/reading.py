@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from glpi_jax.data.crops import Crops
 from glpi_jax.data.images import (
     DECODING_BYTES_PER_PIXEL,
     IMAGE_SUFFIXES,
@@ -26,8 +27,7 @@ from glpi_jax.data.images import (
     read_encoded,
 )
 from glpi_jax.data.preprocessing import Preprocessing
-from glpi_jax.scoring.crops import Crops
-from glpi_jax.scoring.fetch import fetch, is_foreign_url, is_url
+from glpi_jax.scoring.fetch import fetch_image, is_foreign_url, is_url
 from glpi_jax.scoring.results import Problem
 from glpi_jax.scoring.video import Frame, has_video_signature, is_video
 
@@ -266,7 +266,7 @@ def _decode(
         with budget.reserve(size + DECODING_BYTES_PER_PIXEL * pixel_count(name)):
             return _decode_file(read_encoded(name), name, apply_orientation=apply_orientation)
     if isinstance(source, str | os.PathLike):
-        data = fetch(name, stop=stop)
+        data = fetch_image(name, stop=stop)
     else:
         data = _content(source, name)
     with budget.reserve(DECODING_BYTES_PER_PIXEL * pixel_count(data)):

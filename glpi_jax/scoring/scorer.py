@@ -11,6 +11,7 @@ from typing import Any, overload
 import jax
 import numpy as np
 
+from glpi_jax.data.crops import Crops, Placement
 from glpi_jax.distributed.mesh import make_mesh, replicated
 from glpi_jax.evaluation.predict import (
     Prediction,
@@ -20,7 +21,6 @@ from glpi_jax.evaluation.predict import (
 )
 from glpi_jax.hub.sources import read_model
 from glpi_jax.hub.trained import TrainedModel
-from glpi_jax.scoring.crops import Crops, Placement
 from glpi_jax.scoring.quality_map import QualityMap, lay_out
 from glpi_jax.scoring.reading import Reader, Reading, Source, is_single, read_preprocessed
 from glpi_jax.scoring.results import ImageScore

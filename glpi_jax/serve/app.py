@@ -29,7 +29,7 @@ from glpi_jax.scoring.map_picture import map_picture
 from glpi_jax.scoring.record_forms import filled_fields
 from glpi_jax.scoring.video import has_video_signature
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+UPLOAD_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 MAX_WAITING = 8  # requests that upload or wait; those beyond are told to come again
 STALL_SECONDS = 20  # an upload of which nothing comes for as long is given up
 MAP_CROPS = 400  # beyond, the crops of a map overlap less, down to not at all
@@ -60,7 +60,7 @@ def build_app(
         hosts: names under which the page may be asked for; another one is refused, as it comes from
             a page of somebody else that leads here. None allows any.
     """
-    Image.init()  # else Pillow does not know all of FORMATS yet
+    Image.init()  # else Pillow does not know all of UPLOAD_FORMATS yet
     page = files("glpi_jax.serve").joinpath("page.html").read_text(encoding="utf-8")
     score_turn, map_turn = asyncio.Lock(), asyncio.Lock()
     no_score = threading.Event()
@@ -250,16 +250,16 @@ async def _image_of(request: Request, max_bytes: int, max_pixels: int) -> bytes:
 
 
 def _check_header(data: bytes, max_pixels: int) -> None:
-    """Refuse what is in none of `FORMATS`, and too many pixels as the header says."""
+    """Refuse what is in none of `UPLOAD_FORMATS`, and too many pixels as the header says."""
     most = f"the most is {max_pixels / 1e6:g} megapixels"
     if has_video_signature(data):
-        raise HTTPException(415, f"a video; send an image: {', '.join(FORMATS)}")
+        raise HTTPException(415, f"a video; send an image: {', '.join(UPLOAD_FORMATS)}")
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
+        with Image.open(BytesIO(data), formats=UPLOAD_FORMATS) as image:
             width, height = image.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise HTTPException(413, f"the image has too many pixels; {most}") from None
     except Exception as error:  # Pillow's readers raise nearly anything
-        raise HTTPException(415, f"no image of these kinds: {', '.join(FORMATS)}") from error
+        raise HTTPException(415, f"no image of these kinds: {', '.join(UPLOAD_FORMATS)}") from error
     if width * height > max_pixels:
         raise HTTPException(413, f"{width}×{height} pixels; {most}")

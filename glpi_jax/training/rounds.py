@@ -42,7 +42,7 @@ from glpi_jax.training.step import Batch, Metrics, train_step
 
 
 @dataclass(frozen=True)
-class Round:
+class RoundSetup:
     """What `fit` takes for one run, of several that are trained together.
 
     The configs differ in seed and split alone.
@@ -57,7 +57,7 @@ class Round:
     starting_weights: Callable[[], Mapping[str, Any]] | None
 
 
-def fit_rounds(rounds: Sequence[Round], *, model: GLPI, mesh: Mesh) -> None:
+def fit_rounds(rounds: Sequence[RoundSetup], *, model: GLPI, mesh: Mesh) -> None:
     """Train each round to its last step, from its newest checkpoint if it has any.
 
     Args:
@@ -98,7 +98,7 @@ def fit_rounds(rounds: Sequence[Round], *, model: GLPI, mesh: Mesh) -> None:
 
 
 def _fit(
-    rounds: Sequence[Round],
+    rounds: Sequence[RoundSetup],
     records: Sequence[Bookkeeping],
     batches: Sequence[BatchIterator],
     places: Sequence[tuple[int, int] | None],
@@ -168,7 +168,7 @@ def _fit(
 
 
 def _start(
-    one: Round,
+    one: RoundSetup,
     record: Bookkeeping,
     batches: BatchIterator,
     recipe: Recipe,

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from glpi_jax.models.resnet import IMAGENET_MEAN, IMAGENET_STD
+from glpi_jax.weights.convert import IMAGENET_CLASSES
 
 # Hugging Face's modules and timm's; `{}` stands for a block's number.
 _BLOCK = "encoder.layer.{}"
@@ -33,7 +34,6 @@ _ARRAYS = {
     "embeddings.mask_token": "mask_token",
     "embeddings.position_embeddings": "pos_embed",
 }
-IMAGENET_CLASSES = 1000  # of the classifier of timm's ViT
 _HUGGING_FACE = re.compile(r"(?:dinov2\.|backbone\.)?(?=embeddings\.|encoder\.|layernorm\.)")
 _SCALE = re.compile(r"(blocks\.\d+)\.ls([12])\.gamma")
 _BLOCK_NAME = re.compile(r"(blocks\.\d+)\.")

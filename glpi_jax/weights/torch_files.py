@@ -97,7 +97,7 @@ def unwrap(state: Mapping[str, Any]) -> Mapping[str, Any]:
     return state
 
 
-def check_output(path: Path, *, force: bool) -> None:
+def check_checkpoint_output(path: Path, *, force: bool) -> None:
     """Raise a GlpiError unless a checkpoint can be written at a path."""
     if path.suffix not in SUFFIXES:
         raise GlpiError(f"{path}: must end in {', '.join(SUFFIXES)}")
@@ -118,9 +118,9 @@ def write_checkpoint(path: Path, checkpoint: OfficialCheckpoint, *, force: bool)
     as text in its metadata; it cannot hold the optimizer.
 
     Raises:
-        GlpiError: see `check_output`; or the file cannot be written.
+        GlpiError: see `check_checkpoint_output`; or the file cannot be written.
     """
-    check_output(path, force=force)
+    check_checkpoint_output(path, force=force)
     best = -math.inf if checkpoint.best_srocc is None else checkpoint.best_srocc
     with _replacing(path) as temporary:
         if path.suffix == ".safetensors":

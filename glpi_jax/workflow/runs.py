@@ -26,8 +26,9 @@ from glpi_jax.core.config_ranges import check_ranges
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.files import write_json
 from glpi_jax.core.progress import progress_bar
+from glpi_jax.data.crops import Crops
+from glpi_jax.data.loader import evaluation_crops
 from glpi_jax.data.on_the_fly import distorting_of
-from glpi_jax.data.pipeline import evaluation_crops
 from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.data.sources import Database
 from glpi_jax.data.splits import (
@@ -70,10 +71,11 @@ from glpi_jax.evaluation.protocols import (
 )
 from glpi_jax.models.glpi import GLPI, Remat
 from glpi_jax.report import REPORT_FILE, write_report
+from glpi_jax.results.workdirs import RESULTS_FILE
 from glpi_jax.training.bookkeeping import Validation
 from glpi_jax.training.checkpoint import BestCheckpoint
 from glpi_jax.training.loop import fit, make_batches, make_recipe
-from glpi_jax.training.rounds import Round, fit_rounds
+from glpi_jax.training.rounds import RoundSetup, fit_rounds
 from glpi_jax.training.state import abstract_variables
 from glpi_jax.workflow.model import model_of
 from glpi_jax.workflow.notices import tell_frozen, tell_identical, tell_left_out, tell_seen
@@ -93,7 +95,6 @@ from glpi_jax.workflow.workdir import (
     read_run,
 )
 
-RESULTS_FILE = "results.json"
 Scored = dict[str, list[Prediction]]  # by the selected weights, in this process; part by part
 DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -188,6 +189,7 @@ def _is_reported(config: ConfigDict, workdir: Path) -> bool:
 def _model_and_mesh(config: ConfigDict) -> tuple[GLPI, Mesh]:
     """What a config trains, and where; complains now about numbers that cannot be."""
     check_ranges(config)
+    Crops.of_config(config)
     mesh = mesh_of(config)
     check_batch_size(config.evaluation.batch_size, mesh, "config.evaluation.batch_size")
     check_batch_size(
@@ -207,7 +209,7 @@ def _model_and_mesh(config: ConfigDict) -> tuple[GLPI, Mesh]:
 
 def _open_run(
     config: ConfigDict, workdir: Path, model: GLPI, mesh: Mesh, locks: ExitStack
-) -> tuple[Round, Scored]:
+) -> tuple[RoundSetup, Scored]:
     """Read a run's data and make its workdir, or compare it with what is there.
 
     `locks` keeps other trainings out of the workdir. The training fills in what it has scored.
@@ -258,7 +260,7 @@ def _open_run(
         check_origin(weights, workdir)
         return weights.variables
 
-    one = Round(
+    one = RoundSetup(
         config,
         plan.train.database,
         plan.train.rows,
@@ -291,6 +293,7 @@ def _evaluate(config: ConfigDict, workdir: Path, scored: Scored) -> dict[str, An
     same = ("seed", "init_from", "protocol", "model", "data", "targets", "split")
     check_same(saved["config"], config, workdir, same)
     check_ranges(config)
+    Crops.of_config(config)
     database, targets = open_databases(config)
     split = read_split(workdir / SPLIT_FILE, database)
     plan = make_plan(config, database, targets, split)
@@ -405,9 +408,7 @@ def _crops(config: ConfigDict, part: Part, model: GLPI) -> Iterator[tuple[int, n
         part.database,
         part.rows,
         crop=model.size.crop,
-        count=config.evaluation.crops,
-        placement=config.evaluation.placement,
-        seed=config.seed,
+        crops=Crops.of_config(config),
         preprocessing=Preprocessing.of_section(part.section, part.where),
         threads=config.data.threads,
         distorting=distorting_of(config),

@@ -17,12 +17,13 @@ from glpi_jax.data.on_the_fly import distorting_of
 from glpi_jax.data.sources import Database
 from glpi_jax.data.splits import Split, write_split
 from glpi_jax.distributed.ranks import is_first, told_by_first, wait_for_all
+from glpi_jax.results.workdirs import RUN_FILE as RUN_FILE
 from glpi_jax.training.checkpoint import BEST_FOLDER
 from glpi_jax.training.checkpoint_store import RESUME_FOLDER
 from glpi_jax.weights.carried import hand_on_carried, write_carried
 from glpi_jax.workflow.starting_weights import StartingWeights
 
-RUN_FILE, SPLIT_FILE, LOCK_FILE = "run.json", "split.json", "lock"
+SPLIT_FILE, LOCK_FILE = "split.json", "lock"
 FORMAT = 1
 # What `read_run` promises to be in `run.json`, below `config` and `database`.
 _RUN_KEYS = {

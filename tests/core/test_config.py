@@ -8,7 +8,7 @@ import pytest
 
 from glpi_jax.core import config as config_files
 from glpi_jax.core.config import (
-    SHIPPED,
+    CONFIGS_ROOT,
     differences,
     flatten,
     load_config,
@@ -40,7 +40,7 @@ SHARED = {"databases"}  # imported by configs
 
 
 def test_every_shipped_config_has_its_forms_here():
-    assert {path.stem for path in (SHIPPED / "configs").glob("*.py")} == {*FORMS, *SHARED}
+    assert {path.stem for path in (CONFIGS_ROOT / "configs").glob("*.py")} == {*FORMS, *SHARED}
 
 
 @pytest.mark.parametrize("name", FORMS)

@@ -18,10 +18,12 @@ from safetensors.numpy import save_file
 from saqt_miniature import build_photographs, build_rendered
 
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.data import pipeline
+from glpi_jax.data import loader
+from glpi_jax.data.crops import Crops
 from glpi_jax.data.images import ImageError
+from glpi_jax.data.loader import ImageLoader, evaluation_crops
 from glpi_jax.data.on_the_fly import Distorting, ImageMaker
-from glpi_jax.data.pipeline import ImageLoader, evaluation_crops, to_iterator, training_dataset
+from glpi_jax.data.pipeline import to_iterator, training_dataset
 from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.data.sources import Database, load_database
 from glpi_jax.data.splits import (
@@ -156,13 +158,13 @@ def test_workers_and_hosts_and_resumption_change_nothing(database: Database) -> 
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the photographs decoded so far."""
     names: list[str] = []
-    original: Callable[..., np.ndarray] = pipeline.decode_image
+    original: Callable[..., np.ndarray] = loader.decode_image
 
     def counting(data: bytes, name: str, **settings: Any) -> np.ndarray:
         names.append(Path(name).name)
         return original(data, name, **settings)
 
-    monkeypatch.setattr(pipeline, "decode_image", counting)
+    monkeypatch.setattr(loader, "decode_image", counting)
     return names
 
 
@@ -184,9 +186,7 @@ def crops_of(database: Database, rows: Any, distorting: Distorting | None) -> di
             database,
             rows,
             crop=16,
-            count=2,
-            placement="random",
-            seed=0,
+            crops=Crops(2, "random"),
             preprocessing=AS_STORED,
             threads=1,
             distorting=distorting,

@@ -17,15 +17,11 @@ import pytest
 from PIL import Image
 
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.data import pipeline
+from glpi_jax.data import loader
+from glpi_jax.data.crops import Crops, Placement
 from glpi_jax.data.images import ImageError
-from glpi_jax.data.pipeline import (
-    ImageLoader,
-    evaluation_crops,
-    to_iterator,
-    training_dataset,
-    training_rows,
-)
+from glpi_jax.data.loader import ImageLoader, evaluation_crops
+from glpi_jax.data.pipeline import to_iterator, training_dataset, training_rows
 from glpi_jax.data.prepare import prepare_database
 from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.data.sources import Database, load_database
@@ -267,7 +263,7 @@ def decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """
     names: list[str] = []
     lock = threading.Lock()
-    original = pipeline.decode_image
+    original = loader.decode_image
 
     def counting(data: bytes, name: str, *, apply_orientation: bool) -> np.ndarray:
         if Path(name).is_relative_to(tmp_path):
@@ -275,7 +271,7 @@ def decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 names.append(Path(name).name)
         return original(data, name, apply_orientation=apply_orientation)
 
-    monkeypatch.setattr(pipeline, "decode_image", counting)
+    monkeypatch.setattr(loader, "decode_image", counting)
     return names
 
 
@@ -327,7 +323,7 @@ def alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
                 counts.append(sum(reference() is not None for reference in images.values()))
         return image
 
-    monkeypatch.setattr(pipeline, "decode_image", decode)
+    monkeypatch.setattr(loader, "decode_image", decode)
     return counts
 
 
@@ -347,9 +343,12 @@ def test_training_holds_no_more_images_than_threads(
 
 @pytest.mark.parametrize("placement", ["random", "grid"])
 def test_evaluation_holds_no_more_images_than_threads(
-    small_database: Database, alive: list[int], placement: str, monkeypatch: pytest.MonkeyPatch
+    small_database: Database,
+    alive: list[int],
+    placement: Placement,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tall_image = pipeline.decode_image
+    tall_image = loader.decode_image
     pairs = threading.Barrier(2, timeout=60)
 
     def decode_in_pairs(data: bytes, name: str, *, apply_orientation: bool) -> np.ndarray:
@@ -358,9 +357,9 @@ def test_evaluation_holds_no_more_images_than_threads(
             pairs.wait()
         return image
 
-    monkeypatch.setattr(pipeline, "decode_image", decode_in_pairs)
+    monkeypatch.setattr(loader, "decode_image", decode_in_pairs)
     rows = tuple(range(12)) * 5
-    results = list(evaluate(small_database, rows, placement=placement, count=1, threads=2))
+    results = list(evaluate(small_database, rows, crops=Crops(1, placement), threads=2))
     assert len(results) == len(alive) == 60
     assert max(alive) == 2
 
@@ -407,9 +406,7 @@ def evaluate(
 ) -> Iterator[tuple[int, np.ndarray]]:
     settings: dict[str, Any] = {
         "crop": 16,
-        "count": 5,
-        "placement": "random",
-        "seed": 0,
+        "crops": Crops(5, "random"),
         "preprocessing": AS_STORED,
         "threads": 2,
     }
@@ -441,7 +438,7 @@ def test_files_and_records_give_the_same_evaluation_crops(
 
 
 def test_grid_evaluation_crops(small_database: Database) -> None:
-    [(row, crops)] = evaluate(small_database, (3,), placement="grid", count=6)
+    [(row, crops)] = evaluate(small_database, (3,), crops=Crops(6))
     image = np.asarray(Image.open(small_database.path(3)))
     assert row == 3
     np.testing.assert_array_equal(crops, grid_crops(image, 16, 6))
@@ -449,7 +446,7 @@ def test_grid_evaluation_crops(small_database: Database) -> None:
 
 def test_evaluation_resizes_first(small_database: Database) -> None:
     size = Preprocessing((16, 16), "bicubic", False)
-    [(_, crops)] = evaluate(small_database, (3,), preprocessing=size, count=2)
+    [(_, crops)] = evaluate(small_database, (3,), preprocessing=size, crops=Crops(2, "random"))
     assert crops.shape == (2, 16, 16, 3)
     np.testing.assert_array_equal(crops[0], crops[1])
 
@@ -469,7 +466,7 @@ def test_evaluation_decodes_only_a_few_images_ahead(
 
         def shutdown(self, *, cancel_futures: bool) -> None: ...
 
-    monkeypatch.setattr(pipeline, "ThreadPoolExecutor", Immediate)
+    monkeypatch.setattr(loader, "ThreadPoolExecutor", Immediate)
     crops = evaluate(small_database, tuple(range(12)), threads=1)
     counts = [len(decoded)] + [len(decoded) for _ in crops]
     assert counts == [0, *range(3, 12), 12, 12, 12]
@@ -486,10 +483,8 @@ def test_unreadable_image_is_named_in_its_turn(small_database: Database) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"placement": "center"}, "placement 'center'"),
-        ({"count": 0}, "count 0"),
+        ({"crop": 0}, "crop 0"),
         ({"threads": 0}, "threads 0"),
-        ({"seed": -3}, "seed -3"),
     ],
 )
 def test_bad_evaluation_settings(

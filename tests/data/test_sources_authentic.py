@@ -290,7 +290,8 @@ def test_listing_a_large_database_asks_the_disk_once_a_folder(
     listed = []
     scandir = os.scandir
     monkeypatch.setattr(
-        "glpi_jax.data.sources.files.os.scandir", lambda path: listed.append(path) or scandir(path)
+        "glpi_jax.data.sources.file_index.os.scandir",
+        lambda path: listed.append(path) or scandir(path),
     )
     statted = []
     stat = Path.stat

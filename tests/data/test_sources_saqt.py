@@ -15,9 +15,9 @@ from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.prepare import prepare_database
 from glpi_jax.data.sources import Database, check_database, load_database
 from glpi_jax.distortions import find_distortion
-from glpi_jax.saqt.photographs import select_all
 from glpi_jax.saqt.render import render_photographs
 from glpi_jax.saqt.render_photograph import RenderSettings
+from glpi_jax.saqt.selection import select_all
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from glpi_jax.data.sources.saqt_labels import list_label_tables
 from glpi_jax.saqt import labels as labels_module
 from glpi_jax.saqt.labels import (
     Match,
-    image_name,
+    official_image_name,
     read_matches,
     read_reference_scores,
     transfer,
@@ -80,8 +80,8 @@ def test_new_columns_say_where_a_label_comes_from(
 
 
 def test_folders_count_thousands_of_sources() -> None:
-    assert image_name("a.png", 999, 1, 2) == "001/a_01_02.bmp"
-    assert image_name("a.png", 1000, 25, 5) == "002/a_25_05.bmp"
+    assert official_image_name("a.png", 999, 1, 2) == "001/a_01_02.bmp"
+    assert official_image_name("a.png", 1000, 25, 5) == "002/a_25_05.bmp"
 
 
 def test_several_references_are_weighted_by_similarity(scores: dict[str, np.ndarray]) -> None:

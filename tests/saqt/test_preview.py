@@ -8,7 +8,7 @@ from PIL import Image
 
 from glpi_jax.cli.main import main
 from glpi_jax.distortions import distort, seed_for
-from glpi_jax.saqt.preview import contact_sheet
+from glpi_jax.saqt.preview import distortion_sheet
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def photograph() -> np.ndarray:
 
 def test_every_cell_is_that_distortion(photograph: np.ndarray) -> None:
     """Unreduced, so that the pixels of the sheet are those of `distort`."""
-    sheet = np.asarray(contact_sheet(photograph, name="a.png", seed=3, cell=64))
+    sheet = np.asarray(distortion_sheet(photograph, name="a.png", seed=3, cell=64))
     assert sheet.shape == (2 * 18 + 25 * (48 + 18 + 8), 190 + 5 * (64 + 8) + 8, 3)
     for number, level in ((1, 5), (8, 2), (11, 4), (19, 1), (25, 5)):
         expected = distort(photograph, number, level, rng=seed_for("a.png", number, level, 3))

@@ -15,12 +15,12 @@ from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.images import read_image
 from glpi_jax.data.sources import load_database
 from glpi_jax.distortions import distort
-from glpi_jax.saqt.photographs import Selection, select_all, select_labelled, select_matched
 from glpi_jax.saqt.record_shards import unpack
 from glpi_jax.saqt.render import Rendered
 from glpi_jax.saqt.rendered import Photograph
 from glpi_jax.saqt.retrieval import list_photographs
-from glpi_jax.saqt.verify import verify_rendered
+from glpi_jax.saqt.selection import Selection, select_all, select_labelled, select_matched
+from glpi_jax.saqt.verify_rendered import verify_rendered
 
 
 @pytest.mark.parametrize("format_name", ["png", "webp", "bmp"])

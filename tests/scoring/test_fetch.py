@@ -7,10 +7,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from glpi_jax.data.crops import Crops
 from glpi_jax.data.images import ImageError
 from glpi_jax.data.preprocessing import ASSUMED
-from glpi_jax.scoring.crops import Crops
-from glpi_jax.scoring.fetch import fetch, is_url
+from glpi_jax.scoring.fetch import fetch_image, is_url
 from glpi_jax.scoring.reading import Reader
 
 CONTENT = b"picture" * 1000
@@ -74,9 +74,9 @@ def server() -> Iterator[str]:
 
 
 def test_content_comes_whole_and_redirections_are_followed(server):
-    assert fetch(f"{server}/a.png") == CONTENT
-    assert fetch(f"{server}/moved") == CONTENT
-    assert fetch(f"{server}/café bar.png?x=1&y=2") == CONTENT
+    assert fetch_image(f"{server}/a.png") == CONTENT
+    assert fetch_image(f"{server}/moved") == CONTENT
+    assert fetch_image(f"{server}/café bar.png?x=1&y=2") == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_content_comes_whole_and_redirections_are_followed(server):
 def test_what_goes_wrong_is_one_line_that_names_the_url(server, path, limits, words):
     url = f"{server}/{path}"
     with pytest.raises(ImageError, match=words) as caught:
-        fetch(url, **limits)
+        fetch_image(url, **limits)
     assert str(caught.value).startswith(f"{url}: ")
     assert "\n" not in str(caught.value)
 
@@ -117,7 +117,7 @@ def test_whoever_needs_no_more_does_not_wait_for_a_slow_server(server, make_pixe
 def test_no_server(url, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     with pytest.raises(ImageError):
-        fetch(url, silence_seconds=2)
+        fetch_image(url, silence_seconds=2)
 
 
 def test_what_is_a_url():

@@ -218,7 +218,7 @@ def test_a_video_in_the_place_of_an_image(arguments, remedy, capsys):
 
 def test_a_video_of_a_url_is_to_be_downloaded(here, scorer, monkeypatch):
     content = Path(write_video("a.mp4", frames=2)).read_bytes()
-    monkeypatch.setattr(reading, "fetch", lambda name, stop: content)
+    monkeypatch.setattr(reading, "fetch_image", lambda name, stop: content)
     assert scorer.score("https://host/a.mp4").error == (
         "https://host/a.mp4: a video, an image is needed; download it for its frames"
     )

@@ -9,9 +9,9 @@ from PIL import Image
 
 from glpi_jax.data.images import read_image
 from glpi_jax.distortions import distort, seed_for
-from glpi_jax.saqt.photographs import Selection, select_all
 from glpi_jax.saqt.render import Rendered, render_photographs
 from glpi_jax.saqt.render_photograph import RenderSettings
+from glpi_jax.saqt.selection import Selection, select_all
 
 SETTINGS = RenderSettings(
     types=(1, 11),

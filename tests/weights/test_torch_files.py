@@ -19,7 +19,7 @@ from glpi_jax.weights.convert import load_torch
 from glpi_jax.weights.torch_files import (
     CheckpointError,
     OfficialCheckpoint,
-    check_output,
+    check_checkpoint_output,
     read_state,
     write_checkpoint,
 )
@@ -62,15 +62,15 @@ def test_outputs_that_cannot_be(tmp_path):
         ("weights.bin", "must end in .pth, .pt, .safetensors"),
     ):
         with pytest.raises(GlpiError, match=reason):
-            check_output(tmp_path / name, force=False)
-    check_output(tmp_path / "there.safetensors", force=True)
-    check_output(tmp_path / "new.safetensors", force=False)
+            check_checkpoint_output(tmp_path / name, force=False)
+    check_checkpoint_output(tmp_path / "there.safetensors", force=True)
+    check_checkpoint_output(tmp_path / "new.safetensors", force=False)
 
 
 def test_without_torch_a_pth_file_is_refused_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(GlpiError, match=r"pip install 'glpi_jax\[torch\]', or name a .safetens"):
-        check_output(tmp_path / "out.pth", force=False)
+        check_checkpoint_output(tmp_path / "out.pth", force=False)
 
 
 def test_an_interrupted_write_leaves_what_was_there(demo_state, tmp_path, monkeypatch):

@@ -267,7 +267,10 @@ def test_another_config_in_the_workdir_is_refused(trained, load):
         ("mesh.fsdp=3", "config.mesh.fsdp = 3"),
         ("mesh.round=2", "that is for `glpi benchmark`"),
         ("evaluation.batch_size=5", "config.evaluation.batch_size = 5 does not split evenly"),
-        ("evaluation.placement=middle", "placement 'middle'"),
+        (
+            "evaluation.placement=middle",
+            "config.evaluation.placement = 'middle': must be grid or random",
+        ),
         ("data.resize=0", "config.data.resize = (0,)"),
         ("data.resize=(1,2,3)", "config.data.resize = (1, 2, 3)"),
         ("data.resize=('a','b')", "config.data.resize = ('a', 'b')"),
@@ -277,7 +280,7 @@ def test_another_config_in_the_workdir_is_refused(trained, load):
         ("train.log_every_steps=0", "config.train.log_every_steps = 0"),
         ("train.checkpoint_every_steps=-1", "config.train.checkpoint_every_steps = -1"),
         ("evaluation.every_epochs=0", "config.evaluation.every_epochs = 0"),
-        ("evaluation.crops=0", "config.evaluation.crops = 0"),
+        ("evaluation.crops=0", "config.evaluation.crops = 0: must be 1 to 1024"),
         ("optimizer.cosine_half_period=0", "config.optimizer.cosine_half_period = 0"),
     ],
 )

@@ -7,7 +7,7 @@ columns in `photographs.py`). `check_database` opens every image besides.
 """
 
 from glpi_jax.data.sources.check import CheckReport, check_database
-from glpi_jax.data.sources.database import OFFICIAL, Database, Facts, Part, ScoreName
+from glpi_jax.data.sources.database import OFFICIAL, Database, Facts, PartName, ScoreName
 from glpi_jax.data.sources.generic import read_csv_database
 from glpi_jax.data.sources.photographs import PhotographRows, Photographs
 from glpi_jax.data.sources.readers import READERS, load_database
@@ -19,7 +19,7 @@ __all__ = [
     "CheckReport",
     "Database",
     "Facts",
-    "Part",
+    "PartName",
     "PhotographRows",
     "Photographs",
     "ScoreName",

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources.collect import (
+    DatabaseFolder,
     Label,
     Labels,
-    Source,
     collect,
-    image_name,
     optional_number,
+    row_image_name,
 )
-from glpi_jax.data.sources.database import OFFICIAL, Database, Facts, Part
-from glpi_jax.data.sources.tables import (
+from glpi_jax.data.sources.database import OFFICIAL, Database, Facts, PartName
+from glpi_jax.data.sources.table_files import (
     Row,
     Table,
     read_csv,
@@ -28,14 +28,14 @@ from glpi_jax.data.sources.tables import (
 # Shown to the raters of CLIVE for practice, and first in its arrays.
 _CLIVE_TRAINING_IMAGES = 7
 
-_KONIQ_PARTS: dict[str, Part] = {
+_KONIQ_PARTS: dict[str, PartName] = {
     "training": "train",
     "validation": "validation",
     "test": "test",
 }
 
 
-def read_clive(source: Source) -> Database:
+def read_clive(source: DatabaseFolder) -> Database:
     """CLIVE (LIVE in the Wild): `Images/`, `Data/AllImages_release.mat` and its like.
 
     The first seven entries, which only trained the raters, are dropped.
@@ -56,7 +56,7 @@ def read_clive(source: Source) -> Database:
     table.rows = table.rows[_CLIVE_TRAINING_IMAGES:]
 
     def parse(row: Row) -> Label:
-        name = image_name(row, "name")
+        name = row_image_name(row, "name")
         return Label((f"Images/{name}",), row.number_of("mos"), sd=optional_number(row, "std"))
 
     return _database(
@@ -68,7 +68,7 @@ def read_clive(source: Source) -> Database:
     )
 
 
-def read_koniq10k(source: Source) -> Database:
+def read_koniq10k(source: DatabaseFolder) -> Database:
     """KonIQ-10k: `512x384/`, or else `1024x768/`; `koniq10k_scores_and_distributions.csv`.
 
     The score is `MOS_zscore`, on which the official code trains. The column SD is on the scale of
@@ -83,7 +83,7 @@ def read_koniq10k(source: Source) -> Database:
     size = "512x384" if source.files.has_folder("512x384") else "1024x768"
 
     def parse(row: Row) -> Label:
-        return Label((f"{size}/{image_name(row, 'image_name')}",), row.number_of("MOS_zscore"))
+        return Label((f"{size}/{row_image_name(row, 'image_name')}",), row.number_of("MOS_zscore"))
 
     labels = collect(source, table, parse)
     return _database(
@@ -96,13 +96,13 @@ def read_koniq10k(source: Source) -> Database:
     )
 
 
-def _koniq_parts(source: Source, labels: Labels) -> tuple[Part, ...] | None:
+def _koniq_parts(source: DatabaseFolder, labels: Labels) -> tuple[PartName, ...] | None:
     found = source.files.find("koniq10k_distributions_sets.csv")
     if found is None:
         return None
     table = read_csv(source.root / found)
     table.check_columns(("image_name", "set"))
-    parts: dict[str, Part] = {}
+    parts: dict[str, PartName] = {}
     for row in table.rows:
         if row.text("set") not in _KONIQ_PARTS:
             raise row.bad(f"set {row.text('set')!r} is none of {', '.join(_KONIQ_PARTS)}")
@@ -117,7 +117,7 @@ def _koniq_parts(source: Source, labels: Labels) -> tuple[Part, ...] | None:
     return tuple(parts[name] for name in names)
 
 
-def read_bid(source: Source) -> Database:
+def read_bid(source: DatabaseFolder) -> Database:
     """BID: `DatabaseGrades.xlsx` or `.xls`, images in `ImageDatabase/` or beside it.
 
     The sheet's first column is the number in `DatabaseImage0001.JPG`, the second the MOS.
@@ -138,13 +138,13 @@ def read_bid(source: Source) -> Database:
     )
 
 
-def read_spaq(source: Source) -> Database:
+def read_spaq(source: DatabaseFolder) -> Database:
     """SPAQ: `TestImage/00001.jpg`, `Annotations/MOS and Image attribute scores.xlsx`."""
     name = "MOS and Image attribute scores.xlsx"
     table = read_sheet(source.label_file(f"Annotations/{name}", name), ("Image name", "MOS"))
 
     def parse(row: Row) -> Label:
-        return Label((f"TestImage/{image_name(row, 'Image name')}",), row.number_of("MOS"))
+        return Label((f"TestImage/{row_image_name(row, 'Image name')}",), row.number_of("MOS"))
 
     return _database(
         source,
@@ -155,7 +155,7 @@ def read_spaq(source: Source) -> Database:
     )
 
 
-def read_flive(source: Source) -> Database:
+def read_flive(source: DatabaseFolder) -> Database:
     """FLIVE (PaQ-2-PiQ): `labels_image.csv` (name, mos) and images such as `EE371R/rq59.jpg`.
 
     Images are in `database/` or in the root, the label files in either. The published split, if
@@ -168,7 +168,7 @@ def read_flive(source: Source) -> Database:
     table.check_columns(("name", "mos"))
 
     def parse(row: Row) -> Label:
-        name = image_name(row, "name")
+        name = row_image_name(row, "name")
         return Label(tuple(place + name for place in places), row.number_of("mos"))
 
     labels = collect(source, table, parse)
@@ -182,14 +182,14 @@ def read_flive(source: Source) -> Database:
     )
 
 
-def _flive_parts(folder: Path, labels: Labels) -> tuple[Part, ...] | None:
+def _flive_parts(folder: Path, labels: Labels) -> tuple[PartName, ...] | None:
     test, padded = folder / "labels640.csv", folder / "labels=640_padded.csv"
     if not (test.is_file() and padded.is_file()):
         return None
     test_table, padded_table = read_csv(test), read_csv(padded)
     test_table.check_columns(("name_image",))
     padded_table.check_columns(("name_image", "is_valid"))
-    parts: dict[str, Part] = {}
+    parts: dict[str, PartName] = {}
     for row in padded_table.rows:
         answer = row.text("is_valid").lower()
         if answer not in ("true", "false"):
@@ -201,7 +201,7 @@ def _flive_parts(folder: Path, labels: Labels) -> tuple[Part, ...] | None:
     return tuple(parts.get(row.text("name"), "train") for row in labels.rows)
 
 
-def read_agiqa3k(source: Source) -> Database:
+def read_agiqa3k(source: DatabaseFolder) -> Database:
     """Read AGIQA-3K: `data.csv`, and the generated images beside it or in one folder of any name.
 
     The score is `mos_quality`, the deviation `std_quality`.
@@ -212,7 +212,7 @@ def read_agiqa3k(source: Source) -> Database:
     return _agiqa3k(source, "agiqa3k", "quality", "quality", (0.0, 4.49))
 
 
-def read_agiqa3k_alignment(source: Source) -> Database:
+def read_agiqa3k_alignment(source: DatabaseFolder) -> Database:
     """Read AGIQA-3K as `read_agiqa3k` does, with the scores of how an image fits its prompt.
 
     The score is `mos_align`, the deviation `std_align`.
@@ -224,7 +224,7 @@ def read_agiqa3k_alignment(source: Source) -> Database:
 
 
 def _agiqa3k(
-    source: Source, name: str, column: str, meaning: str, score_range: tuple[float, float]
+    source: DatabaseFolder, name: str, column: str, meaning: str, score_range: tuple[float, float]
 ) -> Database:
     table = read_csv(source.label_file("data.csv"))
     table.check_columns(("name", f"mos_{column}"))
@@ -232,7 +232,7 @@ def _agiqa3k(
 
     def parse(row: Row) -> Label:
         return Label(
-            (place + image_name(row, "name"),),
+            (place + row_image_name(row, "name"),),
             row.number_of(f"mos_{column}"),
             sd=optional_number(row, f"std_{column}"),
         )
@@ -246,7 +246,7 @@ def _agiqa3k(
     )
 
 
-def _agiqa3k_place(source: Source, table: Table) -> str:
+def _agiqa3k_place(source: DatabaseFolder, table: Table) -> str:
     """Return the folder of the images, "" or "NAME/", since copies name it differently."""
     names = [row.text("name") for row in table.rows if len(row.cells) == len(table.columns)]
     folders = source.files.folders_with(names)
@@ -259,13 +259,13 @@ def _agiqa3k_place(source: Source, table: Table) -> str:
 
 
 def _database(
-    source: Source,
+    source: DatabaseFolder,
     labels: Labels,
     *,
     name: str,
     label_note: str,
     facts: Facts,
-    official_parts: tuple[Part, ...] | None = None,
+    official_parts: tuple[PartName, ...] | None = None,
 ) -> Database:
     return labels.database(
         source,

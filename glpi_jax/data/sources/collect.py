@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.data.sources.database import Database, Facts, Part, ScoreName
-from glpi_jax.data.sources.files import AmbiguousName, FileIndex
-from glpi_jax.data.sources.tables import BadRow, Row, Table
+from glpi_jax.data.sources.database import Database, Facts, PartName, ScoreName
+from glpi_jax.data.sources.file_index import AmbiguousName, FileIndex
+from glpi_jax.data.sources.table_files import BadRow, Row, Table
 
 
 @dataclass(frozen=True)
-class Source:
+class DatabaseFolder:
     """A database to be read.
 
     Attributes:
@@ -96,7 +96,7 @@ class Labels:
 
     def database(
         self,
-        source: Source,
+        source: DatabaseFolder,
         *,
         name: str,
         score_name: ScoreName,
@@ -104,7 +104,7 @@ class Labels:
         label_note: str,
         reference_order: Sequence[str],
         facts: Facts | None = None,
-        published_splits: Mapping[str, tuple[Part | None, ...]] | None = None,
+        published_splits: Mapping[str, tuple[PartName | None, ...]] | None = None,
     ) -> Database:
         """The table of these rows; see `Database` for the arguments."""
         sds = np.array([label.sd for label in self.labels], np.float64)
@@ -127,7 +127,7 @@ class Labels:
         )
 
 
-def collect(source: Source, table: Table, parse: Callable[[Row], Label]) -> Labels:
+def collect(source: DatabaseFolder, table: Table, parse: Callable[[Row], Label]) -> Labels:
     """Parse every row of a table and find its image.
 
     Of several rows for one image the first is kept when bad rows are skipped.
@@ -175,7 +175,7 @@ def collect(source: Source, table: Table, parse: Callable[[Row], Label]) -> Labe
     return kept
 
 
-def image_name(row: Row, column: str) -> str:
+def row_image_name(row: Row, column: str) -> str:
     """The cell as a relative path with "/".
 
     Raises:
@@ -199,14 +199,16 @@ def optional_number(row: Row, column: str) -> float:
     return row.number_of(column)
 
 
-def _find_image(source: Source, row: Row, candidates: Sequence[str]) -> str | None:
+def _find_image(source: DatabaseFolder, row: Row, candidates: Sequence[str]) -> str | None:
     try:
         return next(filter(None, map(source.files.find, candidates)), None)
     except AmbiguousName as error:
         raise row.bad(str(error)) from None
 
 
-def _missing_images(source: Source, table: Table, missing: Sequence[tuple[Row, str]]) -> GlpiError:
+def _missing_images(
+    source: DatabaseFolder, table: Table, missing: Sequence[tuple[Row, str]]
+) -> GlpiError:
     names = [name for _, name in missing]
     shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
     return GlpiError(

@@ -12,13 +12,13 @@ from glpi_jax.data.images import check_file, read_encoded
 from glpi_jax.data.sources.photographs import Photographs
 
 ScoreName = Literal["MOS", "DMOS"]
-Part = Literal["train", "validation", "test"]
+PartName = Literal["train", "validation", "test"]
 
 OFFICIAL = "official"
 """Key in `Database.published_splits` of the split that the database's authors published."""
 
 
-class Records(Protocol):
+class EncodedImages(Protocol):
     """Reads the images of a prepared database; threads may share it."""
 
     def __call__(self, row: int) -> bytes:
@@ -90,9 +90,9 @@ class Database:
     label_note: str
     facts: Facts | None = None
     label_sd: np.ndarray | None = None
-    published_splits: Mapping[str, tuple[Part | None, ...]] = field(default_factory=dict)
+    published_splits: Mapping[str, tuple[PartName | None, ...]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
-    records: Records | None = None
+    records: EncodedImages | None = None
     photographs: Photographs | None = None
 
     def __post_init__(self) -> None:
@@ -142,6 +142,6 @@ class Database:
         return check_file(self.path(row)) if self.records is None else self.records.size(row)
 
     @property
-    def official_parts(self) -> tuple[Part | None, ...] | None:
+    def official_parts(self) -> tuple[PartName | None, ...] | None:
         """The part of each row in the split that the database's authors published, if any."""
         return self.published_splits.get(OFFICIAL)

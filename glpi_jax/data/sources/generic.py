@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any, cast
 
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.data.sources.collect import Label, Source, collect, image_name, optional_number
-from glpi_jax.data.sources.database import OFFICIAL, Database, Part, ScoreName
-from glpi_jax.data.sources.tables import Row, read_csv, read_lines
+from glpi_jax.data.sources.collect import (
+    DatabaseFolder,
+    Label,
+    collect,
+    optional_number,
+    row_image_name,
+)
+from glpi_jax.data.sources.database import OFFICIAL, Database, PartName, ScoreName
+from glpi_jax.data.sources.table_files import Row, read_csv, read_lines
 
-_PYIQA_PARTS: dict[str, Part] = {"train": "train", "val": "validation", "test": "test"}
+_PYIQA_PARTS: dict[str, PartName] = {"train": "train", "val": "validation", "test": "test"}
 _PYIQA_SPLIT_COLUMN = re.compile(r".+_split\d*")
 
 # The lists as first published, and those with distortion and scenes ("_clip").
@@ -21,7 +27,7 @@ _LIQE_LAYOUTS = (
 )
 
 
-def read_csv_database(source: Source) -> Database:
+def read_csv_database(source: DatabaseFolder) -> Database:
     """A folder with `labels.csv` and, if wanted, `database.json`.
 
     `labels.csv` has the columns image, score and, where known, reference, distortion, level; images
@@ -35,7 +41,7 @@ def read_csv_database(source: Source) -> Database:
 
     def parse(row: Row) -> Label:
         return Label(
-            (image_name(row, "image"),),
+            (row_image_name(row, "image"),),
             row.number_of("score"),
             reference=_optional_text(row, "reference"),
             distortion=_optional_text(row, "distortion"),
@@ -61,7 +67,7 @@ def read_csv_database(source: Source) -> Database:
     )
 
 
-def read_pyiqa(source: Source) -> Database:
+def read_pyiqa(source: DatabaseFolder) -> Database:
     """A meta table of pyiqa (chaofengc/IQA-PyTorch), `meta_info_KonIQ10kDataset.csv` and its like.
 
     Columns img_name, or ref_name and dist_name; mos or dmos; std, if there is one. Columns such as
@@ -87,9 +93,9 @@ def read_pyiqa(source: Source) -> Database:
         for column in split_columns:
             _pyiqa_part(row, column)
         return Label(
-            (image_name(row, image_column),),
+            (row_image_name(row, image_column),),
             row.number_of(score_column),
-            reference=image_name(row, "ref_name") if has_references else None,
+            reference=row_image_name(row, "ref_name") if has_references else None,
             sd=optional_number(row, "std"),
         )
 
@@ -117,7 +123,7 @@ def read_pyiqa(source: Source) -> Database:
     )
 
 
-def _pyiqa_part(row: Row, column: str) -> Part | None:
+def _pyiqa_part(row: Row, column: str) -> PartName | None:
     text = row.text(column)
     if not text:
         return None
@@ -126,7 +132,7 @@ def _pyiqa_part(row: Row, column: str) -> Part | None:
     return _PYIQA_PARTS[text]
 
 
-def read_liqe(source: Source) -> Database:
+def read_liqe(source: DatabaseFolder) -> Database:
     """A list of LIQE (zwx8981/LIQE), tab-separated: name, score, std; or name, score, distortion, …
 
     The scores stay as they are in the list. LIQE has turned them so that higher is better: LIVE is
@@ -139,7 +145,7 @@ def read_liqe(source: Source) -> Database:
 
     def parse(row: Row) -> Label:
         return Label(
-            (image_name(row, "name"),),
+            (row_image_name(row, "name"),),
             row.number_of("score"),
             distortion=_optional_text(row, "distortion"),
             sd=optional_number(row, "std"),
@@ -212,7 +218,7 @@ def _read_json_object(path: Path) -> dict[str, Any]:
     return given
 
 
-def _given_labels(source: Source) -> Path:
+def _given_labels(source: DatabaseFolder) -> Path:
     assert source.labels is not None  # `load_database` has seen to it
     return source.labels
 

@@ -2,10 +2,11 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from glpi_jax.core.config import flatten
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.files import read_json_object
 
@@ -54,15 +55,6 @@ _CHECKED_KEYS: dict[str, Callable[[Any], bool]] = {
     "settings.image_format.name": lambda value: isinstance(value, str),
     "photographs.count": lambda value: isinstance(value, int),
 }
-
-
-def flatten(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """A manifest's values by their keys with dots, such as settings.seed."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{above}.{key}" if above else key
-        flat |= flatten(value, name) if isinstance(value, dict) else {name: value}
-    return flat
 
 
 def shown(value: Any) -> str:

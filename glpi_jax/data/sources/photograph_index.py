@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.images import images_below
-from glpi_jax.data.sources.files import AmbiguousName, FileIndex
+from glpi_jax.data.sources.file_index import AmbiguousName, FileIndex
 from glpi_jax.data.sources.manifest import is_rendered
 
 

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple, TypeVar, overload
 import numpy as np
 
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.distortions import find_distortion
+from glpi_jax.distortions import KADID_TYPES, LEVELS, find_distortion
 
-TYPES, LEVELS = 25, 5
-VARIANTS = TYPES * LEVELS
+VARIANTS = len(KADID_TYPES) * len(LEVELS)
+"""Images that a photograph gives: one for each type and level that KADID-10k has scores of."""
 
 T = TypeVar("T")
 
-_NAMES = tuple(find_distortion(number).name for number in range(1, TYPES + 1))
+_NAMES = tuple(find_distortion(number).name for number in KADID_TYPES)
 
 
 class Variant(NamedTuple):
@@ -63,8 +63,12 @@ class Photographs:
     def variant(self, row: int) -> Variant:
         """What the image of a row is made from."""
         photograph, variant = divmod(int(row), VARIANTS)
-        kind, level = divmod(variant, LEVELS)
+        kind, level = divmod(variant, len(LEVELS))
         return Variant(photograph, kind + 1, level + 1)
+
+    def row(self, photograph: int, distortion: int, level: int) -> int:
+        """The row of a photograph under a type (1–25) and level (1–5); the inverse of `variant`."""
+        return VARIANTS * photograph + len(LEVELS) * (distortion - 1) + level - 1
 
     def image(self, row: int) -> str:
         """Name of a row's image, as the label tables have it."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.images import ImageError
-from glpi_jax.data.sources.collect import Source
+from glpi_jax.data.sources.collect import DatabaseFolder
 from glpi_jax.data.sources.database import Database, Facts
 
 PREPARED_FILE = "glpi_database.json"
@@ -70,7 +70,7 @@ def prepared_table(
     }
 
 
-def read_prepared(source: Source) -> Database:
+def read_prepared(source: DatabaseFolder) -> Database:
     """A folder that `glpi data prepare` wrote. No record is read yet.
 
     Raises:

@@ -15,9 +15,9 @@ from glpi_jax.data.sources.authentic import (
     read_koniq10k,
     read_spaq,
 )
-from glpi_jax.data.sources.collect import Source
+from glpi_jax.data.sources.collect import DatabaseFolder
 from glpi_jax.data.sources.database import Database
-from glpi_jax.data.sources.files import FileIndex
+from glpi_jax.data.sources.file_index import FileIndex
 from glpi_jax.data.sources.generic import read_csv_database, read_liqe, read_pyiqa
 from glpi_jax.data.sources.prepared import PREPARED_FILE, read_prepared
 from glpi_jax.data.sources.saqt_labels import read_saqt
@@ -31,7 +31,7 @@ from glpi_jax.data.sources.synthetic import (
 
 
 @dataclass(frozen=True)
-class Reader:
+class DatabaseKind:
     """How one kind of database is read.
 
     Attributes:
@@ -41,51 +41,53 @@ class Reader:
         labels_in_folder: whether a folder of label files may be given instead.
     """
 
-    read: Callable[[Source], Database]
+    read: Callable[[DatabaseFolder], Database]
     layout: str
     takes_labels: bool = False
     labels_in_folder: bool = False
 
 
-READERS: dict[str, Reader] = {
-    "csv": Reader(read_csv_database, "labels.csv (image, score, …) and the images named in it"),
-    "live": Reader(
+READERS: dict[str, DatabaseKind] = {
+    "csv": DatabaseKind(
+        read_csv_database, "labels.csv (image, score, …) and the images named in it"
+    ),
+    "live": DatabaseKind(
         read_live, "jp2k/, jpeg/, wn/, gblur/, fastfading/, dmos_realigned.mat, refnames_all.mat"
     ),
-    "csiq": Reader(
+    "csiq": DatabaseKind(
         read_csiq, "dst_imgs/ (or dst_imgs_all/, all_dis_imgs/), csiq.DMOS.xlsx or csiq_label.txt"
     ),
-    "tid2013": Reader(read_tid2013, "distorted_images/, mos_with_names.txt"),
-    "kadid10k": Reader(read_kadid10k, "images/, dmos.csv"),
-    "livemd": Reader(
+    "tid2013": DatabaseKind(read_tid2013, "distorted_images/, mos_with_names.txt"),
+    "kadid10k": DatabaseKind(read_kadid10k, "images/, dmos.csv"),
+    "livemd": DatabaseKind(
         read_livemd, "Part 1/blurjpeg/, Part 2/blurnoise/, Imagelists.mat and Scores.mat in each"
     ),
-    "clive": Reader(
+    "clive": DatabaseKind(
         read_clive, "Images/, Data/AllImages_release.mat, AllMOS_release.mat, AllStdDev_release.mat"
     ),
-    "koniq10k": Reader(
+    "koniq10k": DatabaseKind(
         read_koniq10k, "512x384/ or 1024x768/, koniq10k_scores_and_distributions.csv"
     ),
-    "bid": Reader(
+    "bid": DatabaseKind(
         read_bid, "ImageDatabase/ (or its images themselves), DatabaseGrades.xlsx or .xls"
     ),
-    "spaq": Reader(read_spaq, "TestImage/, Annotations/MOS and Image attribute scores.xlsx"),
-    "flive": Reader(
+    "spaq": DatabaseKind(read_spaq, "TestImage/, Annotations/MOS and Image attribute scores.xlsx"),
+    "flive": DatabaseKind(
         read_flive, "database/ (voc_emotic_ava/, blur_dataset/, EE371R/), labels_image.csv"
     ),
-    "agiqa3k": Reader(read_agiqa3k, "data.csv, and the images beside it or in one folder"),
-    "agiqa3k_alignment": Reader(
+    "agiqa3k": DatabaseKind(read_agiqa3k, "data.csv, and the images beside it or in one folder"),
+    "agiqa3k_alignment": DatabaseKind(
         read_agiqa3k_alignment, "data.csv, and the images beside it or in one folder"
     ),
-    "pyiqa": Reader(read_pyiqa, "the images named in the meta table", takes_labels=True),
-    "liqe": Reader(read_liqe, "the images named in the list", takes_labels=True),
-    "saqt": Reader(
+    "pyiqa": DatabaseKind(read_pyiqa, "the images named in the meta table", takes_labels=True),
+    "liqe": DatabaseKind(read_liqe, "the images named in the list", takes_labels=True),
+    "saqt": DatabaseKind(
         read_saqt,
         "the photographs, which are distorted as they are read",
         takes_labels=True,
         labels_in_folder=True,
     ),
-    "prepared": Reader(
+    "prepared": DatabaseKind(
         read_prepared,
         f"{PREPARED_FILE} and *.array_record files, as `glpi data prepare` wrote them",
     ),
@@ -124,7 +126,7 @@ def open_source(
     labels: str | os.PathLike[str] | None,
     *,
     skip_bad: bool,
-) -> Source:
+) -> DatabaseFolder:
     """Check the arguments of `load_database` and bundle them for a reader."""
     if kind not in READERS:
         raise GlpiError(f"unknown database kind {kind!r}: must be one of {', '.join(READERS)}")
@@ -141,7 +143,7 @@ def open_source(
         Path(labels).is_file() or (reader.labels_in_folder and Path(labels).is_dir())
     ):
         raise GlpiError(f"{labels}: the label file is missing")
-    return Source(
+    return DatabaseFolder(
         kind=kind,
         root=folder,
         files=FileIndex(folder),

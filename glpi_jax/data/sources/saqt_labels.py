@@ -14,12 +14,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.data.sources.collect import Source
+from glpi_jax.data.sources.collect import DatabaseFolder
 from glpi_jax.data.sources.database import Database
-from glpi_jax.data.sources.files import AmbiguousName
+from glpi_jax.data.sources.file_index import AmbiguousName
 from glpi_jax.data.sources.photograph_index import PhotographIndex
-from glpi_jax.data.sources.photographs import LEVELS, TYPES, VARIANTS, Column, Photographs
-from glpi_jax.data.sources.tables import LARGEST, numbered_rows
+from glpi_jax.data.sources.photographs import VARIANTS, Column, Photographs
+from glpi_jax.data.sources.table_files import LARGEST, numbered_rows
+from glpi_jax.distortions import KADID_TYPES, LEVELS
 
 _OLD = ("dist_img", "label")
 _NEW = ("distorted_image", "quality_score", "source_image")
@@ -27,7 +28,7 @@ TABLE_NAME = re.compile(r"labels_(?!000)(\d{3}|[1-9]\d{3,})\.csv")
 _CHUNK = 125_000  # rows held as text at a time
 
 
-def read_saqt(source: Source) -> Database:
+def read_saqt(source: DatabaseFolder) -> Database:
     """A folder of photographs, and their labels: a table, or a folder of tables.
 
     Images are named {folder}/{photograph's stem}_{type:02d}_{level:02d}.bmp, or with another suffix
@@ -133,9 +134,8 @@ class _Tables:
         if not self._variants:
             self.suffix = PurePosixPath(images[0]).suffix
             self._variants = {
-                f"_{kind:02d}_{level:02d}{self.suffix}": LEVELS * (kind - 1) + level - 1
-                for kind in range(1, TYPES + 1)
-                for level in range(1, LEVELS + 1)
+                f"_{kind:02d}_{level:02d}{self.suffix}": variant
+                for variant, (kind, level) in enumerate(itertools.product(KADID_TYPES, LEVELS))
             }
         tail = len("_00_00") + len(self.suffix)
         variants = [self._variants.get(image[-tail:], -1) for image in images]
@@ -168,7 +168,7 @@ class _Tables:
         names = list(self.prefixes)
         for number in np.flatnonzero((counts != 1).any(axis=1)).tolist():
             variant = int(np.flatnonzero(counts[number] != 1)[0])
-            kind, level = variant // LEVELS + 1, variant % LEVELS + 1
+            kind, level = variant // len(LEVELS) + 1, variant % len(LEVELS) + 1
             what = "several labels" if counts[number, variant] else "no label"
             bad[number] = f"{names[number]} has {what} for type {kind} level {level}"
         return scores.reshape(shape), bad
@@ -202,7 +202,7 @@ def _number(text: str) -> float:
         return float("nan")
 
 
-def _find_photographs(source: Source, tables: _Tables, bad: dict[int, str]) -> list[str]:
+def _find_photographs(source: DatabaseFolder, tables: _Tables, bad: dict[int, str]) -> list[str]:
     """Each photograph's file name on disk, "" for those that are added to the bad ones."""
     index = PhotographIndex(source.files)
     files: list[str] = []

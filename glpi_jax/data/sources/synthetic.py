@@ -9,10 +9,16 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.data.sources.collect import Label, Source, collect, image_name, optional_number
+from glpi_jax.data.sources.collect import (
+    DatabaseFolder,
+    Label,
+    collect,
+    optional_number,
+    row_image_name,
+)
 from glpi_jax.data.sources.database import Database, Facts
-from glpi_jax.data.sources.tables import Row, Table, read_csv, read_lines, read_mat, read_sheet
-from glpi_jax.distortions import DISTORTIONS
+from glpi_jax.data.sources.table_files import Row, Table, read_csv, read_lines, read_mat, read_sheet
+from glpi_jax.distortions import DISTORTIONS, KADID_TYPES
 
 # Folders of LIVE release 2 in the order of its label arrays, and how many images each holds.
 _LIVE_FOLDERS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
@@ -64,14 +70,14 @@ _TID_TYPES = (
 )
 
 _KADID_NAME = re.compile(r"i(\d\d)_(\d\d)_(\d\d)\.png", re.I)
-_KADID_TYPES = {number: item.name for number, item in DISTORTIONS.items()}
+_KADID_NAMES = {number: DISTORTIONS[number].name for number in KADID_TYPES}
 
 # The two studies of LIVE-MD; copies differ in how they write the name of the folder.
 _LIVEMD_PARTS = (("1", "blurjpeg"), ("2", "blurnoise"))
 _LIVEMD_FOLDERS = ("Part {}", "Part_{}", "Part{}")
 
 
-def read_live(source: Source) -> Database:
+def read_live(source: DatabaseFolder) -> Database:
     """LIVE release 2: `jp2k/img1.bmp` …, `dmos_realigned.mat`, `refnames_all.mat`.
 
     The arrays hold 982 entries; the 203 originals among them (`orgs`) carry no score. Index
@@ -111,7 +117,7 @@ def read_live(source: Source) -> Database:
     )
 
 
-def read_csiq(source: Source) -> Database:
+def read_csiq(source: DatabaseFolder) -> Database:
     """CSIQ: `dst_imgs/<type>/1600.AWGN.1.png`, or all in one folder (`dst_imgs_all`, …).
 
     Labels from `csiq.DMOS.xlsx`, or else from `csiq_label.txt` ("name dmos"). Index numbers: names
@@ -149,14 +155,14 @@ def read_csiq(source: Source) -> Database:
 def _csiq_image(row: Row) -> str:
     """The file name as the text file gives it, or made of the sheet's cells."""
     if "name" in row.table.index:
-        return image_name(row, "name")
+        return row_image_name(row, "name")
     kind = row.text("dst_type").lower()
     if kind not in _CSIQ_TYPES:
         raise row.bad(f"dst_type {kind!r} is none of {', '.join(_CSIQ_TYPES)}")
     return f"{row.text('image')}.{_CSIQ_TYPES[kind]}.{row.whole_number_of('dst_lev')}.png"
 
 
-def read_tid2013(source: Source) -> Database:
+def read_tid2013(source: DatabaseFolder) -> Database:
     """TID2013: `distorted_images/I01_01_1.bmp`, `mos_with_names.txt` ("mos name"), `mos_std.txt`.
 
     Index numbers: two-digit ids of the references, sorted.
@@ -165,7 +171,7 @@ def read_tid2013(source: Source) -> Database:
     deviations = _tid_deviations(source, table)
 
     def parse(row: Row) -> Label:
-        name = image_name(row, "name")
+        name = row_image_name(row, "name")
         match = _TID_NAME.fullmatch(name)
         if match is None or not 1 <= int(match[2]) <= len(_TID_TYPES):
             raise row.bad(f"{name!r} is not a TID2013 name (I01_01_1.bmp)")
@@ -186,7 +192,7 @@ def read_tid2013(source: Source) -> Database:
     )
 
 
-def _tid_deviations(source: Source, table: Table) -> dict[int, Row]:
+def _tid_deviations(source: DatabaseFolder, table: Table) -> dict[int, Row]:
     """Line number of the label file → the same row of `mos_std.txt`; empty without that file."""
     found = source.files.find("mos_std.txt")
     if found is None:
@@ -201,7 +207,7 @@ def _tid_deviations(source: Source, table: Table) -> dict[int, Row]:
     return {row.number: deviation for row, deviation in pairs}
 
 
-def read_kadid10k(source: Source) -> Database:
+def read_kadid10k(source: DatabaseFolder) -> Database:
     """KADID-10k: `images/I01_01_01.png`, `dmos.csv` (dist_img, ref_img, dmos, var).
 
     Index numbers: two-digit ids of the references, sorted.
@@ -210,11 +216,11 @@ def read_kadid10k(source: Source) -> Database:
     table.check_columns(("dist_img", "ref_img", "dmos"))
 
     def parse(row: Row) -> Label:
-        name = image_name(row, "dist_img")
+        name = row_image_name(row, "dist_img")
         match = _KADID_NAME.fullmatch(name)
-        if match is None or int(match[2]) not in _KADID_TYPES:
+        if match is None or int(match[2]) not in _KADID_NAMES:
             raise row.bad(f"{name!r} is not a KADID-10k name (I01_01_01.png)")
-        reference, kind = f"I{match[1]}", _KADID_TYPES[int(match[2])]
+        reference, kind = f"I{match[1]}", _KADID_NAMES[int(match[2])]
         if PurePosixPath(row.text("ref_img")).stem.upper() != reference:
             raise row.bad(f"{name!r} does not belong to {row.text('ref_img')!r}")
         sd = optional_number(row, "var")
@@ -233,7 +239,7 @@ def read_kadid10k(source: Source) -> Database:
     )
 
 
-def read_livemd(source: Source) -> Database:
+def read_livemd(source: DatabaseFolder) -> Database:
     """LIVE-MD: `Part 1/blurjpeg`, `Part 2/blurnoise`, `Imagelists.mat` and `Scores.mat` in each.
 
     The two parts name some images alike; Part 1 comes first. Index numbers: names of the
@@ -252,7 +258,7 @@ def read_livemd(source: Source) -> Database:
 
     def parse(row: Row) -> Label:
         folder, kind = places[row.table.path]
-        name = image_name(row, "name")
+        name = row_image_name(row, "name")
         reference, separator, _ = name.partition("_")
         if not separator:
             raise row.bad(f"{name!r} is not a LIVE-MD name (babygirl_blur1_jpeg1.bmp)")

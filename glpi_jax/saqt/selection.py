@@ -11,12 +11,12 @@ from PIL import Image
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.images import list_images, read_image
 from glpi_jax.data.sources import Database, load_database
-from glpi_jax.data.sources.files import AmbiguousName, FileIndex
+from glpi_jax.data.sources.file_index import AmbiguousName, FileIndex
 from glpi_jax.data.sources.manifest import is_rendered
 from glpi_jax.data.sources.photograph_index import PhotographIndex
 from glpi_jax.saqt.labels import SOURCES_PER_FILE, read_matches
 from glpi_jax.saqt.render_photograph import why_unusable
-from glpi_jax.saqt.rendered import LeftOut, Photograph
+from glpi_jax.saqt.rendered import LeftOut, SourcePhotograph
 
 _HEADERS_AT_A_TIME = 16  # reading one is waiting for the disk
 
@@ -31,7 +31,7 @@ class Selection:
         labelled: the label tables as a database of kind "saqt", if they decided.
     """
 
-    photographs: tuple[Photograph, ...]
+    photographs: tuple[SourcePhotograph, ...]
     left_out: tuple[str, ...] = ()
     labelled: Database | None = None
 
@@ -90,7 +90,7 @@ def select_labelled(root: Path, labels: Path, *, skip_bad: bool) -> Selection:
         if not (folder.isdecimal() and folder.isascii() and rest and "/" not in rest):
             raise GlpiError(f"{labels}: {prefix!r} is no image name of the form 001/photograph")
     photographs = [
-        Photograph(prefix, root / file) for prefix, file in zip(prefixes, files, strict=True)
+        SourcePhotograph(prefix, root / file) for prefix, file in zip(prefixes, files, strict=True)
     ]
     _check_names(photographs)
     return Selection(tuple(photographs), database.left_out, database)
@@ -98,7 +98,8 @@ def select_labelled(root: Path, labels: Path, *, skip_bad: bool) -> Selection:
 
 def _selection(found: Iterable[tuple[int, Path]], left_out: Sequence[str] = ()) -> Selection:
     photographs = [
-        Photograph(f"{row // SOURCES_PER_FILE + 1:03d}/{path.stem}", path) for row, path in found
+        SourcePhotograph(f"{row // SOURCES_PER_FILE + 1:03d}/{path.stem}", path)
+        for row, path in found
     ]
     by_stem: dict[str, Path] = {}
     for photograph in photographs:
@@ -111,7 +112,7 @@ def _selection(found: Iterable[tuple[int, Path]], left_out: Sequence[str] = ()) 
     return Selection(tuple(photographs), tuple(left_out))
 
 
-def _check_names(photographs: Sequence[Photograph]) -> None:
+def _check_names(photographs: Sequence[SourcePhotograph]) -> None:
     for photograph in photographs:
         try:
             f"{photograph.prefix} {photograph.path.name}".encode()
@@ -122,11 +123,11 @@ def _check_names(photographs: Sequence[Photograph]) -> None:
 
 
 def check_headers(
-    photographs: Sequence[Photograph], types: Sequence[int], format_name: str
+    photographs: Sequence[SourcePhotograph], types: Sequence[int], format_name: str
 ) -> list[LeftOut]:
     """Those that cannot be rendered as far as their headers tell; nothing is decoded."""
 
-    def check(photograph: Photograph) -> LeftOut | None:
+    def check(photograph: SourcePhotograph) -> LeftOut | None:
         path = photograph.path
         try:
             try:

@@ -15,10 +15,10 @@ from PIL import Image
 from glpi_jax.cli.main import main
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources.manifest import is_rendered
-from glpi_jax.saqt.photographs import select_all
 from glpi_jax.saqt.render import render_photographs
 from glpi_jax.saqt.render_photograph import RenderSettings
-from glpi_jax.saqt.verify import verify_rendered
+from glpi_jax.saqt.selection import select_all
+from glpi_jax.saqt.verify_rendered import verify_rendered
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,22 @@
-"""Which crops of an image are scored."""
+"""Test crops: how many of an image are scored, and where they lie; the one place that checks it.
+
+Evaluation, scoring, `glpi serve` and `glpi port verify` cut their crops by a `Crops`; a config's
+section `evaluation` and the options of the command line become one.
+"""
 
 import hashlib
 import numbers
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self, get_args
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.transforms import grid_crops, image_rng, random_crops
 
 Placement = Literal["grid", "random"]
+PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
 
 MAX_CROPS = 1024  # forty times the paper's; the crops of several images are held in memory
 
@@ -40,14 +46,33 @@ class Crops:
         """
         check_whole("crops", self.count)
         check_whole("seed", self.seed)
-        if self.placement not in ("grid", "random"):
-            raise GlpiError(f"crop placement {self.placement!r}: must be grid or random")
+        if self.placement not in PLACEMENTS:
+            raise GlpiError(f"crop placement {self.placement!r}: must be {' or '.join(PLACEMENTS)}")
         if not 1 <= self.count <= MAX_CROPS:
             raise GlpiError(f"crops {self.count}: must be 1 to {MAX_CROPS}")
         if self.seed < 0:
             raise GlpiError(f"seed {self.seed}: must not be negative")
         if self.seed and self.placement == "grid":
             raise GlpiError(f"seed {self.seed}: is for random placement; a grid is always the same")
+
+    @classmethod
+    def of_config(cls, config: ConfigDict) -> Self:
+        """Return the test crops of a run, by `config.evaluation` and `config.seed`.
+
+        Raises:
+            GlpiError: one of them is out of range; the key is named.
+        """
+        section = config.evaluation
+        seed = config.seed if section.placement == "random" else 0
+        try:
+            return cls(section.crops, section.placement, seed)
+        except (GlpiError, TypeError) as error:
+            text, values = str(error), {"evaluation.crops": section.crops, "seed": seed}
+            values["evaluation.placement"] = section.placement
+            words = {"crops": "evaluation.crops", "crop": "evaluation.placement", "seed": "seed"}
+            key = words[text.partition(" ")[0]]
+            remedy = text.partition(": ")[2]
+            raise GlpiError(f"config.{key} = {values[key]!r}: {remedy}") from error
 
     def cut(self, image: np.ndarray, side: int, file_name: str | None) -> np.ndarray:
         """Cut the crops of one image.
