@@ -1,10 +1,14 @@
 """Test crops of a config: checked in one place, errors name the key."""
 
+import argparse
+from typing import Any, cast
+
 import pytest
 
+from glpi_jax.cli.scoring_options import add_crop_options
 from glpi_jax.core.config import load_config, shipped_config
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.data.crops import PAPER_CROPS, Crops
+from glpi_jax.data.crops import PAPER_CROPS, PLACEMENTS, Crops
 
 
 def of(**values):
@@ -34,3 +38,10 @@ def test_crops_of_config_take_its_seed_where_they_are_random():
 def test_crops_of_config_out_of_range_name_the_key(values, message):
     with pytest.raises(GlpiError, match=message):
         of(**values)
+
+
+def test_options_offer_every_placement():
+    parser = argparse.ArgumentParser()
+    add_crop_options(parser)
+    options: dict[str, Any] = {action.dest: action for action in cast(Any, parser)._actions}
+    assert options["placement"].choices == PLACEMENTS

@@ -426,7 +426,7 @@ def test_random_evaluation_crops_depend_on_the_name_alone(
         np.testing.assert_array_equal(crops, random_crops(image, 16, 5, rng))
     alone = dict(evaluate(small_database, (4,), threads=1))
     np.testing.assert_array_equal(alone[4], dict(results)[4])
-    assert (dict(evaluate(small_database, (4,), seed=1))[4] != alone[4]).any()
+    assert (dict(evaluate(small_database, (4,), crops=Crops(5, "random", 1)))[4] != alone[4]).any()
 
 
 def test_files_and_records_give_the_same_evaluation_crops(

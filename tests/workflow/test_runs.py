@@ -269,7 +269,7 @@ def test_another_config_in_the_workdir_is_refused(trained, load):
         ("evaluation.batch_size=5", "config.evaluation.batch_size = 5 does not split evenly"),
         (
             "evaluation.placement=middle",
-            "config.evaluation.placement = 'middle': must be grid or random",
+            "config.evaluation.placement = 'middle': must be",
         ),
         ("data.resize=0", "config.data.resize = (0,)"),
         ("data.resize=(1,2,3)", "config.data.resize = (1, 2, 3)"),

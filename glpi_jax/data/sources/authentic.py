@@ -1,4 +1,4 @@
-"""Databases whose images stand alone: CLIVE, KonIQ-10k, BID, SPAQ, FLIVE; generated: AGIQA-3K.
+"""Databases of photographs that each stand alone: CLIVE, KonIQ-10k, BID, SPAQ, FLIVE.
 
 Every image is its own reference. An official index number is a place in the label file, as in the
 authors' loaders (SYSU-Video/GlintIQA, glintiqa/data/datasets.py).
@@ -9,16 +9,17 @@ from pathlib import Path
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources.collect import (
     DatabaseFolder,
+    DatabaseKind,
     Label,
     Labels,
     collect,
     optional_number,
     row_image_name,
+    standing_alone,
 )
-from glpi_jax.data.sources.database import OFFICIAL, Database, Facts, PartName
+from glpi_jax.data.sources.database import Database, Facts, PartName
 from glpi_jax.data.sources.table_files import (
     Row,
-    Table,
     read_csv,
     read_mat,
     read_sheet,
@@ -59,7 +60,7 @@ def read_clive(source: DatabaseFolder) -> Database:
         name = row_image_name(row, "name")
         return Label((f"Images/{name}",), row.number_of("mos"), sd=optional_number(row, "std"))
 
-    return _database(
+    return standing_alone(
         source,
         collect(source, table, parse),
         name="clive",
@@ -86,7 +87,7 @@ def read_koniq10k(source: DatabaseFolder) -> Database:
         return Label((f"{size}/{row_image_name(row, 'image_name')}",), row.number_of("MOS_zscore"))
 
     labels = collect(source, table, parse)
-    return _database(
+    return standing_alone(
         source,
         labels,
         name="koniq10k",
@@ -129,7 +130,7 @@ def read_bid(source: DatabaseFolder) -> Database:
         name = f"DatabaseImage{row.whole_number_of('number'):04d}.JPG"
         return Label((f"ImageDatabase/{name}", name), row.number_of("mos"))
 
-    return _database(
+    return standing_alone(
         source,
         collect(source, table, parse),
         name="bid",
@@ -146,7 +147,7 @@ def read_spaq(source: DatabaseFolder) -> Database:
     def parse(row: Row) -> Label:
         return Label((f"TestImage/{row_image_name(row, 'Image name')}",), row.number_of("MOS"))
 
-    return _database(
+    return standing_alone(
         source,
         collect(source, table, parse),
         name="spaq",
@@ -172,7 +173,7 @@ def read_flive(source: DatabaseFolder) -> Database:
         return Label(tuple(place + name for place in places), row.number_of("mos"))
 
     labels = collect(source, table, parse)
-    return _database(
+    return standing_alone(
         source,
         labels,
         name="flive",
@@ -201,79 +202,18 @@ def _flive_parts(folder: Path, labels: Labels) -> tuple[PartName, ...] | None:
     return tuple(parts.get(row.text("name"), "train") for row in labels.rows)
 
 
-def read_agiqa3k(source: DatabaseFolder) -> Database:
-    """Read AGIQA-3K: `data.csv`, and the generated images beside it or in one folder of any name.
-
-    The score is `mos_quality`, the deviation `std_quality`.
-
-    Raises:
-        GlpiError: labelled images are in several places, or what `collect` raises.
-    """
-    return _agiqa3k(source, "agiqa3k", "quality", "quality", (0.0, 4.49))
-
-
-def read_agiqa3k_alignment(source: DatabaseFolder) -> Database:
-    """Read AGIQA-3K as `read_agiqa3k` does, with the scores of how an image fits its prompt.
-
-    The score is `mos_align`, the deviation `std_align`.
-
-    Raises:
-        GlpiError: labelled images are in several places, or what `collect` raises.
-    """
-    return _agiqa3k(source, "agiqa3k_alignment", "align", "alignment", (0.02, 4.29))
-
-
-def _agiqa3k(
-    source: DatabaseFolder, name: str, column: str, meaning: str, score_range: tuple[float, float]
-) -> Database:
-    table = read_csv(source.label_file("data.csv"))
-    table.check_columns(("name", f"mos_{column}"))
-    place = _agiqa3k_place(source, table)
-
-    def parse(row: Row) -> Label:
-        return Label(
-            (place + row_image_name(row, "name"),),
-            row.number_of(f"mos_{column}"),
-            sd=optional_number(row, f"std_{column}"),
-        )
-
-    return _database(
-        source,
-        collect(source, table, parse),
-        name=name,
-        label_note=f"AGIQA-3K's MOS of {meaning} (0 to 5, higher is better)",
-        facts=Facts(images=2982, references=2982, score_range=score_range),
-    )
-
-
-def _agiqa3k_place(source: DatabaseFolder, table: Table) -> str:
-    """Return the folder of the images, "" or "NAME/", since copies name it differently."""
-    names = [row.text("name") for row in table.rows if len(row.cells) == len(table.columns)]
-    folders = source.files.folders_with(names)
-    if len(folders) > 1:
-        places = " and ".join(str(source.root / folder) for folder in folders)
-        raise GlpiError(
-            f"{table.path}: its images are in {places}; keep one copy of them below {source.root}"
-        )
-    return f"{folders[0]}/" if folders and folders[0] else ""
-
-
-def _database(
-    source: DatabaseFolder,
-    labels: Labels,
-    *,
-    name: str,
-    label_note: str,
-    facts: Facts,
-    official_parts: tuple[PartName, ...] | None = None,
-) -> Database:
-    return labels.database(
-        source,
-        name=name,
-        score_name="MOS",
-        higher_is_better=True,
-        label_note=label_note,
-        reference_order=labels.images,
-        facts=facts,
-        published_splits={} if official_parts is None else {OFFICIAL: official_parts},
-    )
+KINDS = {
+    "clive": DatabaseKind(
+        read_clive, "Images/, Data/AllImages_release.mat, AllMOS_release.mat, AllStdDev_release.mat"
+    ),
+    "koniq10k": DatabaseKind(
+        read_koniq10k, "512x384/ or 1024x768/, koniq10k_scores_and_distributions.csv"
+    ),
+    "bid": DatabaseKind(
+        read_bid, "ImageDatabase/ (or its images themselves), DatabaseGrades.xlsx or .xls"
+    ),
+    "spaq": DatabaseKind(read_spaq, "TestImage/, Annotations/MOS and Image attribute scores.xlsx"),
+    "flive": DatabaseKind(
+        read_flive, "database/ (voc_emotic_ava/, blur_dataset/, EE371R/), labels_image.csv"
+    ),
+}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.data.sources.database import Database, Facts, PartName, ScoreName
+from glpi_jax.data.sources.database import OFFICIAL, Database, Facts, PartName, ScoreName
 from glpi_jax.data.sources.file_index import AmbiguousName, FileIndex
 from glpi_jax.data.sources.table_files import BadRow, Row, Table
 
@@ -48,6 +48,23 @@ class DatabaseFolder:
             f"{self.root / names[0]}: the label file is missing{others}; a {self.kind} database"
             f" holds {self.layout}"
         )
+
+
+@dataclass(frozen=True)
+class DatabaseKind:
+    """How one kind of database is read.
+
+    Attributes:
+        read: the reader itself.
+        layout: what the folder holds, for messages and lists.
+        takes_labels: whether the label file is given by its path; otherwise its name is known.
+        labels_in_folder: whether a folder of label files may be given instead.
+    """
+
+    read: Callable[[DatabaseFolder], Database]
+    layout: str
+    takes_labels: bool = False
+    labels_in_folder: bool = False
 
 
 class Label(NamedTuple):
@@ -173,6 +190,37 @@ def collect(source: DatabaseFolder, table: Table, parse: Callable[[Row], Label])
     if not kept.images:
         raise GlpiError(f"{table.path}: no row can be used ({kept.left_out[0]})")
     return kept
+
+
+def standing_alone(
+    source: DatabaseFolder,
+    labels: Labels,
+    *,
+    name: str,
+    label_note: str,
+    facts: Facts,
+    official_parts: tuple[PartName, ...] | None = None,
+) -> Database:
+    """Return the database of images that are each their own reference, with an MOS as score.
+
+    Args:
+        source: the folder.
+        labels: its usable rows.
+        name: of the database, in tables and file names.
+        label_note: what the label is, its range and direction, in words.
+        facts: what was published about it, which `glpi data check` compares.
+        official_parts: the part of every row in the published split, if there is one.
+    """
+    return labels.database(
+        source,
+        name=name,
+        score_name="MOS",
+        higher_is_better=True,
+        label_note=label_note,
+        reference_order=labels.images,
+        facts=facts,
+        published_splits={} if official_parts is None else {OFFICIAL: official_parts},
+    )
 
 
 def row_image_name(row: Row, column: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, cast
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources.collect import (
     DatabaseFolder,
+    DatabaseKind,
     Label,
     collect,
     optional_number,
@@ -225,3 +226,12 @@ def _given_labels(source: DatabaseFolder) -> Path:
 
 def _optional_text(row: Row, column: str) -> str | None:
     return (row.text(column) or None) if column in row.table.index else None
+
+
+KINDS = {
+    "csv": DatabaseKind(
+        read_csv_database, "labels.csv (image, score, …) and the images named in it"
+    ),
+    "pyiqa": DatabaseKind(read_pyiqa, "the images named in the meta table", takes_labels=True),
+    "liqe": DatabaseKind(read_liqe, "the images named in the list", takes_labels=True),
+}

@@ -21,7 +21,7 @@ import numpy as np
 
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.images import ImageError
-from glpi_jax.data.sources.collect import DatabaseFolder
+from glpi_jax.data.sources.collect import DatabaseFolder, DatabaseKind
 from glpi_jax.data.sources.database import Database, Facts
 
 PREPARED_FILE = "glpi_database.json"
@@ -239,3 +239,11 @@ def _check_shards(root: Path, shards: Sequence[Shard], images: int) -> None:
             )
     if sum(shard.records for shard in shards) != images:
         raise GlpiError(f"{root / PREPARED_FILE}: the shards do not hold {images} records")
+
+
+KINDS = {
+    "prepared": DatabaseKind(
+        read_prepared,
+        f"{PREPARED_FILE} and *.array_record files, as `glpi data prepare` wrote them",
+    )
+}

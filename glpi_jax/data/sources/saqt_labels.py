@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.data.sources.collect import DatabaseFolder
+from glpi_jax.data.sources.collect import DatabaseFolder, DatabaseKind
 from glpi_jax.data.sources.database import Database
 from glpi_jax.data.sources.file_index import AmbiguousName
 from glpi_jax.data.sources.photograph_index import PhotographIndex
@@ -248,3 +248,13 @@ def list_label_tables(folder: Path) -> list[Path]:
 def table_name(number: int) -> str:
     """Name of a table of `glpi saqt labels`, numbered from 1."""
     return f"labels_{number:03d}.csv"
+
+
+KINDS = {
+    "saqt": DatabaseKind(
+        read_saqt,
+        "the photographs, which are distorted as they are read",
+        takes_labels=True,
+        labels_in_folder=True,
+    )
+}

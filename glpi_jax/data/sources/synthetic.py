@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources.collect import (
     DatabaseFolder,
+    DatabaseKind,
     Label,
     collect,
     optional_number,
@@ -274,3 +275,18 @@ def read_livemd(source: DatabaseFolder) -> Database:
         reference_order=sorted(set(labels.references), key="{}.bmp".format),
         facts=Facts(images=450, references=15, score_range=(0.61, 84.67)),
     )
+
+
+KINDS = {
+    "live": DatabaseKind(
+        read_live, "jp2k/, jpeg/, wn/, gblur/, fastfading/, dmos_realigned.mat, refnames_all.mat"
+    ),
+    "csiq": DatabaseKind(
+        read_csiq, "dst_imgs/ (or dst_imgs_all/, all_dis_imgs/), csiq.DMOS.xlsx or csiq_label.txt"
+    ),
+    "tid2013": DatabaseKind(read_tid2013, "distorted_images/, mos_with_names.txt"),
+    "kadid10k": DatabaseKind(read_kadid10k, "images/, dmos.csv"),
+    "livemd": DatabaseKind(
+        read_livemd, "Part 1/blurjpeg/, Part 2/blurnoise/, Imagelists.mat and Scores.mat in each"
+    ),
+}
