@@ -4,13 +4,9 @@ import argparse
 import codecs
 import io
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 
 from glpi_jax import __version__
 from glpi_jax.cli import (
@@ -37,6 +33,7 @@ from glpi_jax.cli.common import (
     say,
 )
 from glpi_jax.core.errors import GlpiError, Terminated, speaks_of_others
+from glpi_jax.core.signals import sigterm_raises
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,7 +90,7 @@ codecs.register_error(_BYTES_OR_ESCAPES, _bytes_or_escapes)
 def _outcome(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code, after telling what it stands for."""
     try:
-        with _sigterm_raises(enabled=args.resumes or args.clears_away):
+        with sigterm_raises(enabled=args.resumes or args.clears_away):
             code: int = args.run(args)
         sys.stdout.flush()  # not at exit, where a closed pipe would be too late to handle
         return code
@@ -125,23 +122,6 @@ def _outcome(args: argparse.Namespace) -> int:
 def _again(args: argparse.Namespace) -> str:
     """What the same command would do; `glpi score` knows it only when it has begun."""
     return "; the same command goes on where it stopped" if args.resumes else ""
-
-
-@contextmanager
-def _sigterm_raises(*, enabled: bool) -> Iterator[None]:
-    """Turn SIGTERM into `Terminated`, where signals arrive; the training loop holds it back."""
-    if not enabled or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,7 +3,6 @@
 import multiprocessing
 import multiprocessing.connection
 import os
-import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -14,6 +13,7 @@ from multiprocessing.synchronize import Event
 from typing import Any, TypeVar
 
 from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.signals import leave_to_parent
 
 T = TypeVar("T")
 
@@ -98,8 +98,7 @@ def _results(
 def _start_worker(stop: Event) -> None:
     global _stop
     _stop = stop
-    # Ctrl-C reaches every process of the terminal; the parent decides what comes of it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_to_parent(sigterm=False)
     end_with_parent()
 
 

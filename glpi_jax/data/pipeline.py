@@ -5,7 +5,6 @@ processes or hosts, nor on whether images are files or records, or distorted as 
 """
 
 import math
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from absl import flags
 
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.pools import end_with_parent
+from glpi_jax.core.signals import leave_to_parent
 from glpi_jax.data.loader import ImageLoader
 from glpi_jax.data.on_the_fly import Distorting
 from glpi_jax.data.preprocessing import Preprocessing
@@ -264,12 +264,8 @@ def to_iterator(
 
 
 def _prepare_worker(worker: int, workers: int) -> None:
-    """Leave it to the training process when to end: it may still need batches to save in order.
-
-    Ctrl-C reaches every process of a terminal, SIGTERM every one of a job.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Leave it to the training process when to end: it may still need batches to save in order."""
+    leave_to_parent(sigterm=True)
     end_with_parent()
 
 

@@ -4,7 +4,6 @@ Each reads its part of the data; the devices of all form one mesh. Process 0 alo
 are not checkpoints. All see the same folders.
 """
 
-import signal
 from collections.abc import Sequence
 
 import jax
@@ -12,6 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.signals import take_sigterm_back
 
 
 def start(
@@ -57,8 +57,7 @@ def start(
         raise GlpiError(f"cannot join the other processes: {remedy} ({cause})") from error
     if jax.process_count() > 1:
         return True
-    # Alone after all: SIGTERM is Python's again, where JAX has put a handler of its own.
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    take_sigterm_back()  # alone after all
     return False
 
 

@@ -8,7 +8,7 @@ from statistics import median
 from typing import NamedTuple
 
 from glpi_jax.evaluation.logistic import LogisticFit
-from glpi_jax.report import markup, plots
+from glpi_jax.report import curve_plots, markup, plots
 from glpi_jax.report.comparison import (
     HEADINGS,
     WorkdirGroup,
@@ -183,7 +183,7 @@ def _median_by_distortion(workdir: Workdir, part: str) -> dict[str, float | None
 def _training_section(group: WorkdirGroup, where: str) -> str:
     runs = {each.name: [run.rows for run in each.rounds] for each in group.workdirs}
     figure = markup.figure(
-        lambda theme: plots.compared_curves(runs, theme),
+        lambda theme: curve_plots.compared_curves(runs, theme),
         f"Training loss and SROCC of the selection parts: {', '.join(runs)}",
         "A line for every round, from its metrics.csv; of several selection parts the mean.",
     )

@@ -6,8 +6,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from glpi_jax.core.errors import GlpiError
+from glpi_jax.report.curve_plots import training_curves
 from glpi_jax.report.plot_style import LIGHT
-from glpi_jax.report.plots import training_curves
 from glpi_jax.results.metrics_file import METRICS_FILE, MetricRow, read_metrics
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from glpi_jax.evaluation.logistic import LogisticFit
 from glpi_jax.evaluation.protocols import LAST_EPOCH
-from glpi_jax.report import markup, plots
+from glpi_jax.report import curve_plots, markup, plots
 from glpi_jax.report.comparison import HEADINGS, RAW, protocol_text
 from glpi_jax.report.parts import fit_of, scatter_panel, worst_images
 from glpi_jax.report.tables import number
@@ -247,7 +247,7 @@ def _training_section(results: Results, rows: Sequence[MetricRow]) -> str:
     step = results["selection"]["step"] if results["selection"] else None
     mark = "" if step is None else f" The dashed line marks the evaluated checkpoint, step {step}."
     figure = markup.figure(
-        lambda theme: plots.training_curves(rows, step, theme),
+        lambda theme: curve_plots.training_curves(rows, step, theme),
         "Training loss, learning rate and SROCC of the selection parts over the steps",
         f"From {METRICS_FILE}.{mark}",
     )

@@ -3,32 +3,23 @@
 `saqt.rendered` tells what the folder holds, `saqt.verify_rendered` checks it.
 """
 
-import hashlib
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from PIL import features
-
-from glpi_jax import __version__
-from glpi_jax.core.config import flatten
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.core.files import write_json
 from glpi_jax.core.pools import Stopped, run_unordered
 from glpi_jax.core.progress import progress_bar
-from glpi_jax.data.sources.manifest import FORMAT, MANIFEST, read_manifest, shown
-from glpi_jax.distortions import LEVELS, find_distortion
+from glpi_jax.data.sources.manifest import MANIFEST
 from glpi_jax.saqt.record_shards import pack
+from glpi_jax.saqt.render_manifest import check_place, check_settings, claim, manifest_of
 from glpi_jax.saqt.render_photograph import (
-    FORMATS,
     RenderSettings,
-    denoiser_of,
     render_photograph,
 )
 from glpi_jax.saqt.rendered import (
@@ -42,7 +33,6 @@ from glpi_jax.saqt.rendered import (
     append_record,
     by_folder,
     file_sizes,
-    is_temporary,
     packed_name,
     read_records,
     records_path,
@@ -51,10 +41,6 @@ from glpi_jax.saqt.rendered import (
 )
 from glpi_jax.saqt.rendered_labels import LABEL_FILES, write_labels
 from glpi_jax.saqt.selection import Selection, check_headers
-
-DENOISE = 15
-# Of Pillow's codecs, those that the pixels or the files depend on.
-_CODECS = ("libjpeg_turbo", "jpg_2000", "zlib", "zlib_ng", "webp")
 
 
 @dataclass(frozen=True)
@@ -123,9 +109,9 @@ def render_photographs(
             settings, a photograph that cannot be used unless they are skipped, another process at
             the same work, or a file that cannot be written.
     """
-    _check_settings(settings, shard, processes)
-    manifest = _manifest(selection.photographs, settings)
-    _check_place(out)
+    check_settings(settings, shard, processes)
+    manifest = manifest_of(selection.photographs, settings)
+    check_place(out)
     all_folders = by_folder(selection.photographs)
     mine = {name: all_folders[name] for name in sorted(all_folders)[shard[0] - 1 :: shard[1]]}
     # Before the folder is made or changed.
@@ -135,7 +121,7 @@ def render_photographs(
             for name in (MANIFEST, *LABEL_FILES):
                 remove_temporaries(out, name)
             remove_temporaries(out / RECORDS, LABELS)
-            _claim(out, manifest)
+            claim(out, manifest)
         folders = {}
         for name, photographs in mine.items():
             locks.folder(name)
@@ -167,85 +153,6 @@ def render_photographs(
         waiting=waiting,
         kind=kind,
     )
-
-
-def _check_settings(settings: RenderSettings, shard: tuple[int, int], processes: int) -> None:
-    for number in settings.types:
-        find_distortion(number)
-    for level in settings.levels:
-        if level not in LEVELS:
-            raise GlpiError(f"level {level} does not exist; levels are 1 to {LEVELS[-1]}")
-    for what, values in (("types", settings.types), ("levels", settings.levels)):
-        if not values or len(set(values)) != len(values):
-            raise GlpiError(f"{what} {list(values)}: must name at least one, and none twice")
-    if settings.format_name not in FORMATS:
-        raise GlpiError(f"format {settings.format_name!r}: must be one of {', '.join(FORMATS)}")
-    if not 1 <= shard[0] <= shard[1]:
-        raise GlpiError(f"shard {shard[0]}/{shard[1]}: must be a part from 1 to the number of them")
-    if processes < 1:
-        raise GlpiError(f"processes {processes}: must be at least 1")
-
-
-def _manifest(photographs: Sequence[SourcePhotograph], settings: RenderSettings) -> dict[str, Any]:
-    """All that the files depend on."""
-    names = "".join(f"{photograph.prefix} {photograph.path.name}\n" for photograph in photographs)
-    versions = {name: version(name) for name in ("numpy", "pillow", "scipy")}
-    codecs = {name: features.version(name) for name in _CODECS}
-    return {
-        "format": FORMAT,
-        "settings": {
-            "types": list(settings.types),
-            "levels": list(settings.levels),
-            "seed": settings.seed,
-            "denoiser": _denoiser_identity(settings) if DENOISE in settings.types else None,
-            "image_format": {"name": settings.format_name, **FORMATS[settings.format_name]},
-            "arrayrecord": settings.arrayrecord,
-            "apply_orientation": settings.apply_orientation,
-        },
-        "photographs": {
-            "count": len(photographs),
-            "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
-        },
-        "versions": {"glpi_jax": __version__, **versions, **codecs},
-    }
-
-
-def _denoiser_identity(settings: RenderSettings) -> str:
-    identity = denoiser_of(settings).identity
-    if settings.dncnn is None:
-        return identity
-    import jax
-
-    return f"{identity}, by JAX {jax.__version__} on {jax.default_backend()}"
-
-
-def _check_place(out: Path) -> None:
-    if (out / MANIFEST).exists() or not out.exists():
-        return
-    if not out.is_dir():
-        raise GlpiError(f"{out}: not a folder")
-    # What a run leaves that is killed before it has written its manifest.
-    others = [name for name in file_sizes(out) if name != RECORDS and not is_temporary(name)]
-    if others:
-        raise GlpiError(f"{out}: holds something else ({others[0]}); give a new folder")
-
-
-def _claim(out: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest, or find the same there."""
-    if not (out / MANIFEST).exists():
-        write_json(out / MANIFEST, manifest)
-        return
-    there, asked = flatten(read_manifest(out)), flatten(manifest)
-    differences = [
-        f"{key} is {shown(there.get(key))} there, {shown(asked.get(key))} now"
-        for key in sorted(there.keys() | asked.keys())
-        if there.get(key) != asked.get(key)
-    ]
-    if differences:
-        raise GlpiError(
-            f"{out}: was rendered otherwise: {'; '.join(differences)}; render as then, or give a"
-            " new folder"
-        )
 
 
 def _resume(

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from glpi_jax.core.errors import Terminated
 from glpi_jax.core.progress import progress_bar
+from glpi_jax.core.signals import stop_between_steps
 from glpi_jax.data.on_the_fly import distorting_of
 from glpi_jax.data.pipeline import BatchIterator, to_iterator, training_dataset
 from glpi_jax.data.preprocessing import Preprocessing
@@ -21,7 +22,6 @@ from glpi_jax.distributed.mesh import check_batch_size, to_devices
 from glpi_jax.distributed.ranks import is_first
 from glpi_jax.models.glpi import GLPI
 from glpi_jax.training.bookkeeping import Bookkeeping, NotFinite, Validate
-from glpi_jax.training.interrupt import stop_between_steps
 from glpi_jax.training.metric_writer import MetricWriter
 from glpi_jax.training.optimizer import (
     cosine_schedule,

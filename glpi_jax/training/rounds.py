@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from glpi_jax.core.compilation import compiler_options
 from glpi_jax.core.errors import Terminated
 from glpi_jax.core.progress import progress_bar
+from glpi_jax.core.signals import stop_between_steps
 from glpi_jax.data.pipeline import BatchIterator
 from glpi_jax.data.sources import Database
 from glpi_jax.distributed.mesh import (
@@ -34,7 +35,6 @@ from glpi_jax.distributed.ranks import is_first
 from glpi_jax.models.glpi import GLPI
 from glpi_jax.models.pixels import normalise
 from glpi_jax.training.bookkeeping import Bookkeeping, NotFinite, Validate
-from glpi_jax.training.interrupt import stop_between_steps
 from glpi_jax.training.loop import Recipe, make_batches, make_recipe
 from glpi_jax.training.metric_writer import MetricWriter
 from glpi_jax.training.state import TrainState, abstract_state, create_state

@@ -10,8 +10,8 @@ import sys
 import numpy as np
 from jax.experimental import multihost_utils
 
+from glpi_jax.core.signals import stop_between_steps
 from glpi_jax.distributed.ranks import start
-from glpi_jax.training.interrupt import stop_between_steps
 
 port, number = sys.argv[1:]
 

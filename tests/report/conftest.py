@@ -11,7 +11,7 @@ import pytest
 from glpi_jax.evaluation.bootstrap import bootstrap_intervals
 from glpi_jax.evaluation.logistic import full_metrics
 from glpi_jax.evaluation.metrics import metrics_by_group
-from glpi_jax.report import plots
+from glpi_jax.report import curve_plots, plots
 
 METRICS_CSV = """step,epoch,name,value
 5,0,train/loss,1.25
@@ -166,7 +166,8 @@ def figures(monkeypatch):
         drawn.append(figure)
         return b""
 
-    monkeypatch.setattr(plots, "png", keep)
+    for module in (plots, curve_plots):
+        monkeypatch.setattr(module, "png", keep)
     return drawn
 
 

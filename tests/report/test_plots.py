@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from glpi_jax.evaluation.logistic import fit_logistic
-from glpi_jax.report import plots
+from glpi_jax.report import curve_plots, plots
 from glpi_jax.report.plots import ScatterPanel
 from glpi_jax.results.metrics_file import MetricRow
 
@@ -120,7 +120,7 @@ def rows_of(name, values):
 
 def test_curves_mark_the_selected_step_and_tell_what_is_missing(figures):
     rows = rows_of("train/loss", {1: 1.0, 2: 0.5, 4: 0.25})
-    plots.training_curves(rows, 2, plots.LIGHT)
+    curve_plots.training_curves(rows, 2, plots.LIGHT)
     loss, rate, srocc = figures[0].axes
     np.testing.assert_array_equal(loss.lines[0].get_xydata(), [(1, 1), (2, 0.5), (4, 0.25)])
     assert list(loss.lines[1].get_xdata()) == [2, 2]
@@ -131,7 +131,7 @@ def test_curves_mark_the_selected_step_and_tell_what_is_missing(figures):
 def test_curves_of_every_selection_part(figures):
     rows = rows_of("test live/srocc", {5: 0.1, 10: 0.2}) + rows_of("test csiq/srocc", {10: -0.3})
     rows += rows_of("test csiq/plcc", {10: 0.9})
-    plots.training_curves(rows, None, plots.LIGHT)
+    curve_plots.training_curves(rows, None, plots.LIGHT)
     axes = figures[0].axes[2]
     assert axes.get_title(loc="left") == "SROCC of the selection parts"
     live, csiq = axes.lines
@@ -140,14 +140,14 @@ def test_curves_of_every_selection_part(figures):
     assert labels_of(axes.get_legend().get_texts()) == ["test live", "test csiq"]
     assert live.get_color() != csiq.get_color()
 
-    plots.training_curves(rows_of("validation/srocc", {1: 0.5}), None, plots.LIGHT)
+    curve_plots.training_curves(rows_of("validation/srocc", {1: 0.5}), None, plots.LIGHT)
     assert figures[1].axes[2].get_title(loc="left") == "validation SROCC"
 
 
 def test_compared_curves_have_a_line_for_every_round(figures):
     first = rows_of("train/loss", {1: 2.0}) + rows_of("validation/srocc", {1: 0.5, 2: 0.75})
     crossed = rows_of("test live/srocc", {5: 0.25, 10: 0.5}) + rows_of("test csiq/srocc", {10: 1.0})
-    plots.compared_curves({"many": [first, first], "one": [crossed]}, plots.LIGHT)
+    curve_plots.compared_curves({"many": [first, first], "one": [crossed]}, plots.LIGHT)
     loss, srocc = figures[0].axes
     assert [len(line.get_xdata()) for line in loss.lines] == [1, 1, 0]
     # Of several parts the mean, at the steps that all of them have.
@@ -158,7 +158,7 @@ def test_compared_curves_have_a_line_for_every_round(figures):
 
 
 def test_compared_curves_that_nobody_recorded(figures):
-    plots.compared_curves({"a": [[]], "b": [[]]}, plots.DARK)
+    curve_plots.compared_curves({"a": [[]], "b": [[]]}, plots.DARK)
     assert [labels_of(axes.texts) for axes in figures[0].axes] == [["not recorded"]] * 2
 
 
@@ -206,12 +206,12 @@ def test_names_that_mean_something_to_matplotlib():
     plots.distortion_bars(
         {n: dict.fromkeys(names, 0.5) for n in names}, dict.fromkeys(names, 1), plots.LIGHT
     )
-    plots.compared_curves({n: [rows_of("train/loss", {1: 1.0})] for n in names}, plots.LIGHT)
+    curve_plots.compared_curves({n: [rows_of("train/loss", {1: 1.0})] for n in names}, plots.LIGHT)
 
 
 def test_legends_have_names_that_begin_with_an_underscore(figures):
     plots.distortion_bars({"_a": {"x": 1.0}, "b": {"x": 1.0}}, {"x": 1}, plots.LIGHT)
-    plots.compared_curves({"_a": [[]], "b": [[]]}, plots.LIGHT)
+    curve_plots.compared_curves({"_a": [[]], "b": [[]]}, plots.LIGHT)
     for figure in figures:
         assert labels_of(figure.legends[0].get_texts()) == [" _a", "b"]
 

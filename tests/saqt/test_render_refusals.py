@@ -41,7 +41,7 @@ def test_other_photographs_versions_and_denoisers_are_refused(
     Image.fromarray(photograph(9)).save(tmp_path / NAMES[0])
     with pytest.raises(GlpiError, match=r"ash\.png: .*out was rendered from another file of this"):
         render(tmp_path, undisturbed)
-    monkeypatch.setattr("glpi_jax.saqt.render.version", lambda name: "0.1")
+    monkeypatch.setattr("glpi_jax.saqt.render_manifest.version", lambda name: "0.1")
     with pytest.raises(GlpiError, match=r'versions.numpy is ".+" there, "0.1" now'):
         render(root, undisturbed)
 

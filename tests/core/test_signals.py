@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from glpi_jax.training.interrupt import stop_between_steps
+from glpi_jax.core.signals import stop_between_steps
 
 
 def test_interrupt_waits_for_the_check():
