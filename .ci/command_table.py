@@ -84,6 +84,7 @@ SCORING: dict[str, How] = {
     "make test-slow": NotRun("whole benchmarks, for minutes; GitHub's workflow runs it"),
     "make test-stress": NotRun("kills runs at random moments, for minutes; run by hand"),
     "make docs": NotRun(_STEP),
+    "python docs/make_storeys.py": NotRun("make docs runs it"),
     "make test-browser": NotRun(_STEP),
     "make notebooks": NotRun(_STEP),
     "make notebooks-sync": NotRun("tests/colab compares the notebooks with their texts"),
