@@ -14,7 +14,7 @@ from glpi_jax.core.errors import GlpiError
 from glpi_jax.data import demo_database as demo
 from glpi_jax.data.demo_database import (
     SCENES,
-    Photograph,
+    PackagePhotograph,
     cut_tiles,
     photograph_path,
     render_demo_database,
@@ -185,11 +185,11 @@ def test_dead_process_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_missing_package_and_photograph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lost = Photograph("no_such_package", "scikit-nothing", "a.png", "nobody")
+    lost = PackagePhotograph("no_such_package", "scikit-nothing", "a.png", "nobody")
     monkeypatch.setitem(SCENES, "cat", lost)
     with pytest.raises(GlpiError, match=r"scikit-nothing, which is not .*'glpi_jax\[demo\]'"):
         render(tmp_path / "tiny")
-    monkeypatch.setitem(SCENES, "cat", Photograph("PIL", "pillow", "a.png", "nobody"))
+    monkeypatch.setitem(SCENES, "cat", PackagePhotograph("PIL", "pillow", "a.png", "nobody"))
     with pytest.raises(GlpiError, match=r"a\.png: pillow .* does not hold this photograph"):
         render(tmp_path / "tiny")
 

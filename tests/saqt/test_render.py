@@ -17,7 +17,7 @@ from glpi_jax.data.sources import load_database
 from glpi_jax.distortions import distort
 from glpi_jax.saqt.record_shards import unpack
 from glpi_jax.saqt.render import Rendered
-from glpi_jax.saqt.rendered import Photograph
+from glpi_jax.saqt.rendered import SourcePhotograph
 from glpi_jax.saqt.retrieval import list_photographs
 from glpi_jax.saqt.selection import Selection, select_all, select_labelled, select_matched
 from glpi_jax.saqt.verify_rendered import verify_rendered
@@ -209,8 +209,8 @@ def test_matched_photographs_are_found_in_subfolders(root: Path, tmp_path: Path)
     selection = select_matched(photographs, table, skip_bad=False)
     assert selection == Selection(
         (
-            Photograph("001/elm", photographs / "elm.png"),
-            Photograph("001/ash", photographs / "wood/ash.png"),
+            SourcePhotograph("001/elm", photographs / "elm.png"),
+            SourcePhotograph("001/ash", photographs / "wood/ash.png"),
         )
     )
     (photographs / "ash.png").touch()
