@@ -47,7 +47,7 @@ class RenderSettings:
         types: KADID type numbers, each once.
         levels: of 1 to 5, each once.
         seed: of the random distortions.
-        dncnn: weights of the denoiser of type 15 (see `distortions.dncnn`); None for total variation.
+        dncnn: weights of the denoiser of type 15 (`distortions.dncnn`); None for total variation.
         format_name: a key of `FORMATS`.
         arrayrecord: pack the files of each folder into one ArrayRecord file.
         apply_orientation: turn photographs as their EXIF orientation says.
