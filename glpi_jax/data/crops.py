@@ -67,12 +67,13 @@ class Crops:
         try:
             return cls(section.crops, section.placement, seed)
         except (GlpiError, TypeError) as error:
-            text, values = str(error), {"evaluation.crops": section.crops, "seed": seed}
-            values["evaluation.placement"] = section.placement
-            words = {"crops": "evaluation.crops", "crop": "evaluation.placement", "seed": "seed"}
-            key = words[text.partition(" ")[0]]
-            remedy = text.partition(": ")[2]
-            raise GlpiError(f"config.{key} = {values[key]!r}: {remedy}") from error
+            about, _, remedy = str(error).partition(": ")
+            key, value = {
+                "crops": ("evaluation.crops", section.crops),
+                "crop": ("evaluation.placement", section.placement),
+                "seed": ("seed", seed),
+            }[about.partition(" ")[0]]
+            raise GlpiError(f"config.{key} = {value!r}: {remedy}") from error
 
     def cut(self, image: np.ndarray, side: int, file_name: str | None) -> np.ndarray:
         """Cut the crops of one image.
