@@ -1,5 +1,6 @@
 """Loading of experiment configs: strict, with overrides, and written beside the results."""
 
+import ast
 import json
 import runpy
 import sys
@@ -12,6 +13,9 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from glpi_jax.core.errors import GlpiError
+
+# Sections whose keys are arguments of a function: an override may add one.
+_OPEN_SECTIONS = ("optimizer.arguments",)
 
 # A checkout holds configs/ beside the package, an installed wheel inside it.
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -31,7 +35,8 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
     Args:
         spec: path of a Python file with `get_config(form=None)`, or `path.py:form`.
-        overrides: `--config.section.key=value`, parsed by the type of the value they replace.
+        overrides: `--config.section.key=value`, parsed by the type of the value they replace, or as
+            a Python literal where they add a key to `optimizer.arguments`.
 
     Returns:
         The locked tree.
@@ -41,6 +46,7 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
             of another type.
     """
     config = _run_config_file(spec)
+    overrides = [each for each in overrides if not _added_to_open_section(config, each)]
     for override in overrides:
         _check_override(config, override)
     values = flags.FlagValues()
@@ -75,6 +81,27 @@ def _run_config_file(spec: str) -> ConfigDict:
                 " take numbers, texts, truth values and tuples of them"
             ) from error
     return config
+
+
+def _added_to_open_section(config: ConfigDict, override: str) -> bool:
+    """Add the key of an override to a section that takes new ones; return whether it did."""
+    key, equals, text = override.partition("=")
+    section, _, name = key.removeprefix("--config.").rpartition(".")
+    if section not in _OPEN_SECTIONS or not (equals and name.isidentifier()):
+        return False
+    node: Any = config
+    for part in section.split("."):
+        node = node.get(part) if isinstance(node, ConfigDict) else None
+    if not isinstance(node, ConfigDict) or name in node:
+        return False
+    try:
+        value = ast.literal_eval(text)
+        json.dumps(value)
+    except (ValueError, SyntaxError, TypeError):
+        value = text
+    with node.unlocked():
+        node[name] = value
+    return True
 
 
 def _check_override(config: ConfigDict, override: str) -> None:

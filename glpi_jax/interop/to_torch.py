@@ -46,7 +46,8 @@ def to_torch(
             with selected weights if the state of their step is still kept.
         out: .pth or .pt, which need PyTorch, or .safetensors, which holds no optimizer.
         fill: a file with the ViT weights that never reach the score, for a workdir without them.
-        weights_only: leave out the optimizer.
+        weights_only: leave out the optimizer. Without it, exporting a state of another optimizer
+            than the official Adam is an error; of selected weights a line says so.
         force: replace an existing file.
 
     Returns:
@@ -67,7 +68,12 @@ def to_torch(
         step = int(selection["step"])
         recipe = recipe_of(config, model)
         kept = _kept_steps(workdir)
-        if with_optimizer and step in kept:
+        if with_optimizer and not recipe.has_official_adam:
+            notes.append(
+                f"no optimizer: the run trained with {config.optimizer.name}, whose state no"
+                " official file can hold; the weights are complete"
+            )
+        elif with_optimizer and step in kept:
             state = _restore(workdir, step, model, recipe)
         elif with_optimizer and kept:
             notes.append(

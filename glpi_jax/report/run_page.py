@@ -22,6 +22,7 @@ from glpi_jax.results.workdirs import (
     Round,
     is_test,
     label_name,
+    loss_words,
     metrics_note,
     parts_in_order,
     title_of,
@@ -247,7 +248,7 @@ def _training_section(results: Results, rows: Sequence[MetricRow]) -> str:
     step = results["selection"]["step"] if results["selection"] else None
     mark = "" if step is None else f" The dashed line marks the evaluated checkpoint, step {step}."
     figure = markup.figure(
-        lambda theme: plots.training_curves(rows, step, theme),
+        lambda theme: plots.training_curves(rows, step, theme, loss_words([results])),
         "Training loss, learning rate and SROCC of the selection parts over the steps",
         f"From {METRICS_FILE}.{mark}",
     )

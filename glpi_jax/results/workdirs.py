@@ -79,6 +79,7 @@ _PREDICTION_KEYS = {
     "predicted": _NUMBER,
     "crop_std": _NUMBER,
 }
+_LOSS_WORDS = {"l1": "mean absolute error", "mse": "mean squared error", "plcc": "1 − PLCC"}
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,13 @@ def target_of(part: str) -> str | None:
 def label_name(part: str, results: Results) -> str:
     """What a part's labels are called: MOS or DMOS; of targets the results do not tell it."""
     return str(results["score_name"]) if target_of(part) is None else "subjective score"
+
+
+def loss_words(runs: Sequence[Results]) -> str:
+    """Return what runs minimised, in words; of a loss without words its name."""
+    # Before there was a choice, it was l1.
+    names = [results["config"].get("train", {}).get("loss", "l1") for results in runs]
+    return ", ".join(dict.fromkeys(_LOSS_WORDS.get(name, name) for name in names))
 
 
 def parts_in_order(results: Results) -> list[tuple[str, Any]]:

@@ -2,6 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.base import get_config
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.training.optimizer import (
     cosine_schedule,
@@ -64,14 +65,9 @@ def adam_steps(weight_decay, multiplier, gradients):
 
 @pytest.mark.parametrize("multiplier", [1.0, 0.25])
 def test_adam_adds_decay_to_the_gradient(multiplier):
-    optimizer = make_optimizer(
-        lambda step: 0.1,
-        beta1=0.9,
-        beta2=0.999,
-        epsilon=1e-8,
-        weight_decay=0.5,
-        multipliers={"x": multiplier, "frozen": None},
-    )
+    section = get_config().optimizer
+    section.weight_decay = 0.5
+    optimizer = make_optimizer(section, lambda step: 0.1, {"x": multiplier, "frozen": None})
     params = {"x": jnp.array([2.0])}
     state = optimizer.init(params)
     gradients = [0.3, -0.7, 0.1]
