@@ -17,6 +17,14 @@ from glpi_jax.core.errors import GlpiError
 # Sections whose keys are arguments of a function: an override may add one.
 _OPEN_SECTIONS = ("optimizer.arguments",)
 
+# What runs did before these keys were in the config: an old run.json or results.json without them
+# means this. `with_later_keys` alone puts them in: for resuming, evaluating, exporting, reports.
+_LATER_KEYS: dict[str, dict[str, Any]] = {
+    "model": {"param_dtype": "float32"},
+    "optimizer": {"name": "adam_l2", "arguments": {}},
+    "train": {"loss": "l1", "huber_delta": 1.0},
+}
+
 # A checkout holds configs/ beside the package, an installed wheel inside it.
 _PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = next(
@@ -137,6 +145,16 @@ def _one_line(error: BaseException) -> str:
 def to_plain(config: ConfigDict) -> dict[str, Any]:
     """The tree as JSON sees it: plain dictionaries, lists for tuples."""
     return json.loads(json.dumps(config.to_dict()))
+
+
+def with_later_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a saved config, a plain tree, with the keys that it was too old to have."""
+    later = {
+        section: keys | config[section]
+        for section, keys in _LATER_KEYS.items()
+        if isinstance(config.get(section), dict)
+    }
+    return config | later
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -100,17 +100,11 @@ def set_adam(opt_state: optax.OptState, adam: Adam, recipe: Recipe) -> optax.Opt
 
 
 def get_adam(opt_state: optax.OptState, step: int, recipe: Recipe, label: str) -> Adam:
-    """Take Adam's moments out of an optimizer state.
+    """Take the official Adam's moments out of an optimizer state.
 
     Raises:
-        GlpiError: another optimizer, or parameters with different learning rates, neither of which
-            the official file can hold.
+        GlpiError: parameters have different learning rates, which the official file cannot say.
     """
-    if not recipe.has_official_adam:
-        raise GlpiError(
-            f"{label}: config.optimizer.name = {recipe.section.name!r}, but an official file can"
-            f" hold the state of {ADAM_L2} alone: export with --weights-only"
-        )
     rates = {m for m in recipe.multipliers.values() if m is not None}
     if rates != {1.0}:
         raise GlpiError(

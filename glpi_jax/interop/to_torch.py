@@ -19,6 +19,7 @@ from glpi_jax.training.bookkeeping import steps_per_epoch
 from glpi_jax.training.checkpoint import BEST_FOLDER, BestCheckpoint, ResumeCheckpoints
 from glpi_jax.training.checkpoint_files import SEAL_FILE
 from glpi_jax.training.checkpoint_store import RESUME_FOLDER
+from glpi_jax.training.optimizer import ADAM_L2
 from glpi_jax.training.state import TrainState, abstract_state
 from glpi_jax.weights.carried import (
     CARRIED_FILE,
@@ -85,6 +86,11 @@ def to_torch(
     else:
         model = model_of(config)
         recipe = recipe_of(config, model)
+        if with_optimizer and not recipe.has_official_adam:
+            raise GlpiError(
+                f"{source}: config.optimizer.name = {config.optimizer.name!r}, but an official file"
+                f" can hold the state of {ADAM_L2} alone: export with --weights-only"
+            )
         state = _restore(workdir, step, model, recipe)
         variables, selection = state.variables, _selection(workdir)
     label = f"{workdir}, step {step}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from glpi_jax.core.config import with_later_keys
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.evaluation.metrics import median_and_spread
 from glpi_jax.results.metrics_file import METRICS_FILE, MetricRow, read_metrics
@@ -30,6 +31,7 @@ _RESULTS_KEYS = {
     "config.data.root": str,
     "config.data.apply_orientation": bool,
     "config.targets": dict,
+    "config.train": dict,
     "config.evaluation.confidence": _NUMBER,
     "git_revision": _OPTIONAL_TEXT,
     "versions": dict,
@@ -154,8 +156,7 @@ def label_name(part: str, results: Results) -> str:
 
 def loss_words(runs: Sequence[Results]) -> str:
     """Return what runs minimised, in words; of a loss without words its name."""
-    # Before there was a choice, it was l1.
-    names = [results["config"].get("train", {}).get("loss", "l1") for results in runs]
+    names = [results["config"]["train"]["loss"] for results in runs]
     return ", ".join(dict.fromkeys(_LOSS_WORDS.get(name, name) for name in names))
 
 
@@ -221,7 +222,7 @@ def read_results(folder: Path) -> Results:
     for name, references in results["split"]["references"].items():
         if not isinstance(references, list):
             raise GlpiError(f"{path} lacks split.references.{name}: {EVALUATE_AGAIN}")
-    return results
+    return results | {"config": with_later_keys(results["config"])}
 
 
 def read_round(folder: Path) -> Round:

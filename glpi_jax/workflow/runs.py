@@ -97,7 +97,6 @@ from glpi_jax.workflow.workdir import (
     check_origin,
     check_same,
     read_run,
-    with_later_keys,
 )
 
 RESULTS_FILE = "results.json"
@@ -177,7 +176,8 @@ def _is_reported(config: ConfigDict, workdir: Path) -> bool:
         return False
     try:
         results = json.loads((workdir / RESULTS_FILE).read_text(encoding="utf-8"))
-        reported, selection = with_later_keys(results["config"]), results["selection"]
+        reported = config_files.with_later_keys(results["config"])
+        selection = results["selection"]
     except (ValueError, KeyError, TypeError, AttributeError):  # damaged, and so made again
         return False
     if _stretches(config) and "metrics_note" not in results:  # predictions in other units

@@ -30,13 +30,6 @@ _RUN_KEYS = {
     "data": ("resize", "resize_method", "apply_orientation", "label_scale", "label_shift"),
     "evaluation": ("crops", "batch_size"),
 }
-# What runs did before these keys were in the config: an old run.json or results.json without them
-# means this. `with_later_keys` alone puts them in, for resuming, evaluating and exporting.
-_LATER_KEYS: dict[str, dict[str, Any]] = {
-    "model": {"param_dtype": "float32"},
-    "optimizer": {"name": "adam_l2", "arguments": {}},
-    "train": {"loss": "l1", "huber_delta": 1.0},
-}
 _RUN_KEYS_OF_TRAINING = ("init_from", "pretrained", "denoiser")
 _RUN_DATABASE_KEYS = ("score_name", "higher_is_better", "label_note")
 # What changes speed and memory alone: a run may go on with other values, on other devices.
@@ -62,7 +55,7 @@ def read_run(workdir: Path) -> dict[str, Any]:
         run = json.loads(path.read_text())
         if run["format"] != FORMAT:
             raise GlpiError(f"{path}: format {run['format']}, this version reads {FORMAT}")
-        run["config"] = with_later_keys(run["config"])
+        run["config"] = config_files.with_later_keys(run["config"])
         for section, keys in _RUN_KEYS.items():
             for key in keys:
                 run["config"][section][key]
@@ -78,16 +71,6 @@ def read_run(workdir: Path) -> dict[str, Any]:
         cause = f"no {error}" if isinstance(error, KeyError) else error
         raise GlpiError(f"{path}: not a readable run description ({cause})") from error
     return run
-
-
-def with_later_keys(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a saved config, a plain tree, with the keys that it was too old to have."""
-    later = {
-        section: keys | config[section]
-        for section, keys in _LATER_KEYS.items()
-        if isinstance(config.get(section), dict)
-    }
-    return config | later
 
 
 def begin_workdir(
