@@ -87,7 +87,8 @@ def measure_here(model_name: str, devices: int, way: str, batch: int, steps: int
     }
     rows = to_devices(rows, mesh)
     begin = time.perf_counter()
-    compiled = compile_train_step(*parts, mesh, fsdp_rules=rules).lower(state, rows).compile()
+    step = compile_train_step(*parts, mesh, loss=recipe.loss, fsdp_rules=rules)
+    compiled = step.lower(state, rows).compile()
     compile_seconds = time.perf_counter() - begin
     plan = compiled.memory_analysis()
     shards = [leaf.addressable_shards[0].data for leaf in jax.tree.leaves(state)]

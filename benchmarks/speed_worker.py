@@ -58,7 +58,9 @@ class JaxSide:
         batch = {"image": images, "score": scores, "example": np.arange(len(images), dtype="int32")}
         batch = to_devices(batch, mesh)
         if spec["what"] == "train":
-            function = compile_train_step(*parts, mesh, accumulation=spec["accumulation"])
+            function = compile_train_step(
+                *parts, mesh, loss=recipe.loss, accumulation=spec["accumulation"]
+            )
             arguments = (abstract_state(*parts, mesh=mesh), batch)
         else:
             function = compile_scorer(model, mesh)

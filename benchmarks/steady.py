@@ -71,7 +71,7 @@ def main() -> None:
     model = build(options.model, dropout=config.model.dropout)
     recipe = make_recipe(config, model, mesh)
     parts = (model, recipe.optimizer, recipe.multipliers)
-    train_step = compile_train_step(*parts, mesh)
+    train_step = compile_train_step(*parts, mesh, loss=recipe.loss)
     state = create_state(*parts, seed=0, mesh=mesh)
 
     times: list[float] = []

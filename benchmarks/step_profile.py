@@ -62,7 +62,7 @@ def compile_step(options: argparse.Namespace) -> tuple[Any, Any, Any]:
         },
         mesh,
     )
-    step = compile_train_step(*parts, mesh)
+    step = compile_train_step(*parts, mesh, loss=recipe.loss)
     compiled = step.lower(abstract_state(*parts, mesh=mesh), batch).compile()
     return compiled, create_state(*parts, seed=0, mesh=mesh), batch
 

@@ -142,7 +142,7 @@ def train_on(mesh):
     parts = (model, recipe.optimizer, recipe.multipliers)
     rules = config.mesh.fsdp_rules
     state = create_state(*parts, seed=0, mesh=mesh, fsdp_rules=rules, variables=start)
-    step = compile_train_step(*parts, mesh, fsdp_rules=rules)
+    step = compile_train_step(*parts, mesh, loss=recipe.loss, fsdp_rules=rules)
     losses = []
     for rows in batches:
         state, metrics = step(state, to_devices(rows, mesh))

@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     config.model.name = "glpi_s16"  # glpi_s16, glpi_b16, glpi_ti16, glpi_small, glpi_demo
     config.model.dropout = 0.5  # in every CWSA and in the head
     config.model.dtype = "float32"  # compute: float32 or bfloat16
+    config.model.param_dtype = "float32"  # of the parameters and what the optimizer keeps of them
     # Of the ViT: matmul (spelled out), xla or cudnn (NVIDIA GPUs with bfloat16). Speed alone.
     config.model.attention = "matmul"
     # Parts of the ResNet (stem, layer1, layer2, layer3) whose BatchNorm keeps its running
@@ -79,10 +80,16 @@ def get_config() -> ConfigDict:
     config.split.validation_fraction = 0.2  # of the training references; strict protocol
 
     config.optimizer = ConfigDict()
+    # "adam_l2", the official one: Adam with the weight decay added to the gradient; or a function
+    # of optax, such as "adamw", "sgd" or "lion". Learning rate, schedule and rules hold for all.
+    config.optimizer.name = "adam_l2"
+    # Keyword arguments of that function, e.g. config.optimizer.arguments.weight_decay = 0.01; what
+    # is left out is optax's default. adam_l2 takes the four numbers below instead.
+    config.optimizer.arguments = ConfigDict()
     config.optimizer.learning_rate = 1e-5
     config.optimizer.cosine_half_period = 30  # T_max, in steps: the rate swings with period 60
     config.optimizer.warmup_steps = 0
-    config.optimizer.beta1 = 0.9
+    config.optimizer.beta1 = 0.9  # of adam_l2 alone, as the next three
     config.optimizer.beta2 = 0.999
     config.optimizer.epsilon = 1e-8
     config.optimizer.weight_decay = 1e-5  # L2, added to the gradient
@@ -96,6 +103,10 @@ def get_config() -> ConfigDict:
     )
 
     config.train = ConfigDict()
+    # "l1" (mean absolute error), "mse" (mean squared error), "huber", or "plcc" (1 − Pearson's
+    # correlation over the batch, which leaves the scale of the scores open).
+    config.train.loss = "l1"
+    config.train.huber_delta = 1.0  # of huber: errors beyond it count linearly
     config.train.batch_size = 32  # global, over all devices and hosts
     # Parts that a batch is computed in, one after the other, to need less memory; BatchNorm and
     # the result are those of the whole batch.

@@ -1,5 +1,6 @@
 """Loading of experiment configs: strict, with overrides, and written beside the results."""
 
+import ast
 import json
 import runpy
 import sys
@@ -12,6 +13,17 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from glpi_jax.core.errors import GlpiError
+
+# Sections whose keys are arguments of a function: an override may add one.
+_OPEN_SECTIONS = ("optimizer.arguments",)
+
+# What runs did before these keys were in the config: an old run.json or results.json without them
+# means this. `with_later_keys` alone puts them in: for resuming, evaluating, exporting, reports.
+_LATER_KEYS: dict[str, dict[str, Any]] = {
+    "model": {"param_dtype": "float32"},
+    "optimizer": {"name": "adam_l2", "arguments": {}},
+    "train": {"loss": "l1", "huber_delta": 1.0},
+}
 
 # A checkout holds configs/ beside the package, an installed wheel inside it.
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -31,7 +43,8 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
     Args:
         spec: path of a Python file with `get_config(form=None)`, or `path.py:form`.
-        overrides: `--config.section.key=value`, parsed by the type of the value they replace.
+        overrides: `--config.section.key=value`, parsed by the type of the value they replace, or as
+            a Python literal where they add a key to `optimizer.arguments`.
 
     Returns:
         The locked tree.
@@ -41,6 +54,7 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
             of another type.
     """
     config = _run_config_file(spec)
+    overrides = [each for each in overrides if not _added_to_open_section(config, each)]
     for override in overrides:
         _check_override(config, override)
     values = flags.FlagValues()
@@ -77,6 +91,27 @@ def _run_config_file(spec: str) -> ConfigDict:
     return config
 
 
+def _added_to_open_section(config: ConfigDict, override: str) -> bool:
+    """Add the key of an override to a section that takes new ones; return whether it did."""
+    key, equals, text = override.partition("=")
+    section, _, name = key.removeprefix("--config.").rpartition(".")
+    if section not in _OPEN_SECTIONS or not (equals and name.isidentifier()):
+        return False
+    node: Any = config
+    for part in section.split("."):
+        node = node.get(part) if isinstance(node, ConfigDict) else None
+    if not isinstance(node, ConfigDict) or name in node:
+        return False
+    try:
+        value = ast.literal_eval(text)
+        json.dumps(value)
+    except (ValueError, SyntaxError, TypeError):
+        value = text
+    with node.unlocked():
+        node[name] = value
+    return True
+
+
 def _check_override(config: ConfigDict, override: str) -> None:
     """Raise a GlpiError unless an override has its form and names a value of the tree."""
     key, equals, _ = override.partition("=")
@@ -110,6 +145,16 @@ def _one_line(error: BaseException) -> str:
 def to_plain(config: ConfigDict) -> dict[str, Any]:
     """The tree as JSON sees it: plain dictionaries, lists for tuples."""
     return json.loads(json.dumps(config.to_dict()))
+
+
+def with_later_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a saved config, a plain tree, with the keys that it was too old to have."""
+    later = {
+        section: keys | config[section]
+        for section, keys in _LATER_KEYS.items()
+        if isinstance(config.get(section), dict)
+    }
+    return config | later
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

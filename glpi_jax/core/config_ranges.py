@@ -49,6 +49,9 @@ def check_ranges(config: ConfigDict) -> None:
             ending = f" and below {above}" if above < math.inf else ""
             ending = ending or (" and finite" if isinstance(values[key], float) else "")
             raise GlpiError(f"config.{key} = {values[key]}: must be at least {lowest}{ending}")
+    delta = config.train.huber_delta
+    if not 0 < delta < math.inf:
+        raise GlpiError(f"config.train.huber_delta = {delta}: must be above 0 and finite")
     gain = config.model.pretrained.vit_gain
     if not 0 < gain < math.inf:
         raise GlpiError(f"config.model.pretrained.vit_gain = {gain}: must be above 0 and finite")

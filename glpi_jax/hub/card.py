@@ -10,6 +10,7 @@ from glpi_jax.hub.trained import TrainedModel
 from glpi_jax.models.glpi import SIZES
 from glpi_jax.report.tables import results_markdown
 from glpi_jax.results.workdirs import is_test, parts_in_order
+from glpi_jax.weights.convert import all_entries
 
 REPOSITORY = "OWNER/NAME"  # in the examples, until the folder is uploaded
 TAGS = ("image-quality-assessment", "no-reference-image-quality-assessment", "glpi", "jax", "flax")
@@ -89,8 +90,11 @@ def card_text(
         f"{_LEFT_OUT}{_FORM_NOTES[weights]}",
         "",
     ]
+    own = [entry.torch_name for entry in all_entries(trained.model) if not entry.official]
+    if own:
+        lines += [f"Not in the official model, by their Flax paths: {', '.join(own)}.", ""]
     # The size that the authors' code builds.
-    if trained.model.size == SIZES["glpi_s16"] and weights != "int8":
+    if trained.model.size == SIZES["glpi_s16"] and weights != "int8" and not own:
         lines += ["The authors' model takes it with `load_state_dict(..., strict=False)`.", ""]
     if results is not None:
         lines += ["## Results", "", results_markdown(results), ""]

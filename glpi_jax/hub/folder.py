@@ -2,7 +2,9 @@
 
 The weights have the names and the layout of the official PyTorch state dict, so that whoever uses
 the authors' code can read them too, with `load_state_dict(..., strict=False)`: entries that never
-reach the score are left out. `glpi_jax.weights.torch_names` is the table of names.
+reach the score are left out. `glpi_jax.weights.torch_names` is the table of names. What a changed
+model has besides goes by its Flax path, such as `params/quality_head/extra/kernel`, in Flax's
+layout.
 """
 
 import dataclasses
@@ -17,7 +19,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 
 from glpi_jax import __version__
 from glpi_jax.core.config import flatten
@@ -28,7 +29,7 @@ from glpi_jax.data.transforms import RESIZE_METHODS
 from glpi_jax.hub.trained import TrainedModel
 from glpi_jax.hub.weights_file import decode_weights, encode_weights
 from glpi_jax.models.glpi import GLPI, Size
-from glpi_jax.weights.convert import check, flax_entries, to_official_layout, to_variables
+from glpi_jax.weights.convert import all_entries, check, official_arrays, to_variables
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 LIBRARY = "glpi_jax"
@@ -130,7 +131,7 @@ def read_folder(folder: Path) -> TrainedModel:
         problems.append(
             f"its SHA-256 is not the weights_sha256 of {CONFIG_FILE}: damaged, or of another model"
         )
-    entries = flax_entries(model)
+    entries = all_entries(model)
     check(arrays, {entry.torch_name: entry.torch_shape for entry in entries}, str(path), problems)
     low_high = values["labels.score_range"]
     card = folder / CARD_FILE
@@ -187,15 +188,9 @@ def _config_of(trained: TrainedModel) -> dict[str, Any]:
 
 
 def _official_arrays(trained: TrainedModel) -> dict[str, np.ndarray]:
-    """Return the weights by official name, checked."""
-    flat = traverse_util.flatten_dict(trained.variables)
-    entries = flax_entries(trained.model)
-    arrays = {
-        entry.torch_name: to_official_layout(
-            np.asarray(flat[entry.collection, *entry.path]), entry.layout
-        )
-        for entry in entries
-    }
+    """Return the weights by name, checked."""
+    entries = all_entries(trained.model)
+    arrays = official_arrays(trained.variables, entries)
     check(arrays, {entry.torch_name: entry.torch_shape for entry in entries}, "the trained model")
     return arrays
 
@@ -205,10 +200,10 @@ def _model_of(values: Mapping[str, Any]) -> GLPI:
     for key in ("taps", "widths", "blocks"):
         numbers[key] = tuple(numbers[key])
     return GLPI(
-        Size(**numbers),
-        float(values["model.dropout"]),
-        tuple(values["model.batch_norm_inference_stages"]),
-        jnp.dtype(values["model.dtype"]),
+        size=Size(**numbers),
+        dropout=float(values["model.dropout"]),
+        batch_norm_inference_stages=tuple(values["model.batch_norm_inference_stages"]),
+        dtype=jnp.dtype(values["model.dtype"]),
     )
 
 

@@ -84,7 +84,7 @@ def _read_workdir(workdir: Path) -> TrainedModel:
     return TrainedModel(
         name=config["model"]["name"],
         model=model,
-        variables=jax.tree.map(np.asarray, variables),
+        variables=jax.tree.map(lambda x: np.asarray(x, np.float32), variables),
         preprocessing=Preprocessing.of_section(config["data"], "config.data"),
         preprocessing_assumed=False,
         crops=config["evaluation"]["crops"],

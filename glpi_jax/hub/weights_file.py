@@ -1,4 +1,4 @@
-"""`model.safetensors` of a hub folder: official PyTorch names and layout, in one of three forms.
+"""`model.safetensors` of a hub folder: arrays by name, in one of three forms.
 
 `load_state_dict(..., strict=False)` of the authors' code takes float32 and float16. int8 is a
 quarter of float32: each large kernel is int8 with one scale for each row of outputs, so that a

@@ -162,6 +162,11 @@ def _adam(checkpoint: OfficialCheckpoint, recipe: Recipe, label: str) -> Adam | 
     """The optimizer of a file, None without one; its numbers must be the config's."""
     if checkpoint.optimizer is None:
         return None
+    if not recipe.has_official_adam:
+        raise GlpiError(
+            f"{label}: holds the state of Adam, but config.optimizer.name ="
+            f" {recipe.section.name!r}: leave that out, or give --weights-only"
+        )
     adam = from_entry(
         checkpoint.optimizer,
         parameters=recipe.parameters,

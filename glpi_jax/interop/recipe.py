@@ -9,13 +9,11 @@ import optax
 from ml_collections import ConfigDict
 
 from glpi_jax.core.errors import GlpiError
+from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.interop.adam import Adam
 from glpi_jax.models.glpi import GLPI
-from glpi_jax.training.optimizer import (
-    cosine_schedule,
-    learning_rate_multipliers,
-    make_optimizer,
-)
+from glpi_jax.training.loop import make_recipe
+from glpi_jax.training.optimizer import ADAM_L2
 from glpi_jax.weights.convert import (
     Entry,
     Shape,
@@ -36,7 +34,7 @@ class Recipe:
 
     Attributes:
         section: `config.optimizer`.
-        schedule, multipliers, optimizer: as the training loop makes them from it.
+        schedule, multipliers, optimizer: from `make_recipe`.
         trained: entries of the parameters that train.
         parameters: official names of all parameters, in official order.
         listed: those that torch's Adam is given: what trains here, and what of the ViT never
@@ -52,6 +50,11 @@ class Recipe:
     listed: Sequence[str]
 
     @property
+    def has_official_adam(self) -> bool:
+        """Whether an official file can hold the optimizer's state."""
+        return bool(self.section.name == ADAM_L2)
+
+    @property
     def moments(self) -> dict[str, Shape]:
         """Official names and shapes of the parameters that have moments."""
         return {entry.torch_name: entry.torch_shape for entry in self.trained}
@@ -61,28 +64,16 @@ def recipe_of(config: ConfigDict, model: GLPI) -> Recipe:
     """Make the optimizer of a config for a model.
 
     Raises:
-        GlpiError: `config.optimizer.rules` do not fit the model.
+        GlpiError: as `make_recipe`.
     """
-    section = config.optimizer
-    schedule = cosine_schedule(
-        section.learning_rate, section.cosine_half_period, section.warmup_steps
-    )
+    schedule, multipliers, optimizer, _ = make_recipe(config, model, make_mesh(1))
     entries = [entry for entry in flax_entries(model) if entry.collection == "params"]
-    multipliers = learning_rate_multipliers(["/".join(e.path) for e in entries], section.rules)
-    optimizer = make_optimizer(
-        schedule,
-        beta1=section.beta1,
-        beta2=section.beta2,
-        epsilon=section.epsilon,
-        weight_decay=section.weight_decay,
-        multipliers=multipliers,
-    )
     trained = [entry for entry in entries if multipliers["/".join(entry.path)] is not None]
     parameters = [name for name in official_shapes(model) if not name.endswith(_BUFFERS)]
     training = {entry.torch_name for entry in trained}
     training.update(name for name in carried_names(model) if not is_count(name))
     listed = [name for name in parameters if name in training]
-    return Recipe(section, schedule, multipliers, optimizer, trained, parameters, listed)
+    return Recipe(config.optimizer, schedule, multipliers, optimizer, trained, parameters, listed)
 
 
 def set_adam(opt_state: optax.OptState, adam: Adam, recipe: Recipe) -> optax.OptState:
@@ -90,22 +81,26 @@ def set_adam(opt_state: optax.OptState, adam: Adam, recipe: Recipe) -> optax.Opt
     if not adam.step:
         return opt_state
 
-    def flat(moments: Mapping[str, np.ndarray]) -> dict[str, jnp.ndarray]:
+    def flat(name: str, moments: Mapping[str, np.ndarray]) -> dict[str, jnp.ndarray]:
+        like = optax.tree.get(opt_state, name)
         return {
-            "/".join(entry.path): jnp.asarray(
-                to_flax_layout(moments[entry.torch_name], entry.layout)
+            (path := "/".join(entry.path)): jnp.asarray(
+                to_flax_layout(moments[entry.torch_name], entry.layout), like[path].dtype
             )
             for entry in recipe.trained
         }
 
     # Adam's count and the schedule's.
     return optax.tree.set(
-        opt_state, mu=flat(adam.exp_avg), nu=flat(adam.exp_avg_sq), count=jnp.int32(adam.step)
+        opt_state,
+        mu=flat("mu", adam.exp_avg),
+        nu=flat("nu", adam.exp_avg_sq),
+        count=jnp.int32(adam.step),
     )
 
 
 def get_adam(opt_state: optax.OptState, step: int, recipe: Recipe, label: str) -> Adam:
-    """Take Adam's moments out of an optimizer state.
+    """Take the official Adam's moments out of an optimizer state.
 
     Raises:
         GlpiError: parameters have different learning rates, which the official file cannot say.
@@ -121,7 +116,7 @@ def get_adam(opt_state: optax.OptState, step: int, recipe: Recipe, label: str) -
     def named(moments: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {
             entry.torch_name: to_official_layout(
-                np.asarray(moments["/".join(entry.path)]), entry.layout
+                np.asarray(moments["/".join(entry.path)], np.float32), entry.layout
             )
             for entry in recipe.trained
         }

@@ -19,6 +19,7 @@ from glpi_jax.training.bookkeeping import steps_per_epoch
 from glpi_jax.training.checkpoint import BEST_FOLDER, BestCheckpoint, ResumeCheckpoints
 from glpi_jax.training.checkpoint_files import SEAL_FILE
 from glpi_jax.training.checkpoint_store import RESUME_FOLDER
+from glpi_jax.training.optimizer import ADAM_L2
 from glpi_jax.training.state import TrainState, abstract_state
 from glpi_jax.weights.carried import (
     CARRIED_FILE,
@@ -50,7 +51,8 @@ def to_torch(
             with selected weights if the state of their step is still kept.
         out: .pth or .pt, which need PyTorch, or .safetensors, which holds no optimizer.
         fill: a file with the ViT weights that never reach the score, for a workdir without them.
-        weights_only: leave out the optimizer.
+        weights_only: leave out the optimizer. Without it, exporting a state of another optimizer
+            than the official Adam is an error; of selected weights a line says so.
         force: replace an existing file.
 
     Returns:
@@ -71,7 +73,12 @@ def to_torch(
         step = int(selection["step"])
         recipe = recipe_of(config, model)
         kept = _kept_steps(workdir)
-        if with_optimizer and step in kept:
+        if with_optimizer and not recipe.has_official_adam:
+            notes.append(
+                f"no optimizer: the run trained with {config.optimizer.name}, whose state no"
+                " official file can hold; the weights are complete"
+            )
+        elif with_optimizer and step in kept:
             state = _restore(workdir, step, model, recipe)
         elif with_optimizer and kept:
             notes.append(
@@ -83,6 +90,11 @@ def to_torch(
     else:
         model = model_of(config)
         recipe = recipe_of(config, model)
+        if with_optimizer and not recipe.has_official_adam:
+            raise GlpiError(
+                f"{source}: config.optimizer.name = {config.optimizer.name!r}, but an official file"
+                f" can hold the state of {ADAM_L2} alone: export with --weights-only"
+            )
         state = _restore(workdir, step, model, recipe)
         variables, selection = state.variables, _selection(workdir)
     label = f"{workdir}, step {step}"

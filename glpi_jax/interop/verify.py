@@ -25,7 +25,7 @@ from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.models.glpi import GLPI, Size
 from glpi_jax.models.pixels import normalise
 from glpi_jax.weights.carried import carried_at, read_carried
-from glpi_jax.weights.convert import flax_entries, read_weights, to_official_layout
+from glpi_jax.weights.convert import flax_entries, official_arrays, read_weights
 from glpi_jax.weights.torch_files import NO_TORCH, read_state
 from glpi_jax.workflow.runs import load_best
 
@@ -97,13 +97,7 @@ def open_pair(path: Path, workdir: Path) -> Pair:
 
 def compare_weights(pair: Pair) -> WeightComparison:
     """Compare name by name."""
-    ours = {
-        entry.torch_name: to_official_layout(
-            np.asarray(_leaf(pair.variables[entry.collection], entry.path)), entry.layout
-        )
-        for entry in flax_entries(pair.model)
-    }
-    ours |= pair.carried
+    ours = {**official_arrays(pair.variables, flax_entries(pair.model)), **pair.carried}
     equal, different = 0, []
     for name in (name for name in pair.official if name in ours):
         if np.array_equal(ours[name], pair.official[name]):
@@ -157,12 +151,6 @@ def crops_to_compare(paths: Sequence[Path], crop: int) -> np.ndarray:
         for file in list_images(paths)
     ]
     return np.asarray(normalise(jnp.asarray(np.concatenate(crops))))
-
-
-def _leaf(tree: Mapping[str, Any], path: Sequence[str]) -> Any:
-    for key in path:
-        tree = tree[key]
-    return tree
 
 
 def _difference(name: str, ours: np.ndarray, theirs: np.ndarray) -> Difference:

@@ -4,6 +4,7 @@ Source: arXiv 2408.03885 (there called GlintIQA) and the authors' PyTorch implem
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.models.integration import CLFE, CWSA, SIEM, QualityHead
-from glpi_jax.models.layers import REMATERIALIZATIONS, Dtype, rematerialized, torch_dense
+from glpi_jax.models.layers import REMATERIALIZATIONS, Dtype, rematerialized, torch_dense, types_of
 from glpi_jax.models.vit import ATTENTIONS, ViT
 
 
@@ -126,8 +127,9 @@ class GLPI(nn.Module):
         dropout: rate of every dropout (0.5 in the paper).
         batch_norm_inference_stages: ResNet parts whose BatchNorm stays in inference mode while
             training; empty in the official recipe, also for the frozen stages.
-        dtype: compute dtype, float32 or bfloat16. Parameters, softmax, L2 norms, normalisations
-            and the score are float32 either way.
+        dtype: compute dtype, float32 or bfloat16. Softmax, L2 norms, normalisations and the score
+            are float32 either way.
+        param_dtype: of the parameters, float32 or bfloat16; running statistics are float32.
         attention: what computes the ViT's, see `glpi_jax.models.vit.SelfAttention`.
         remat: what is computed again for the gradient.
     """
@@ -136,6 +138,7 @@ class GLPI(nn.Module):
     dropout: float
     batch_norm_inference_stages: tuple[str, ...] = ()
     dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
     attention: str = "matmul"
     remat: Remat = NO_REMAT
 
@@ -144,15 +147,15 @@ class GLPI(nn.Module):
         """The module of the CNN's local features; alone it takes what `clfe` has in each tree."""
         size = self.size
         return CLFE(
-            size.dim,
-            size.patch,
-            size.stem,
-            size.widths,
-            size.blocks,
-            self.batch_norm_inference_stages,
-            self.dtype,
-            self.remat.clfe,
+            dim=size.dim,
+            patch=size.patch,
+            stem=size.stem,
+            widths=size.widths,
+            blocks=size.blocks,
+            inference_stages=self.batch_norm_inference_stages,
+            remat=self.remat.clfe,
             name=name,
+            **types_of(self),
         )
 
     @nn.compact
@@ -194,16 +197,17 @@ class GLPI(nn.Module):
             examples = jnp.arange(len(images))
         taps: dict[str, jax.Array] = {}
 
+        types = types_of(self)
         vit = ViT(
-            size.vit_dim,
-            size.heads,
-            size.mlp_hidden,
-            size.patch,
-            size.taps,
-            self.dtype,
-            self.attention,
-            self.remat.vgfe,
+            dim=size.vit_dim,
+            heads=size.heads,
+            mlp_hidden=size.mlp_hidden,
+            patch=size.patch,
+            taps=size.taps,
+            attention=self.attention,
+            remat=self.remat.vgfe,
             name="vgfe",
+            **types,
         )
         _, blocks = vit(images)
         global_features = [blocks[f"block_{i}"] for i in size.taps]
@@ -216,21 +220,22 @@ class GLPI(nn.Module):
             taps[f"clfe_{i}"] = tokens
 
         x = jnp.concatenate(local_features, -1).swapaxes(1, 2)  # (B, 3d, N)
-        cwsa = rematerialized(CWSA, self.remat.integration, static=None)
-        x = cwsa(self.dropout, self.dtype, name="local_cwsa")(x, examples).swapaxes(1, 2)
-        x = torch_dense(size.dim, x.shape[-1], self.dtype, "local_projection")(x)
+        module = rematerialized(CWSA, self.remat.integration, static=None)
+        cwsa = functools.partial(module, dropout=self.dropout, **types)
+        x = cwsa(name="local_cwsa")(x, examples).swapaxes(1, 2)
+        x = torch_dense(size.dim, fan_in=x.shape[-1], name="local_projection", **types)(x)
         taps["local"] = x  # (B, N, d)
 
         for i, tokens in enumerate(global_features):
             x = jnp.concatenate([tokens, x], -1).swapaxes(1, 2)  # (B, vit_dim + d, N)
-            x = cwsa(self.dropout, self.dtype, name=f"cwsa{i + 1}")(x, examples)
-            x = SIEM(size.dim, self.dtype, name=f"siem{i + 1}")(x)
+            x = cwsa(name=f"cwsa{i + 1}")(x, examples)
+            x = SIEM(features=size.dim, name=f"siem{i + 1}", **types)(x)
             taps[f"stage_{i}"] = x  # (B, N, d)
 
         pooled = jnp.mean(x.astype(jnp.float32), 1)
         taps["pooled"] = pooled
-        score = QualityHead(self.dropout, self.dtype, name="quality_head")(pooled, examples)
-        return score, taps
+        head = QualityHead(dropout=self.dropout, name="quality_head", **types)
+        return head(pooled, examples), taps
 
 
 def build(
@@ -238,6 +243,7 @@ def build(
     *,
     dropout: float,
     dtype: str = "float32",
+    param_dtype: str = "float32",
     batch_norm_inference_stages: tuple[str, ...] = (),
     attention: str = "matmul",
     remat: Remat = NO_REMAT,
@@ -247,17 +253,18 @@ def build(
     Args:
         name: a key of `SIZES`.
         dropout: rate of every dropout, 0 ≤ rate < 1.
-        dtype: compute dtype, "float32" or "bfloat16".
+        dtype, param_dtype: of the computation and of the parameters, "float32" or "bfloat16".
         batch_norm_inference_stages, attention, remat: see `GLPI`.
 
     Raises:
-        GlpiError: a name, the dtype, the attention, a rematerialization or a part of the ResNet is
+        GlpiError: a name, a dtype, the attention, a rematerialization or a part of the ResNet is
             unknown.
     """
     if name not in SIZES:
         raise GlpiError(f"unknown model size '{name}': choose one of {', '.join(SIZES)}")
-    if dtype not in ("float32", "bfloat16"):
-        raise GlpiError(f"unknown compute dtype '{dtype}': choose float32 or bfloat16")
+    for what, value in (("compute", dtype), ("parameter", param_dtype)):
+        if value not in ("float32", "bfloat16"):
+            raise GlpiError(f"unknown {what} dtype '{value}': choose float32 or bfloat16")
     if attention not in ATTENTIONS:
         raise GlpiError(f"unknown attention '{attention}': choose one of {', '.join(ATTENTIONS)}")
     for part, what in dataclasses.asdict(remat).items():
@@ -274,4 +281,12 @@ def build(
                 f"unknown part of the ResNet {stage!r} in batch_norm_inference_stages: choose of"
                 f" {', '.join(parts)}"
             )
-    return GLPI(size, dropout, stages, jnp.dtype(dtype), attention, remat)
+    return GLPI(
+        size=size,
+        dropout=dropout,
+        batch_norm_inference_stages=stages,
+        dtype=jnp.dtype(dtype),
+        param_dtype=jnp.dtype(param_dtype),
+        attention=attention,
+        remat=remat,
+    )

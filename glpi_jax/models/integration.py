@@ -3,6 +3,8 @@
 Source: arXiv 2408.03885, section III, and the authors' PyTorch implementation.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from glpi_jax.models.layers import (
     torch_bias_init,
     torch_dense,
     torch_kernel_init,
+    types_of,
 )
 from glpi_jax.models.resnet import ResNet
 
@@ -40,30 +43,35 @@ def _l2_normalize(x: jax.Array) -> jax.Array:
     return x / jnp.maximum(norm, L2_EPSILON)
 
 
-class CWSA(nn.Module):
+class CWSA(nn.Module, kw_only=True):
     """Channel-wise self-attention: channels attend to channels, each described by its N tokens."""
 
     dropout: float
     dtype: Dtype
+    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, examples: jax.Array | None) -> jax.Array:
         """Map x (B, C, N) to (B, C, N); with dropout if `examples` numbers them."""
         tokens = x.shape[-1]
-        q = _l2_normalize(torch_dense(tokens, tokens, self.dtype, "c_q")(x)).astype(self.dtype)
-        k = _l2_normalize(torch_dense(tokens, tokens, self.dtype, "c_k")(x)).astype(self.dtype)
-        v = torch_dense(tokens, tokens, self.dtype, "c_v")(x)
+        types = types_of(self)
+        dense = functools.partial(torch_dense, tokens, fan_in=tokens, **types)
+        q = _l2_normalize(dense(name="c_q")(x)).astype(self.dtype)
+        k = _l2_normalize(dense(name="c_k")(x)).astype(self.dtype)
+        v = dense(name="c_v")(x)
         logits = (q @ k.swapaxes(-1, -2)).astype(jnp.float32) * tokens**-0.5  # (B, C, C)
         y = nn.softmax(logits).astype(self.dtype) @ v  # (B, C, N)
         y = Dropout(self.dropout, name="dropout")(scramble(y), examples)
-        return x + layer_norm(CWSA_NORM_EPSILON, "norm")(y).astype(self.dtype)
+        norm = layer_norm(CWSA_NORM_EPSILON, param_dtype=self.param_dtype, name="norm")
+        return x + norm(y).astype(self.dtype)
 
 
-class SIEM(nn.Module):
+class SIEM(nn.Module, kw_only=True):
     """Spatial integration: one 3×3 convolution over the token grid, nothing else."""
 
     features: int
     dtype: Dtype
+    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -77,13 +85,14 @@ class SIEM(nn.Module):
             padding=1,
             use_bias=False,
             dtype=self.dtype,
+            param_dtype=self.param_dtype,
             kernel_init=torch_kernel_init,
             name="conv",
         )(grid)
         return y.reshape(batch, tokens, self.features)
 
 
-class CLFE(nn.Module):
+class CLFE(nn.Module, kw_only=True):
     """CNN local features: three ResNet stages, each embedded into the ViT's token grid."""
 
     dim: int
@@ -93,46 +102,50 @@ class CLFE(nn.Module):
     blocks: tuple[int, ...]
     inference_stages: tuple[str, ...]
     dtype: Dtype
+    param_dtype: Dtype = jnp.float32
     remat: str = "none"
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> list[jax.Array]:
         """Map normalised images (B, H, W, 3) to one token matrix (B, N, d) for each stage."""
+        types = types_of(self)
         resnet = ResNet(
-            self.stem,
-            self.widths,
-            self.blocks,
-            self.inference_stages,
-            self.dtype,
-            self.remat,
+            stem=self.stem,
+            widths=self.widths,
+            blocks=self.blocks,
+            inference_stages=self.inference_stages,
+            remat=self.remat,
             name="backbone",
+            **types,
         )
         _, stages = resnet(images, train)
         embedded = []
         for i, features in enumerate(stages.values(), 1):
             kernel = self.patch // (2 ** (i + 1))  # stage strides 4, 8, 16: kernels 4, 2, 1
             embedding = PatchEmbedding(
-                self.dim,
-                kernel,
-                self.dtype,
-                torch_kernel_init,
-                torch_bias_init(kernel * kernel * features.shape[-1]),
+                features=self.dim,
+                patch=kernel,
+                kernel_init=torch_kernel_init,
+                bias_init=torch_bias_init(kernel * kernel * features.shape[-1]),
                 name=f"patch_embed{i}",
+                **types,
             )
             embedded.append(embedding(features))
         return embedded
 
 
-class QualityHead(nn.Module):
+class QualityHead(nn.Module, kw_only=True):
     """Regression of the pooled feature to one score."""
 
     dropout: float
     dtype: Dtype
+    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, examples: jax.Array | None) -> jax.Array:
         """Map x (B, d) to scores (B,), float32; with dropout if `examples` numbers them."""
         dim = x.shape[-1]
-        x = gelu(torch_dense(dim, dim, self.dtype, "fc1")(x))
+        types = types_of(self)
+        x = gelu(torch_dense(dim, fan_in=dim, name="fc1", **types)(x))
         x = Dropout(self.dropout, name="dropout")(x, examples)
-        return torch_dense(1, dim, self.dtype, "fc2")(x)[:, 0].astype(jnp.float32)
+        return torch_dense(1, fan_in=dim, name="fc2", **types)(x)[:, 0].astype(jnp.float32)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -23,20 +24,34 @@ def torch_bias_init(fan_in: int) -> Callable[..., jax.Array]:
     return init
 
 
-def torch_dense(features: int, fan_in: int, dtype: Dtype, name: str) -> nn.Dense:
+def types_of(module: Any) -> dict[str, Any]:
+    """Return the `dtype` and `param_dtype` of a module, as keywords for the modules in it."""
+    return {"dtype": module.dtype, "param_dtype": module.param_dtype}
+
+
+def torch_dense(
+    features: int, *, fan_in: int, dtype: Dtype, param_dtype: Dtype, name: str
+) -> nn.Dense:
     """Dense layer that starts as `torch.nn.Linear(fan_in, features)` does."""
     return nn.Dense(
         features,
         dtype=dtype,
+        param_dtype=param_dtype,
         kernel_init=torch_kernel_init,
         bias_init=torch_bias_init(fan_in),
         name=name,
     )
 
 
-def layer_norm(epsilon: float, name: str) -> nn.LayerNorm:
+def layer_norm(epsilon: float, *, param_dtype: Dtype, name: str) -> nn.LayerNorm:
     """LayerNorm computed in float32, the variance from centred values as torch does."""
-    return nn.LayerNorm(epsilon=epsilon, dtype=jnp.float32, use_fast_variance=False, name=name)
+    return nn.LayerNorm(
+        epsilon=epsilon,
+        dtype=jnp.float32,
+        param_dtype=param_dtype,
+        use_fast_variance=False,
+        name=name,
+    )
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -141,6 +156,7 @@ class BatchNorm(nn.Module):
 
     momentum: float = 0.1
     epsilon: float = 1e-5
+    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, use_batch_statistics: bool) -> jax.Array:
@@ -148,8 +164,9 @@ class BatchNorm(nn.Module):
         features = x.shape[-1]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
-        scale = self.param("scale", nn.initializers.ones, (features,), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, (features,), self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, (features,), self.param_dtype)
+        scale, bias = scale.astype(jnp.float32), bias.astype(jnp.float32)
 
         if use_batch_statistics:
             y, mean, var = _normalize_by_batch(x, scale, bias, self.epsilon)
@@ -164,7 +181,7 @@ class BatchNorm(nn.Module):
         return centred * multiplier[None, None, None] + bias[None, None, None]
 
 
-class PatchEmbedding(nn.Module):
+class PatchEmbedding(nn.Module, kw_only=True):
     """Convolution with kernel = stride and a bias, as a product of each patch with a matrix.
 
     On the CPU that is faster than XLA's convolution, above all its gradient. The kernel keeps the
@@ -174,6 +191,7 @@ class PatchEmbedding(nn.Module):
     features: int
     patch: int
     dtype: Dtype
+    param_dtype: Dtype = jnp.float32
     kernel_init: Callable[..., jax.Array]
     bias_init: Callable[..., jax.Array]
 
@@ -183,9 +201,9 @@ class PatchEmbedding(nn.Module):
         batch, height, width, channels = x.shape
         patch = self.patch
         kernel = self.param(
-            "kernel", self.kernel_init, (patch, patch, channels, self.features), jnp.float32
+            "kernel", self.kernel_init, (patch, patch, channels, self.features), self.param_dtype
         )
-        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+        bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
         x = x.astype(self.dtype).reshape(
             batch, height // patch, patch, width // patch, patch, channels
         )
@@ -194,7 +212,7 @@ class PatchEmbedding(nn.Module):
         return patches @ matrix + bias.astype(self.dtype)[None, None]
 
 
-class Conv1x1(nn.Module):
+class Conv1x1(nn.Module, kw_only=True):
     """1×1 convolution without bias as a matrix product, much faster than XLA's convolution on CPU.
 
     The kernel keeps the convolution's shape (1, 1, C_in, C_out).
@@ -203,12 +221,13 @@ class Conv1x1(nn.Module):
     features: int
     stride: int
     dtype: Dtype
+    param_dtype: Dtype = jnp.float32
     kernel_init: Callable[..., jax.Array]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map x (B, H, W, C_in) to (B, ceil(H/stride), ceil(W/stride), features)."""
         shape = (1, 1, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         x = x[:, :: self.stride, :: self.stride].astype(self.dtype)
         return jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0].astype(self.dtype))

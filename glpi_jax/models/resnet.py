@@ -4,6 +4,7 @@ Source: torchvision `resnet.py` (`resnet50`, `resnet101`). GLPI takes the stem a
 stages; SAQT's retrieval takes all four and pools them.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glpi_jax.models.layers import BatchNorm, Conv1x1, Dtype, rematerialized
+from glpi_jax.models.layers import BatchNorm, Conv1x1, Dtype, rematerialized, types_of
 
 EXPANSION = 4
 
@@ -22,7 +23,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def _conv(features: int, kernel: int, stride: int, dtype: Dtype, name: str) -> nn.Conv:
+def _conv(
+    features: int, kernel: int, stride: int, *, dtype: Dtype, param_dtype: Dtype, name: str
+) -> nn.Conv:
     """Square convolution without bias, padded as torch pads (SAME differs when stride is 2)."""
     return nn.Conv(
         features,
@@ -31,6 +34,7 @@ def _conv(features: int, kernel: int, stride: int, dtype: Dtype, name: str) -> n
         padding=kernel // 2,
         use_bias=False,
         dtype=dtype,
+        param_dtype=param_dtype,
         kernel_init=_conv_init,
         name=name,
     )
@@ -68,13 +72,14 @@ def _strided(sizes: jax.Array | None, stride: int) -> jax.Array | None:
     return sizes if sizes is None else (sizes + stride - 1) // stride
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(nn.Module, kw_only=True):
     """Bottleneck residual block; the stride sits on the 3×3 convolution (torchvision's V1.5)."""
 
     width: int
     stride: int
     project: bool
     dtype: Dtype
+    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(
@@ -86,20 +91,23 @@ class Bottleneck(nn.Module):
         result is arbitrary.
         """
         features = EXPANSION * self.width
-        y = Conv1x1(self.width, 1, self.dtype, _conv_init, name="conv1")(x)
-        y = nn.relu(BatchNorm(name="bn1")(y, use_batch_statistics)).astype(self.dtype)
+        types = types_of(self)
+        conv1x1 = functools.partial(Conv1x1, kernel_init=_conv_init, **types)
+        norm = functools.partial(BatchNorm, param_dtype=self.param_dtype)
+        y = conv1x1(features=self.width, stride=1, name="conv1")(x)
+        y = nn.relu(norm(name="bn1")(y, use_batch_statistics)).astype(self.dtype)
         y = _zero_beyond(y, sizes)  # the only layer here that sees its neighbours comes next
-        y = _conv(self.width, 3, self.stride, self.dtype, "conv2")(y)
-        y = nn.relu(BatchNorm(name="bn2")(y, use_batch_statistics)).astype(self.dtype)
-        y = Conv1x1(features, 1, self.dtype, _conv_init, name="conv3")(y)
-        y = BatchNorm(name="bn3")(y, use_batch_statistics)
+        y = _conv(self.width, 3, self.stride, name="conv2", **types)(y)
+        y = nn.relu(norm(name="bn2")(y, use_batch_statistics)).astype(self.dtype)
+        y = conv1x1(features=features, stride=1, name="conv3")(y)
+        y = norm(name="bn3")(y, use_batch_statistics)
         if self.project:
-            x = Conv1x1(features, self.stride, self.dtype, _conv_init, name="downsample_conv")(x)
-            x = BatchNorm(name="downsample_bn")(x, use_batch_statistics)
+            x = conv1x1(features=features, stride=self.stride, name="downsample_conv")(x)
+            x = norm(name="downsample_bn")(x, use_batch_statistics)
         return nn.relu(x.astype(jnp.float32) + y).astype(self.dtype)
 
 
-class ResNet(nn.Module):
+class ResNet(nn.Module, kw_only=True):
     """ResNet stem and stages layer1, layer2, … (strides 4, 8, 16, 32), without pooling and fc.
 
     Attributes:
@@ -109,7 +117,7 @@ class ResNet(nn.Module):
         blocks: blocks in each stage.
         inference_stages: parts (`stem`, `layer1`, …) whose BatchNorm keeps its running statistics
             also in training.
-        dtype: compute dtype (BatchNorm is always float32).
+        dtype, param_dtype: of the computation (BatchNorm is always float32) and the parameters.
         remat: of the blocks, see `rematerialized`.
     """
 
@@ -118,6 +126,7 @@ class ResNet(nn.Module):
     blocks: tuple[int, ...]
     inference_stages: tuple[str, ...]
     dtype: Dtype
+    param_dtype: Dtype = jnp.float32
     remat: str = "none"
 
     @nn.compact
@@ -143,8 +152,10 @@ class ResNet(nn.Module):
             raise ValueError("padded images have no batch statistics: train needs sizes=None")
         images = _zero_beyond(images, sizes)
         statistics = train and "stem" not in self.inference_stages
-        x = _conv(self.stem, 7, 2, self.dtype, "conv1")(images)
-        x = nn.relu(BatchNorm(name="bn1")(x, statistics)).astype(self.dtype)
+        types = types_of(self)
+        x = _conv(self.stem, 7, 2, name="conv1", **types)(images)
+        norm = BatchNorm(param_dtype=self.param_dtype, name="bn1")
+        x = nn.relu(norm(x, statistics)).astype(self.dtype)
         sizes = _strided(sizes, 2)
         x = _zero_beyond(x, sizes)  # behind a ReLU zero never wins a maximum, like torch's -inf
         x = _max_pool(x)
@@ -157,7 +168,7 @@ class ResNet(nn.Module):
             for i in range(blocks):
                 stride = 2 if stage > 1 and i == 0 else 1
                 name = f"layer{stage}_{i}"
-                block = bottleneck(width, stride, i == 0, self.dtype, name=name)
+                block = bottleneck(width=width, stride=stride, project=i == 0, name=name, **types)
                 x = block(x, statistics, sizes)
                 sizes = _strided(sizes, stride)
             taps[f"layer{stage}"] = x

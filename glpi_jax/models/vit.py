@@ -4,22 +4,39 @@ Source: timm `vision_transformer.py` (`vit_small_patch16_224`), as the authors' 
 outputs of chosen blocks, class token dropped, without the final norm.
 """
 
+import functools
 from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from glpi_jax.models.layers import Dtype, PatchEmbedding, gelu, layer_norm, rematerialized
+from glpi_jax.models.layers import (
+    Dtype,
+    PatchEmbedding,
+    gelu,
+    layer_norm,
+    rematerialized,
+    types_of,
+)
 
 LAYER_NORM_EPSILON = 1e-6
-_dense_init = nn.initializers.truncated_normal(0.02)
+
+
+def _dense(features: int, dtype: Dtype, param_dtype: Dtype, name: str) -> nn.Dense:
+    return nn.Dense(
+        features,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        kernel_init=nn.initializers.truncated_normal(0.02),
+        name=name,
+    )
 
 
 ATTENTIONS = ("matmul", "xla", "cudnn")
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(nn.Module, kw_only=True):
     """Multi-head self-attention with one fused qkv projection; the softmax in float32.
 
     `attention` says what computes it: "matmul" spells it out, "xla" and "cudnn" are the
@@ -28,6 +45,7 @@ class SelfAttention(nn.Module):
 
     heads: int
     dtype: Dtype
+    param_dtype: Dtype = jnp.float32
     attention: str
 
     @nn.compact
@@ -35,7 +53,7 @@ class SelfAttention(nn.Module):
         """Map tokens x (B, T, d) to (B, T, d)."""
         batch, tokens, dim = x.shape
         head_dim = dim // self.heads
-        qkv = nn.Dense(3 * dim, dtype=self.dtype, kernel_init=_dense_init, name="qkv")(x)
+        qkv = _dense(3 * dim, self.dtype, self.param_dtype, "qkv")(x)
         qkv = qkv.reshape(batch, tokens, 3, self.heads, head_dim)
         if self.attention == "matmul":
             q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each (B, heads, T, head_dim)
@@ -49,42 +67,46 @@ class SelfAttention(nn.Module):
             )
             y = jax.nn.dot_product_attention(q, k, v, implementation=implementation)
         y = y.reshape(batch, tokens, dim)
-        return nn.Dense(dim, dtype=self.dtype, kernel_init=_dense_init, name="proj")(y)
+        return _dense(dim, self.dtype, self.param_dtype, "proj")(y)
 
 
-class MLP(nn.Module):
+class MLP(nn.Module, kw_only=True):
     """Two dense layers with an exact (erf) GELU between them."""
 
     hidden: int
     dtype: Dtype
+    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map tokens x (B, T, d) to (B, T, d)."""
         dim = x.shape[-1]
-        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=_dense_init, name="fc1")(x)
+        x = _dense(self.hidden, self.dtype, self.param_dtype, "fc1")(x)
         x = gelu(x)
-        return nn.Dense(dim, dtype=self.dtype, kernel_init=_dense_init, name="fc2")(x)
+        return _dense(dim, self.dtype, self.param_dtype, "fc2")(x)
 
 
-class Block(nn.Module):
+class Block(nn.Module, kw_only=True):
     """Pre-norm transformer block."""
 
     heads: int
     mlp_hidden: int
     dtype: Dtype
+    param_dtype: Dtype = jnp.float32
     attention: str
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map tokens x (B, T, d) to (B, T, d)."""
-        y = layer_norm(LAYER_NORM_EPSILON, "norm1")(x).astype(self.dtype)
-        x = x + SelfAttention(self.heads, self.dtype, self.attention, name="attn")(y)
-        y = layer_norm(LAYER_NORM_EPSILON, "norm2")(x).astype(self.dtype)
-        return x + MLP(self.mlp_hidden, self.dtype, name="mlp")(y)
+        types = types_of(self)
+        norm = functools.partial(layer_norm, LAYER_NORM_EPSILON, param_dtype=self.param_dtype)
+        y = norm(name="norm1")(x).astype(self.dtype)
+        x = x + SelfAttention(heads=self.heads, attention=self.attention, name="attn", **types)(y)
+        y = norm(name="norm2")(x).astype(self.dtype)
+        return x + MLP(hidden=self.mlp_hidden, name="mlp", **types)(y)
 
 
-class ViT(nn.Module):
+class ViT(nn.Module, kw_only=True):
     """ViT trunk that stops after the last tapped block.
 
     Attributes:
@@ -93,7 +115,7 @@ class ViT(nn.Module):
         mlp_hidden: hidden width of the MLPs.
         patch: side of a patch in pixels.
         taps: blocks (counted from 0) whose outputs are returned.
-        dtype: compute dtype.
+        dtype, param_dtype: of the computation and of the parameters.
         attention: see `SelfAttention`.
         remat: of the blocks, see `rematerialized`.
     """
@@ -104,6 +126,7 @@ class ViT(nn.Module):
     patch: int
     taps: tuple[int, ...]
     dtype: Dtype
+    param_dtype: Dtype = jnp.float32
     attention: str = "matmul"
     remat: str = "none"
 
@@ -115,17 +138,23 @@ class ViT(nn.Module):
             The last tap, and all taps `block_<i>`; each (B, N, d), N patches in row-major order.
         """
         batch = images.shape[0]
+        types = types_of(self)
         x = PatchEmbedding(
-            self.dim,
-            self.patch,
-            self.dtype,
-            nn.initializers.lecun_normal(),
-            nn.initializers.zeros,
+            features=self.dim,
+            patch=self.patch,
+            kernel_init=nn.initializers.lecun_normal(),
+            bias_init=nn.initializers.zeros,
             name="patch_embed",
+            **types,
         )(images)
-        cls_token = self.param("cls_token", nn.initializers.normal(1e-6), (1, 1, self.dim))
+        cls_token = self.param(
+            "cls_token", nn.initializers.normal(1e-6), (1, 1, self.dim), self.param_dtype
+        )
         position = self.param(
-            "pos_embed", nn.initializers.normal(0.02), (1, x.shape[1] + 1, self.dim)
+            "pos_embed",
+            nn.initializers.normal(0.02),
+            (1, x.shape[1] + 1, self.dim),
+            self.param_dtype,
         )
         cls = jnp.broadcast_to(cls_token, (batch, 1, self.dim)).astype(self.dtype)
         x = jnp.concatenate([cls, x], axis=1) + position.astype(self.dtype)
@@ -133,8 +162,13 @@ class ViT(nn.Module):
         taps = {}
         block = rematerialized(Block, self.remat, static=None)
         for i in range(max(self.taps) + 1):
-            name = f"blocks_{i}"
-            x = block(self.heads, self.mlp_hidden, self.dtype, self.attention, name=name)(x)
+            x = block(
+                heads=self.heads,
+                mlp_hidden=self.mlp_hidden,
+                attention=self.attention,
+                name=f"blocks_{i}",
+                **types,
+            )(x)
             if i in self.taps:
                 taps[f"block_{i}"] = x[:, 1:]
         return x[:, 1:], taps

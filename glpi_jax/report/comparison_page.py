@@ -19,7 +19,7 @@ from glpi_jax.report.comparison import (
 from glpi_jax.report.parts import fit_of, scatter_panel, worst_images
 from glpi_jax.report.run_page import millions
 from glpi_jax.report.tables import number, spread_text
-from glpi_jax.results.workdirs import Results, Workdir, title_of
+from glpi_jax.results.workdirs import Results, Workdir, loss_words, title_of
 
 _WORST_IMAGES = 8
 
@@ -182,8 +182,9 @@ def _median_by_distortion(workdir: Workdir, part: str) -> dict[str, float | None
 
 def _training_section(group: WorkdirGroup, where: str) -> str:
     runs = {each.name: [run.rows for run in each.rounds] for each in group.workdirs}
+    loss = loss_words([each.first for each in group.workdirs])
     figure = markup.figure(
-        lambda theme: curve_plots.compared_curves(runs, theme),
+        lambda theme: curve_plots.compared_curves(runs, theme, loss),
         f"Training loss and SROCC of the selection parts: {', '.join(runs)}",
         "A line for every round, from its metrics.csv; of several selection parts the mean.",
     )

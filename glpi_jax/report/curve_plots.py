@@ -26,13 +26,16 @@ def selection_curves(rows: Sequence[MetricRow]) -> dict[str, np.ndarray]:
     return {part: _series(rows, f"{part}/srocc") for part in parts}
 
 
-def training_curves(rows: Sequence[MetricRow], selected_step: int | None, theme: Theme) -> bytes:
+def training_curves(
+    rows: Sequence[MetricRow], selected_step: int | None, theme: Theme, loss: str = ""
+) -> bytes:
     """Plot loss, learning rate and the selection parts' SROCC over the steps, where recorded.
 
     Args:
         rows: the content of metrics.csv.
         selected_step: the step of the evaluated checkpoint, marked by a line; None marks none.
         theme: `LIGHT` or `DARK`.
+        loss: from `loss_words`, for the heading; "" if not known.
 
     Returns:
         A PNG file.
@@ -42,7 +45,7 @@ def training_curves(rows: Sequence[MetricRow], selected_step: int | None, theme:
     colors = (theme.second, *theme.series)
     panels = [
         (
-            "training loss (mean absolute error)",
+            f"training loss ({loss})" if loss else "training loss",
             [("", _series(rows, "train/loss"), theme.accent)],
         ),
         ("learning rate", [("", _series(rows, "train/learning_rate"), theme.muted)]),
@@ -71,20 +74,23 @@ def training_curves(rows: Sequence[MetricRow], selected_step: int | None, theme:
         return png(figure)
 
 
-def compared_curves(runs: Mapping[str, Sequence[Sequence[MetricRow]]], theme: Theme) -> bytes:
+def compared_curves(
+    runs: Mapping[str, Sequence[Sequence[MetricRow]]], theme: Theme, loss: str = ""
+) -> bytes:
     """Plot training loss and the SROCC that selects the epoch, a colour a workdir, a line a round.
 
     Args:
         runs: by workdir, the content of each round's metrics.csv; of several selection parts the
             mean is shown.
         theme: `LIGHT` or `DARK`.
+        loss: from `loss_words`, for the heading; "" if not known.
 
     Returns:
         A PNG file.
     """
     with themed_figure(3.5, theme) as figure:
         grid = figure.subplots(1, 2, sharex=True)
-        grid[0].set_title("training loss (mean absolute error)")
+        grid[0].set_title(f"training loss ({loss})" if loss else "training loss")
         grid[1].set_title("SROCC that selects the epoch")
         for index, (name, rounds) in enumerate(runs.items()):
             color = theme.series[index % len(theme.series)]

@@ -22,6 +22,7 @@ from glpi_jax.results.workdirs import (
     RunResults,
     is_test,
     label_name,
+    loss_words,
     parts_in_order,
     read_metrics_note,
     title_of,
@@ -247,7 +248,7 @@ def _training_section(results: Results, rows: Sequence[MetricRow]) -> str:
     step = results["selection"]["step"] if results["selection"] else None
     mark = "" if step is None else f" The dashed line marks the evaluated checkpoint, step {step}."
     figure = markup.figure(
-        lambda theme: curve_plots.training_curves(rows, step, theme),
+        lambda theme: curve_plots.training_curves(rows, step, theme, loss_words([results])),
         "Training loss, learning rate and SROCC of the selection parts over the steps",
         f"From {METRICS_FILE}.{mark}",
     )

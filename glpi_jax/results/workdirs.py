@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from glpi_jax.core.config import with_later_keys
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.evaluation.metrics import median_and_spread
 from glpi_jax.evaluation.protocols import PROTOCOLS
@@ -30,6 +31,7 @@ _RESULTS_KEYS = {
     "config.data.root": str,
     "config.data.apply_orientation": bool,
     "config.targets": dict,
+    "config.train": dict,
     "config.evaluation.confidence": _NUMBER,
     "git_revision": _OPTIONAL_TEXT,
     "versions": dict,
@@ -79,6 +81,7 @@ _PREDICTION_KEYS = {
     "predicted": _NUMBER,
     "crop_std": _NUMBER,
 }
+_LOSS_WORDS = {"l1": "mean absolute error", "mse": "mean squared error", "plcc": "1 − PLCC"}
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,12 @@ def label_name(part: str, results: Results) -> str:
     return str(results["score_name"]) if target_of(part) is None else "subjective score"
 
 
+def loss_words(runs: Sequence[Results]) -> str:
+    """Return what runs minimised, in words; of a loss without words its name."""
+    names = [results["config"]["train"]["loss"] for results in runs]
+    return ", ".join(dict.fromkeys(_LOSS_WORDS.get(name, name) for name in names))
+
+
 def parts_in_order(results: Results) -> list[tuple[str, Any]]:
     """Give the parts, the test parts first and the validation part last."""
 
@@ -213,7 +222,7 @@ def read_results(folder: Path) -> Results:
     for name, references in results["split"]["references"].items():
         if not isinstance(references, list):
             raise GlpiError(f"{path} lacks split.references.{name}: {EVALUATE_AGAIN}")
-    return results
+    return results | {"config": with_later_keys(results["config"])}
 
 
 def read_round(folder: Path) -> RunResults:

@@ -22,6 +22,7 @@ from glpi_jax.distributed.mesh import check_batch_size, to_devices
 from glpi_jax.distributed.ranks import is_first
 from glpi_jax.models.glpi import GLPI
 from glpi_jax.training.bookkeeping import Bookkeeping, NotFinite, Validate
+from glpi_jax.training.loss import Loss, loss_of
 from glpi_jax.training.metric_writer import MetricWriter
 from glpi_jax.training.optimizer import (
     cosine_schedule,
@@ -34,11 +35,12 @@ from glpi_jax.training.step import compile_train_step
 
 
 class Recipe(NamedTuple):
-    """The schedule, the learning-rate multipliers by path, and the optimizer of a config."""
+    """The schedule, the learning-rate multipliers by path, the optimizer and loss of a config."""
 
     schedule: optax.Schedule
     multipliers: dict[str, float | None]
     optimizer: optax.GradientTransformation
+    loss: Loss
 
 
 def fit(
@@ -118,7 +120,11 @@ def _fit(
     parts = (model, recipe.optimizer, recipe.multipliers)
     rules = config.mesh.fsdp_rules
     train_step = compile_train_step(
-        *parts, mesh, fsdp_rules=rules, accumulation=config.train.accumulation
+        *parts,
+        mesh,
+        loss=recipe.loss,
+        fsdp_rules=rules,
+        accumulation=config.train.accumulation,
     )
 
     def create() -> TrainState:
@@ -173,24 +179,21 @@ def _fit(
 
 
 def make_recipe(config: ConfigDict, model: GLPI, mesh: Mesh) -> Recipe:
-    """What `config.optimizer` says of a model."""
+    """Return what `config.optimizer` and `config.train.loss` say of a model.
+
+    Raises:
+        GlpiError: rules that do not fit the model, an unknown optimizer or loss, or arguments that
+            the optimizer does not take.
+    """
+    section = config.optimizer
     schedule = cosine_schedule(
-        config.optimizer.learning_rate,
-        config.optimizer.cosine_half_period,
-        config.optimizer.warmup_steps,
+        section.learning_rate, section.cosine_half_period, section.warmup_steps
     )
     params = abstract_variables(model, mesh=mesh)["params"]
     paths = list(traverse_util.flatten_dict(params, sep="/"))
-    multipliers = learning_rate_multipliers(paths, config.optimizer.rules)
-    optimizer = make_optimizer(
-        schedule,
-        beta1=config.optimizer.beta1,
-        beta2=config.optimizer.beta2,
-        epsilon=config.optimizer.epsilon,
-        weight_decay=config.optimizer.weight_decay,
-        multipliers=multipliers,
-    )
-    return Recipe(schedule, multipliers, optimizer)
+    multipliers = learning_rate_multipliers(paths, section.rules)
+    optimizer = make_optimizer(section, schedule, multipliers)
+    return Recipe(schedule, multipliers, optimizer, loss_of(config))
 
 
 def make_batches(

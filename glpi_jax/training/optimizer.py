@@ -1,8 +1,9 @@
-"""The official recipe's optimizer: Adam with L2 decay in the gradient, cyclic cosine, freezing.
+"""Optimizers, the cyclic cosine, and which parameters train; the official Adam has L2 decay.
 
 Parameters are addressed by path, e.g. `vgfe/blocks_0/attn/qkv/kernel`.
 """
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,9 +12,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import traverse_util
+from ml_collections import ConfigDict
 
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.distributed.path_rules import apply_rules
+
+ADAM_L2 = "adam_l2"  # the official optimizer
 
 FlatParams = dict[str, jax.Array]
 ParameterRules = Sequence[tuple[str, float | None]]
@@ -77,23 +81,32 @@ def merge_params(trainable: FlatParams, frozen: FlatParams) -> dict[str, Any]:
 
 
 def make_optimizer(
-    schedule: optax.Schedule,
-    *,
-    beta1: float,
-    beta2: float,
-    epsilon: float,
-    weight_decay: float,
-    multipliers: Mapping[str, float | None],
+    section: ConfigDict, schedule: optax.Schedule, multipliers: Mapping[str, float | None]
 ) -> optax.GradientTransformation:
-    """Adam over the flat trainable parameters.
+    """Make the optimizer of a config, over the flat trainable parameters.
 
-    Weight decay is added to the gradient before Adam (`torch.optim.Adam(weight_decay=…)`), not
-    decoupled as in AdamW.
+    `adam_l2` is the official one: `torch.optim.Adam(weight_decay=…)`, which adds the decay to the
+    gradient, not decoupled as in AdamW. Every other name is a function of optax, which is given the
+    schedule as its learning rate and `section.arguments`.
+
+    Args:
+        section: `config.optimizer`.
+        schedule: step → learning rate.
+        multipliers: path → multiplier of each update, None for frozen parameters.
+
+    Raises:
+        GlpiError: an unknown name, or arguments that the optimizer does not take.
     """
-    steps = [
-        optax.add_decayed_weights(weight_decay),
-        optax.scale_by_adam(b1=beta1, b2=beta2, eps=epsilon),
-    ]
+    if section.name == ADAM_L2:
+        _check_no_arguments(section)
+        steps = [
+            optax.add_decayed_weights(section.weight_decay),
+            optax.scale_by_adam(b1=section.beta1, b2=section.beta2, eps=section.epsilon),
+        ]
+        # After the multipliers, not in one with the learning rate: the bits are those of old runs.
+        last = [optax.scale_by_learning_rate(schedule)]
+    else:
+        steps, last = [_optimizer_of_optax(section, schedule)], []
     scales = {path: m for path, m in multipliers.items() if m is not None}
     if set(scales.values()) != {1.0}:
 
@@ -101,5 +114,45 @@ def make_optimizer(
             return {path: u * scales[path] for path, u in updates.items()}
 
         steps.append(optax.stateless(scale))
-    steps.append(optax.scale_by_learning_rate(schedule))
-    return optax.chain(*steps)
+    return optax.chain(*steps, *last)
+
+
+def _check_no_arguments(section: ConfigDict) -> None:
+    if section.arguments:
+        raise GlpiError(
+            f"config.optimizer.arguments: {ADAM_L2} takes config.optimizer.beta1, beta2, epsilon"
+            f" and weight_decay instead; leave out {', '.join(section.arguments)}"
+        )
+
+
+def _optimizer_of_optax(
+    section: ConfigDict, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    """Call the function of optax that a config names, and try its result on a small parameter."""
+    name, arguments = section.name, dict(section.arguments)
+    key = f"config.optimizer.name = {name!r}"
+    function = getattr(optax, name, None)
+    known = inspect.signature(function).parameters if inspect.isfunction(function) else {}
+    if function is None or "learning_rate" not in known:
+        raise GlpiError(
+            f"{key}: neither {ADAM_L2} nor an optimizer of optax with a learning rate, such as"
+            " adamw, sgd, lion, lamb"
+        )
+    settable = [each for each in known if each != "learning_rate"]
+    unknown = sorted(arguments.keys() - set(settable))
+    if unknown:
+        raise GlpiError(
+            f"config.optimizer.arguments: optax.{name} has no {', '.join(unknown)} to set; it takes"
+            f" {', '.join(settable)} (config.optimizer.learning_rate is the learning rate)"
+        )
+    try:
+        optimizer = function(learning_rate=schedule, **arguments)
+        params = {"kernel": jnp.zeros((2, 2))}
+        jax.eval_shape(lambda x: optimizer.update(x, optimizer.init(x), x), params)
+    except Exception as error:  # of values that it cannot take, or of one that needs more
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise GlpiError(
+            f"{key} with config.optimizer.arguments = {arguments}: optax cannot take a step"
+            f" ({cause})"
+        ) from error
+    return optimizer

@@ -208,6 +208,7 @@ def _compile_step(
             images,
             batch["score"],
             batch["example"],
+            loss=recipe.loss,
             accumulation=accumulation,
         )
         kept = jax.tree.map(lambda new, old: jnp.where(active, new, old), moved, state)

@@ -22,7 +22,7 @@ class TrainState(struct.PyTreeNode):
 
     Attributes:
         step: int32 scalar.
-        params: parameter tree, float32, frozen ones included.
+        params: parameter tree in the model's `param_dtype`, frozen ones included.
         batch_stats: running statistics of BatchNorm, float32.
         opt_state: optimizer state of the trainable parameters, flat by path.
         dropout_key: raw uint32 key data; step t draws from fold_in(key, t).
@@ -167,10 +167,12 @@ def _create(
 ) -> TrainState:
     if variables is None:
         variables = init_variables(model, key)
-    trainable, _ = split_params(variables["params"], multipliers)
+    # Files and other runs may have another dtype.
+    params = jax.tree.map(lambda x: x.astype(model.param_dtype), variables["params"])
+    trainable, _ = split_params(params, multipliers)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
+        params=params,
         batch_stats=variables["batch_stats"],
         opt_state=optimizer.init(trainable),
         dropout_key=jax.random.key_data(jax.random.fold_in(jax.random.wrap_key_data(key), 1)),

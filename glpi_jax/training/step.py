@@ -14,6 +14,7 @@ from glpi_jax.core.compilation import compiler_options
 from glpi_jax.distributed.mesh import FSDP_AXIS, FsdpRules, batch_sharding, replicated
 from glpi_jax.models.glpi import GLPI
 from glpi_jax.models.pixels import normalise
+from glpi_jax.training.loss import Loss
 from glpi_jax.training.optimizer import FlatParams, merge_params, split_params
 from glpi_jax.training.state import TrainState, abstract_state, shardings_of
 
@@ -39,10 +40,11 @@ def train_step(
     scores: jax.Array,
     examples: jax.Array | None = None,
     *,
+    loss: Loss,
     accumulation: int = 1,
     shardings: TrainState | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """Take one step on the L1 loss.
+    """Take one step on a loss.
 
     Only the trainable parameters are differentiated, so that nothing is computed for frozen ones.
 
@@ -53,13 +55,14 @@ def train_step(
         scores: (B,) float32 labels.
         examples: (B,) int32, the places of the images in the batch, which dropout goes by; 0 … B −
             1 when None.
+        loss: of predictions (B,) and scores (B,), from `loss_of`.
         accumulation: parts that the batch is computed in, one after the other; see
-            `_accumulated_gradients`.
+            `_accumulated_gradients`. Above 1 the loss must be a mean over examples.
         shardings: of the state where parameters are split; they are put together for the step.
 
     Returns:
-        The next state, and `loss` (mean absolute error), `grad_norm` (trainable parameters) and
-        `predictions` (B,).
+        The next state, and `loss`, `grad_norm` (of the trainable parameters) and `predictions`
+        (B,), all float32.
     """
     if examples is None:
         examples = jnp.arange(len(images))
@@ -68,10 +71,10 @@ def train_step(
     whole = functools.partial(_constrained, shardings=shardings, whole=True)
     arguments = (state.batch_stats, images, scores, examples, key)
     if accumulation == 1:
-        found = _gradients(model, whole(trainable), whole(frozen), *arguments)
+        found = _gradients(model, loss, whole(trainable), whole(frozen), *arguments)
     else:
         found = _accumulated_gradients(
-            model, whole(trainable), whole(frozen), *arguments, parts=accumulation
+            model, loss, whole(trainable), whole(frozen), *arguments, parts=accumulation
         )
     gradients = _constrained(found.of_params, shardings=shardings, whole=False)
     updates, opt_state = optimizer.update(gradients, state.opt_state, trainable)
@@ -92,6 +95,7 @@ def train_step(
 
 def _gradients(
     model: GLPI,
+    loss: Loss,
     trainable: FlatParams,
     frozen: FlatParams,
     batch_stats: dict[str, Any],
@@ -109,14 +113,15 @@ def _gradients(
             rngs={"dropout": key},
             mutable=["batch_stats"],
         )
-        return jnp.mean(jnp.abs(predictions - scores)), (predictions, updated["batch_stats"])
+        return loss(predictions, scores), (predictions, updated["batch_stats"])
 
-    (loss, (predictions, moved)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trainable)
-    return Gradients(loss, predictions, moved, gradients)
+    (value, (predictions, moved)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trainable)
+    return Gradients(value, predictions, moved, gradients)
 
 
 def _accumulated_gradients(
     model: GLPI,
+    loss: Loss,
     trainable: FlatParams,
     frozen: FlatParams,
     batch_stats: dict[str, Any],
@@ -127,7 +132,7 @@ def _accumulated_gradients(
     *,
     parts: int,
 ) -> Gradients:
-    """What `_gradients` gives, but for rounding, with less memory.
+    """What `_gradients` gives for a mean over examples, but for rounding, with less memory.
 
     BatchNorm's statistics are those of the whole batch, so the CNN branch, of which little is held
     for the gradient, computes it at once. The rest, which holds nine tenths and knows no batch,
@@ -166,24 +171,24 @@ def _accumulated_gradients(
                 local_features=features,
                 rngs={"dropout": key},
             )
-            return jnp.sum(jnp.abs(predictions - scores_of)) / len(scores), predictions
+            return loss(predictions, scores_of) / parts, predictions
 
-        (loss, predictions), (gradients, of_features) = jax.value_and_grad(
+        (value, predictions), (gradients, of_features) = jax.value_and_grad(
             loss_fn, (0, 1), has_aux=True
         )(of_rest, features_of)
-        total = jax.tree.map(jnp.add, total, (loss, gradients))
+        total = jax.tree.map(jnp.add, total, (value, gradients))
         return total, (predictions, of_features)
 
     features, pull_back, moved = jax.vjp(local_features, of_cnn, has_aux=True)
     nothing = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, of_rest))
     batch = jax.tree.map(in_parts, (images, scores, examples, features))
-    (loss, gradients), (predictions, of_features) = jax.lax.scan(add_part, nothing, batch)
+    (value, gradients), (predictions, of_features) = jax.lax.scan(add_part, nothing, batch)
 
     def together(x: jax.Array) -> jax.Array:
         return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
 
     (gradients_of_cnn,) = pull_back(jax.tree.map(together, of_features))
-    return Gradients(loss, together(predictions), moved, gradients | gradients_of_cnn)
+    return Gradients(value, together(predictions), moved, gradients | gradients_of_cnn)
 
 
 def _constrained(params: FlatParams, *, shardings: TrainState | None, whole: bool) -> FlatParams:
@@ -201,6 +206,7 @@ def compile_train_step(
     multipliers: Mapping[str, float | None],
     mesh: Mesh,
     *,
+    loss: Loss,
     fsdp_rules: FsdpRules = (),
     accumulation: int = 1,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
@@ -221,6 +227,7 @@ def compile_train_step(
             normalise(batch["image"]),
             batch["score"],
             batch["example"],
+            loss=loss,
             accumulation=accumulation,
             shardings=shardings if mesh.shape[FSDP_AXIS] > 1 else None,
         )

@@ -232,7 +232,13 @@ def _entries(model: GLPI, prefix: str) -> list[Entry]:
 
 
 def _module(size: ResNetSize) -> ResNet:
-    return ResNet(size.stem, size.widths, size.blocks, (), jnp.float32)
+    return ResNet(
+        stem=size.stem,
+        widths=size.widths,
+        blocks=size.blocks,
+        inference_stages=(),
+        dtype=jnp.float32,
+    )
 
 
 def _torch_name(path: tuple[str, ...]) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from glpi_jax.models.glpi import GLPI, SIZES, Size
+from glpi_jax.models.glpi import GLPI, NO_REMAT, SIZES, Size
 from glpi_jax.weights import torch_names
 from glpi_jax.weights.torch_files import CheckpointError, read_state, unwrap
 
@@ -24,13 +24,17 @@ Shape = tuple[int, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A Flax variable and its official counterpart."""
+    """A Flax variable and its official counterpart.
+
+    One that has none is not `official`: its name is its Flax path, its layout Flax's.
+    """
 
     collection: str
     path: tuple[str, ...]
     torch_name: str
     torch_shape: Shape
     layout: str
+    official: bool = True
 
 
 def load_torch(source: str | Path | Mapping[str, Any]) -> tuple[GLPI, dict[str, Any]]:
@@ -48,7 +52,8 @@ def load_torch(source: str | Path | Mapping[str, Any]) -> tuple[GLPI, dict[str, 
         (ViT blocks behind the last tap, final norm, classifier) are checked and left out.
 
     Raises:
-        CheckpointError: unreadable file, no known size, or names missing, unexpected, misshapen,
+        CheckpointError: unreadable file, no known size, an installed package whose GLPI has other
+            variables than the official one, or names missing, unexpected, misshapen,
             of another dtype or not finite: all of them in one message.
     """
     if isinstance(source, Mapping):
@@ -74,6 +79,7 @@ def read_weights(source: Mapping[str, Any], label: str) -> tuple[GLPI, dict[str,
     """
     arrays, problems = current_arrays(source)
     model = GLPI(_infer_size(arrays, label), OFFICIAL_DROPOUT)
+    check_names(model, label)
     shapes = official_shapes(model, _classes(arrays))
     check(arrays, shapes, label, problems)
     return model, {name: arrays[name] for name in shapes}
@@ -95,19 +101,43 @@ def current_arrays(source: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], li
 
 
 def flax_entries(model: GLPI) -> Sequence[Entry]:
-    """Every variable of a model with its official name, shape and layout."""
-    return _entries(model.size)
+    """Every variable of a model that has an official name, with name, shape and layout."""
+    return tuple(entry for entry in all_entries(model) if entry.official)
+
+
+def all_entries(model: GLPI) -> Sequence[Entry]:
+    """Every variable of a model, those without an official name included."""
+    # Neither changes a shape, and cuDNN's attention cannot be traced without its GPU.
+    return _entries(model.clone(attention="matmul", remat=NO_REMAT))
+
+
+def check_names(model: GLPI, label: str) -> None:
+    """Raise a CheckpointError unless every variable of a model has an official name."""
+    others = [f"{e.collection}/{'/'.join(e.path)}" for e in all_entries(model) if not e.official]
+    if others:
+        more = f" and {len(others) - 1} more have" if others[1:] else " has"
+        raise CheckpointError(
+            f"{label}: {others[0]}{more} no name in official PyTorch files"
+            " (glpi_jax/weights/torch_names.py); a hub folder (glpi push) and StableHLO"
+            " (glpi export) hold such a model"
+        )
 
 
 @functools.lru_cache(maxsize=8)
-def _entries(size: Size) -> Sequence[Entry]:
-    model = GLPI(size, OFFICIAL_DROPOUT)
+def _entries(model: GLPI) -> Sequence[Entry]:
+    size = model.size
     image = jax.ShapeDtypeStruct((1, size.crop, size.crop, 3), np.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), image)
     entries = []
     for (collection, *path), leaf in traverse_util.flatten_dict(variables).items():
-        name, layout = torch_names.to_torch_name(collection, "/".join(path))
         shape = tuple(leaf.shape)
+        try:
+            name, layout = torch_names.to_torch_name(collection, "/".join(path))
+        except KeyError:
+            own = "/".join((collection, *path))
+            layout = torch_names.SAME
+            entries.append(Entry(collection, tuple(path), own, shape, layout, official=False))
+            continue
         if layout == torch_names.LINEAR:
             shape = shape[::-1]
         elif layout == torch_names.CONV:
@@ -149,25 +179,33 @@ def to_official(
     """The official state dict, in official order.
 
     Args:
-        variables: `params` and `batch_stats` of the model, float32.
+        variables: `params` and `batch_stats` of the model, float32 or bfloat16.
         carried: every entry of `carried_names`, by official name.
         model: the network.
         label: where the variables come from, for an error.
 
     Raises:
-        CheckpointError: entries missing, unexpected, misshapen, of another dtype or not finite.
+        CheckpointError: a variable without an official name; or entries missing, unexpected,
+            misshapen, of another dtype or not finite.
     """
-    flat = traverse_util.flatten_dict(variables)
-    arrays = {
-        entry.torch_name: to_official_layout(
-            np.asarray(flat[entry.collection, *entry.path]), entry.layout
-        )
-        for entry in flax_entries(model)
-    }
-    arrays |= carried
+    check_names(model, label)
+    arrays = {**official_arrays(variables, flax_entries(model)), **carried}
     shapes = official_shapes(model, _classes(arrays))
     check(arrays, shapes, label)
     return {name: arrays[name] for name in shapes}
+
+
+def official_arrays(
+    variables: Mapping[str, Any], entries: Sequence[Entry]
+) -> dict[str, np.ndarray]:
+    """Undo `to_variables`; bfloat16 becomes float32."""
+    flat = traverse_util.flatten_dict(variables)
+    return {
+        entry.torch_name: to_official_layout(
+            to_numpy(np.asarray(flat[entry.collection, *entry.path])), entry.layout
+        )
+        for entry in entries
+    }
 
 
 def to_flax_layout(array: np.ndarray, layout: str) -> np.ndarray:

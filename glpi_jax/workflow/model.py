@@ -11,6 +11,7 @@ def model_of(config: ConfigDict, *, remat: Remat = NO_REMAT) -> GLPI:
         config.model.name,
         dropout=config.model.dropout,
         dtype=config.model.dtype,
+        param_dtype=config.model.param_dtype,
         batch_norm_inference_stages=tuple(config.model.batch_norm_inference_stages),
         attention=config.model.attention,
         remat=remat,

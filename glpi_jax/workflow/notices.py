@@ -5,12 +5,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from glpi_jax.data.identical import identical_images
 from glpi_jax.data.sources import Database
 from glpi_jax.data.splits import Split, split_references, trained_references
+from glpi_jax.distributed.mesh import FSDP_AXIS
 from glpi_jax.distributed.ranks import is_first
 from glpi_jax.evaluation.protocols import Plan
 from glpi_jax.workflow.workdir import RUN_FILE, SPLIT_FILE
@@ -73,6 +76,47 @@ def tell_frozen(config: ConfigDict, multipliers: Mapping[str, float | None], wor
             " to a number such as 1.0",
             file=sys.stderr,
         )
+
+
+def tell_parameters(params: Mapping[str, Any], multipliers: Mapping[str, float | None]) -> None:
+    """Print a line for each top-level module of a model that begins to train, and one for all.
+
+    Args:
+        params: the parameter tree: leaves with `size`, `dtype` and `sharding`, arrays or shapes.
+        multipliers: path of each parameter → its multiplier of the learning rate, None if frozen.
+    """
+    if not is_first():
+        return
+    flat = traverse_util.flatten_dict(params, sep="/")
+    modules: dict[str, dict[str, list[str]]] = {}  # kind → name → paths; cwsa1 is of the kind cwsa
+    for path in flat:
+        name = path.partition("/")[0]
+        modules.setdefault(name.rstrip("0123456789"), {}).setdefault(name, []).append(path)
+    for names in modules.values():
+        paths = [path for own in names.values() for path in own]
+        heading = "–".join(dict.fromkeys((min(names), max(names))))
+        print(f"parameters: {_overview(heading, paths, flat, multipliers)}", file=sys.stderr)
+    print(f"parameters: {_overview('all', list(flat), flat, multipliers)}", file=sys.stderr)
+
+
+def _overview(
+    heading: str,
+    paths: Sequence[str],
+    flat: Mapping[str, Any],
+    multipliers: Mapping[str, float | None],
+) -> str:
+    """Return e.g. "cwsa1–cwsa4 5,376 (0.02 MiB), trained, whole on each device"."""
+    total = sum(flat[path].size for path in paths)
+    mebibytes = sum(flat[path].size * flat[path].dtype.itemsize for path in paths) / 2**20
+    frozen = sum(flat[path].size for path in paths if multipliers[path] is None)
+    split = [path for path in paths if not flat[path].sharding.is_fully_replicated]
+    training = {0: "trained", total: "frozen"}.get(frozen, f"{frozen:,} of them frozen")
+    where = "whole on each device"
+    if split:
+        size = sum(flat[path].size for path in split)
+        each = "" if size == total else f"{size:,} of them "
+        where = f"{each}split by {flat[split[0]].sharding.mesh.shape[FSDP_AXIS]}"
+    return f"{heading} {total:,} ({mebibytes:.2f} MiB), {training}, {where}"
 
 
 def _parts_of(paths: list[str]) -> list[str]:

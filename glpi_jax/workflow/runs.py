@@ -76,9 +76,15 @@ from glpi_jax.training.bookkeeping import Validation
 from glpi_jax.training.checkpoint import BestCheckpoint
 from glpi_jax.training.loop import fit, make_batches, make_recipe
 from glpi_jax.training.rounds import RoundSetup, fit_rounds
-from glpi_jax.training.state import abstract_variables
+from glpi_jax.training.state import abstract_state, abstract_variables
 from glpi_jax.workflow.model import model_of
-from glpi_jax.workflow.notices import tell_frozen, tell_identical, tell_left_out, tell_seen
+from glpi_jax.workflow.notices import (
+    tell_frozen,
+    tell_identical,
+    tell_left_out,
+    tell_parameters,
+    tell_seen,
+)
 from glpi_jax.workflow.starting_weights import (
     StartingWeights,
     load_starting_weights,
@@ -171,8 +177,9 @@ def _is_reported(config: ConfigDict, workdir: Path) -> bool:
         return False
     try:
         results = json.loads((workdir / RESULTS_FILE).read_text(encoding="utf-8"))
-        reported, selection = results["config"], results["selection"]
-    except (ValueError, KeyError, TypeError):  # damaged, and so made again
+        reported = config_files.with_later_keys(results["config"])
+        selection = results["selection"]
+    except (ValueError, KeyError, TypeError, AttributeError):  # damaged, and so made again
         return False
     if _stretches(config) and "metrics_note" not in results:  # predictions in other units
         return False
@@ -230,7 +237,12 @@ def _open_run(
     if starts_from_weights and not (workdir / RUN_FILE).is_file():
         loaded.append(load_starting_weights(config, model, mesh))
     tell_seen(config, plan, workdir)
+    begins = not (workdir / RUN_FILE).is_file()
     begin_workdir(config, source, split, workdir, loaded[0] if loaded else None, locks)
+    if begins:
+        parts = (model, recipe.optimizer, recipe.multipliers)
+        shapes = abstract_state(*parts, mesh=mesh, fsdp_rules=config.mesh.fsdp_rules)
+        tell_parameters(shapes.params, recipe.multipliers)
     score_crops = compile_scorer(model, mesh)
     scored: Scored = {}
 

@@ -56,6 +56,7 @@ def read_run(workdir: Path) -> dict[str, Any]:
         run = json.loads(path.read_text())
         if run["format"] != FORMAT:
             raise GlpiError(f"{path}: format {run['format']}, this version reads {FORMAT}")
+        run["config"] = config_files.with_later_keys(run["config"])
         for section, keys in _RUN_KEYS.items():
             for key in keys:
                 run["config"][section][key]

@@ -89,6 +89,16 @@ def test_an_override_has_the_type_of_what_it_replaces(override, value):
     assert config.is_locked
 
 
+def test_an_override_may_add_an_argument_of_the_optimizer():
+    added = ("weight_decay=0.5", "nesterov=True", "mu_dtype=bfloat16", "weight_decay=0.25")
+    config = load_config(DEMO, [f"--config.optimizer.arguments.{each}" for each in added])
+    assert config.optimizer.arguments.to_dict() == {
+        "weight_decay": 0.25,
+        "nesterov": True,
+        "mu_dtype": "bfloat16",
+    }
+
+
 def test_the_tree_is_locked():
     config = load_config(DEMO)
     with pytest.raises(AttributeError):

@@ -18,6 +18,7 @@ from configs.base import get_config
 from glpi_jax.distributed.mesh import make_mesh, to_devices
 from glpi_jax.models.glpi import Remat, build
 from glpi_jax.training.checkpoint import ResumeCheckpoints
+from glpi_jax.training.loss import l1
 from glpi_jax.training.optimizer import cosine_schedule, learning_rate_multipliers, make_optimizer
 from glpi_jax.training.state import abstract_state, create_state
 from glpi_jax.training.step import compile_train_step
@@ -56,20 +57,14 @@ def main(told):
     # The official rules: with frozen parameters.
     frozen = ((r"vgfe/patch_embed/.*", None), (r"clfe/backbone/conv1/.*", None), (r".*", 1.0))
     multipliers = learning_rate_multipliers(paths, frozen)
-    optimizer = make_optimizer(
-        cosine_schedule(1e-4, 30, 0),
-        beta1=0.9,
-        beta2=0.999,
-        epsilon=1e-8,
-        weight_decay=1e-5,
-        multipliers=multipliers,
-    )
+    optimizer = make_optimizer(get_config().optimizer, cosine_schedule(1e-4, 30, 0), multipliers)
     placement = {"mesh": mesh, "fsdp_rules": rules}
     step = compile_train_step(
         model,
         optimizer,
         multipliers,
         mesh,
+        loss=l1,
         fsdp_rules=rules,
         accumulation=told.get("accumulation", 1),
     )

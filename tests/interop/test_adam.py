@@ -9,9 +9,10 @@ from ml_collections import ConfigDict
 from configs.base import get_config
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.interop.adam import Adam, from_entry, to_entry
+from glpi_jax.interop.from_torch import _adam
 from glpi_jax.interop.recipe import get_adam, recipe_of
 from glpi_jax.models.glpi import GLPI, SIZES
-from glpi_jax.weights.torch_files import CheckpointError
+from glpi_jax.weights.torch_files import CheckpointError, OfficialCheckpoint
 
 PARAMETERS = ("a", "b", "c", "unused", "d")
 LISTED = ("b", "c", "unused", "d")  # a is frozen
@@ -138,6 +139,14 @@ def test_learning_rates_that_differ_cannot_be_written():
         GlpiError, match=r"runs/a: config.optimizer.rules .* \[0.1, 1.0\].*--weights"
     ):
         get_adam((), 3, recipe, "runs/a")
+
+
+def test_adam_of_a_file_needs_the_official_optimizer():
+    config = ConfigDict(get_config())
+    config.optimizer.name = "adamw"
+    recipe = recipe_of(config, GLPI(SIZES["glpi_demo"], 0.0))
+    with pytest.raises(GlpiError, match=r"x.pth: holds the state of Adam, but .* = 'adamw'"):
+        _adam(OfficialCheckpoint({}, optimizer={}), recipe, "x.pth")
 
 
 def test_golden_official_parameters(model_golden):

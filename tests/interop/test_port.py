@@ -13,7 +13,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from glpi_jax.cli.main import main
+from glpi_jax.core.errors import GlpiError
 from glpi_jax.distributed.mesh import make_mesh
+from glpi_jax.interop import to_torch
 from glpi_jax.models.glpi import GLPI, SIZES
 from glpi_jax.training.checkpoint import BestCheckpoint
 from glpi_jax.weights.carried import CARRIED_FILE, hand_on_carried, read_carried
@@ -205,6 +207,24 @@ def test_constants_stand_for_what_was_never_loaded(trained, tmp_path, capsys):
             expected = selection["step"]  # each step, each BatchNorm has seen a batch
         assert np.all(state[name] == expected), name
     assert any(is_count(name) for name in carried_names(DEMO))
+
+
+def test_state_of_another_optimizer_stays_behind(trained, tmp_path, monkeypatch):
+    """Selected weights are written without it; a state to resume from needs --weights-only."""
+    workdir = shutil.copytree(trained.workdir, tmp_path / "run")
+    run = json.loads((workdir / "run.json").read_text())
+    run["config"]["optimizer"]["name"] = "adamw"
+    (workdir / "run.json").write_text(json.dumps(run))
+    written = []
+    monkeypatch.setattr(to_torch, "check_output", lambda *_, **__: None)  # .pth needs PyTorch
+    monkeypatch.setattr(to_torch, "write_checkpoint", lambda _, x, **__: written.append(x))
+    options = {"fill": None, "weights_only": False, "force": False}
+    notes = to_torch.to_torch(workdir, tmp_path / "out.pth", **options)
+    assert "no optimizer: the run trained with adamw" in notes[0]
+    assert written.pop().optimizer is None
+    with pytest.raises(GlpiError, match=r"'adamw', but an official file .* with --weights-only"):
+        to_torch.to_torch(workdir / "checkpoints", tmp_path / "out.pth", **options)
+    assert not written
 
 
 @pytest.mark.parametrize("source", ["timm", "official"])

@@ -16,6 +16,7 @@ from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.interop.recipe import recipe_of
 from glpi_jax.models.glpi import SIZES
 from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
+from glpi_jax.training.loss import l1
 from glpi_jax.training.state import abstract_state, create_state
 from glpi_jax.training.step import train_step
 from glpi_jax.weights.convert import load_torch
@@ -102,7 +103,8 @@ def recipe():
     config.optimizer.cosine_half_period = HALF_PERIOD
     model = model_of(config)
     own = recipe_of(config, model)
-    step = jax.jit(functools.partial(train_step, model, own.optimizer, own.multipliers))
+    parts = (model, own.optimizer, own.multipliers)
+    step = jax.jit(functools.partial(train_step, *parts, loss=l1))
     return model, own, step
 
 
@@ -483,7 +485,7 @@ def test_layers_equal_torchs(torch_glpi):
         "bias": theirs.norm.bias.detach().numpy(),
     }
     x = np.random.default_rng(0).normal(size=(2, 12, 9)).astype(np.float32)
-    ours = CWSA(0.5, jnp.float32).apply({"params": params}, x, None)
+    ours = CWSA(dropout=0.5, dtype=jnp.float32).apply({"params": params}, x, None)
     with torch.inference_mode():
         expected = theirs(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(ours, expected, atol=1e-5)

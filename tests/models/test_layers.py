@@ -70,7 +70,13 @@ def test_gelu_is_the_exact_one():
 
 def test_patch_embedding_equals_a_strided_convolution():
     x = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32)
-    layer = PatchEmbedding(5, 4, jnp.float32, nn.initializers.normal(1.0), nn.initializers.ones)
+    layer = PatchEmbedding(
+        features=5,
+        patch=4,
+        dtype=jnp.float32,
+        kernel_init=nn.initializers.normal(1.0),
+        bias_init=nn.initializers.ones,
+    )
     variables = layer.init(jax.random.key(0), x)
     kernel = variables["params"]["kernel"]
     assert kernel.shape == (4, 4, 3, 5)
@@ -110,7 +116,9 @@ def test_max_pool_equals_the_windowed_maximum():
 
 def test_conv1x1_equals_a_strided_convolution():
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
-    layer = Conv1x1(5, 2, jnp.float32, nn.initializers.normal(1.0))
+    layer = Conv1x1(
+        features=5, stride=2, dtype=jnp.float32, kernel_init=nn.initializers.normal(1.0)
+    )
     variables = layer.init(jax.random.key(0), x)
     kernel = variables["params"]["kernel"]
     expected = jax.lax.conv_general_dilated(
@@ -129,9 +137,9 @@ def test_l2_normalize_is_torchs_also_at_zero():
 def test_dense_starts_like_torch():
     """U(±1/sqrt(fan_in)) for weights and biases."""
     fan_in = 400
-    params = torch_dense(300, fan_in, jnp.float32, "fc").init(
-        jax.random.key(0), jnp.zeros((1, fan_in))
-    )["params"]
+    params = torch_dense(
+        300, fan_in=fan_in, dtype=jnp.float32, param_dtype=jnp.float32, name="fc"
+    ).init(jax.random.key(0), jnp.zeros((1, fan_in)))["params"]
     for leaf in jax.tree.leaves(params):
         assert np.abs(leaf).max() <= fan_in**-0.5
         np.testing.assert_allclose(leaf.std(), fan_in**-0.5 / np.sqrt(3), rtol=0.1)

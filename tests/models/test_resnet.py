@@ -8,7 +8,9 @@ from flax import linen as nn
 
 from glpi_jax.models.resnet import IMAGENET_MEAN, IMAGENET_STD, ResNet, _max_pool, semantic_vectors
 
-NETWORK = ResNet(4, (2, 3, 4, 5), (1, 2, 1, 1), (), jnp.float32)
+NETWORK = ResNet(
+    stem=4, widths=(2, 3, 4, 5), blocks=(1, 2, 1, 1), inference_stages=(), dtype=jnp.float32
+)
 
 
 @pytest.fixture(scope="module")

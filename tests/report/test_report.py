@@ -259,6 +259,16 @@ def test_without_metrics_csv_there_are_no_curves_and_the_page_says_so(results, t
 
 
 @pytest.mark.usefixtures("figures")
+@pytest.mark.parametrize(
+    ("train", "words"), [({}, "mean absolute error"), ({"loss": "plcc"}, "1 − PLCC")]
+)
+def test_curves_name_the_loss(results, text_of, figures, train, words):
+    results["config"]["train"] |= train
+    text_of(results)
+    titles = {axes.get_title(loc="left") for figure in figures for axes in figure.axes}
+    assert f"training loss ({words})" in titles
+
+
 def test_names_cannot_inject_markup(results, render, parse_page):
     bad = '<script>alert("1")</script>'
     results["model"]["name"] = results["device"] = results["label_note"] = bad

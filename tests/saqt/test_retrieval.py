@@ -35,7 +35,13 @@ from glpi_jax.weights.backbones import RESNETS, ResNetSize
 from glpi_jax.weights.torch_names import CONV, to_torch_name
 
 TINY = ResNetSize(4, (3, 5), (1, 1))  # two stages: retrieval does not care
-NETWORK = ResNet(TINY.stem, TINY.widths, TINY.blocks, (), jnp.float32)
+NETWORK = ResNet(
+    stem=TINY.stem,
+    widths=TINY.widths,
+    blocks=TINY.blocks,
+    inference_stages=(),
+    dtype=jnp.float32,
+)
 WEIGHTS = {"name": "tiny", "sha256": "0" * 64}
 # (height, width): three padded shapes, odd sides.
 SIZES = [(32, 32), (31, 60), (9, 20), (61, 33), (17, 64)]

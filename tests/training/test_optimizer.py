@@ -2,6 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.base import get_config
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.training.optimizer import (
     cosine_schedule,
@@ -64,14 +65,9 @@ def adam_steps(weight_decay, multiplier, gradients):
 
 @pytest.mark.parametrize("multiplier", [1.0, 0.25])
 def test_adam_adds_decay_to_the_gradient(multiplier):
-    optimizer = make_optimizer(
-        lambda step: 0.1,
-        beta1=0.9,
-        beta2=0.999,
-        epsilon=1e-8,
-        weight_decay=0.5,
-        multipliers={"x": multiplier, "frozen": None},
-    )
+    section = get_config().optimizer
+    section.weight_decay = 0.5
+    optimizer = make_optimizer(section, lambda step: 0.1, {"x": multiplier, "frozen": None})
     params = {"x": jnp.array([2.0])}
     state = optimizer.init(params)
     gradients = [0.3, -0.7, 0.1]
@@ -80,3 +76,20 @@ def test_adam_adds_decay_to_the_gradient(multiplier):
         params = {"x": params["x"] + updates["x"]}
     expected = adam_steps(0.5, multiplier, gradients)
     np.testing.assert_allclose(params["x"], expected, rtol=1e-5)
+
+
+def test_optimizer_of_optax_takes_schedule_arguments_and_multipliers():
+    """AdamW, written out: the decay is added to the step, not to the gradient."""
+    section = get_config().optimizer
+    section.name, section.arguments.weight_decay = "adamw", 0.5
+    optimizer = make_optimizer(section, lambda step: 0.1 / (step + 1), {"x": 0.25, "frozen": None})
+    params = {"x": jnp.array([2.0])}
+    state = optimizer.init(params)
+    x, m, v = 2.0, 0.0, 0.0
+    for t, g in enumerate([0.3, -0.7, 0.1], 1):
+        updates, state = optimizer.update({"x": jnp.array([g])}, state, params)
+        params = {"x": params["x"] + updates["x"]}
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        step = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        x -= 0.1 / t * 0.25 * (step + 0.5 * x)
+    np.testing.assert_allclose(params["x"], x, rtol=1e-5)

@@ -10,6 +10,7 @@ from flax import traverse_util
 from configs.base import get_config
 from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.models.glpi import GLPI
+from glpi_jax.training.loss import l1
 from glpi_jax.training.optimizer import (
     cosine_schedule,
     learning_rate_multipliers,
@@ -37,14 +38,8 @@ class Case:
         recipe = get_config().optimizer
         self.multipliers = learning_rate_multipliers(paths, recipe.rules)
         self.schedule = cosine_schedule(LEARNING_RATE, self.facts["t_max"], 0)
-        optimizer = make_optimizer(
-            self.schedule,
-            beta1=recipe.beta1,
-            beta2=recipe.beta2,
-            epsilon=recipe.epsilon,
-            weight_decay=self.facts["weight_decay"],
-            multipliers=self.multipliers,
-        )
+        recipe.weight_decay = self.facts["weight_decay"]
+        optimizer = make_optimizer(recipe, self.schedule, self.multipliers)
         state = create_state(
             self.model,
             optimizer,
@@ -53,7 +48,8 @@ class Case:
             mesh=make_mesh(1),
             variables=self.variables,
         )
-        step = jax.jit(functools.partial(train_step, self.model, optimizer, self.multipliers))
+        parts = (self.model, optimizer, self.multipliers)
+        step = jax.jit(functools.partial(train_step, *parts, loss=l1))
         self.losses, self.predictions = [], []
         for i in range(self.facts["steps"]):
             state, metrics = step(state, self.images(i), self.targets)

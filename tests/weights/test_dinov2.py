@@ -124,7 +124,12 @@ def test_dinov2_gives_the_tokens_of_the_original(original, names, tmp_path):
     params = load_vit_backbone(file, MODEL).variables["params"]["vgfe"]
     image = np.random.default_rng(1).uniform(size=(56, 56, 3)).astype(np.float32)
     vit = ViT(
-        DIM, SIZE.heads, SIZE.mlp_hidden, SIZE.patch, tuple(range(DEPTH)), jnp.dtype(jnp.float32)
+        dim=DIM,
+        heads=SIZE.heads,
+        mlp_hidden=SIZE.mlp_hidden,
+        patch=SIZE.patch,
+        taps=tuple(range(DEPTH)),
+        dtype=jnp.dtype(jnp.float32),
     )
     with jax.default_matmul_precision("highest"):
         _, taps = vit.apply({"params": params}, 2 * enlarged(image)[None] - 1)
@@ -137,7 +142,12 @@ def test_gain_multiplies_tokens_and_changes_nothing_else(original, tmp_path):
     save_file(original, tmp_path / "vit.safetensors")
     plain = load_vit_backbone(tmp_path / "vit.safetensors", MODEL)
     vit = ViT(
-        DIM, SIZE.heads, SIZE.mlp_hidden, SIZE.patch, tuple(range(DEPTH)), jnp.dtype(jnp.float32)
+        dim=DIM,
+        heads=SIZE.heads,
+        mlp_hidden=SIZE.mlp_hidden,
+        patch=SIZE.patch,
+        taps=tuple(range(DEPTH)),
+        dtype=jnp.dtype(jnp.float32),
     )
     image = np.random.default_rng(1).uniform(-1, 1, (1, 64, 64, 3)).astype(np.float32)
     with jax.default_matmul_precision("highest"):

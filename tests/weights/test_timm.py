@@ -84,7 +84,14 @@ def test_every_block_and_the_logits_of_timms_vit(timm, tmp_path):
     name = "vit_tiny_patch16_224"
     module = randomised(timm.create_model(name, pretrained=False, global_pool="avg"))
     state = {key: value.numpy() for key, value in module.state_dict().items()}
-    trunk = ViT(SIZE.dim, SIZE.heads, SIZE.mlp_hidden, SIZE.patch, tuple(range(12)), np.float32)
+    trunk = ViT(
+        dim=SIZE.dim,
+        heads=SIZE.heads,
+        mlp_hidden=SIZE.mlp_hidden,
+        patch=SIZE.patch,
+        taps=tuple(range(12)),
+        dtype=np.float32,
+    )
     x = images(224, 224)
     shapes = traverse_util.flatten_dict(jax.eval_shape(trunk.init, jax.random.key(0), x))
     params = {}

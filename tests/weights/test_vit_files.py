@@ -129,7 +129,8 @@ def test_attention_of_an_augreg_file(timm, tmp_path):
     expected += file[f"{layer}/out/bias"][None, None]
 
     params = load_vit_backbone(path, MODEL).variables["params"]["vgfe"]["blocks_3"]["attn"]
-    ours = SelfAttention(SIZE.heads, jnp.float32, "matmul").apply({"params": params}, tokens)
+    attention = SelfAttention(heads=SIZE.heads, dtype=jnp.float32, attention="matmul")
+    ours = attention.apply({"params": params}, tokens)
     np.testing.assert_allclose(ours, expected, atol=1e-5 * expected.std())
 
 

@@ -1,9 +1,13 @@
 """Warnings printed when a run starts."""
 
+import jax
+import jax.numpy as jnp
 import pytest
+from flax import traverse_util
 
 from glpi_jax.core.config import load_config, shipped_config
-from glpi_jax.workflow.notices import tell_frozen
+from glpi_jax.distributed.mesh import make_mesh, parameter_shardings
+from glpi_jax.workflow.notices import tell_frozen, tell_parameters
 
 PATHS = {
     "vgfe/blocks_0/attn/qkv/kernel": None,
@@ -46,3 +50,29 @@ def test_frozen_random_backbones_are_reported_rule_by_rule(warnings_of):
     lines = warnings_of("", "")
     assert len(lines) == 2
     assert "config.model.pretrained.vit" in lines[0]
+
+
+def test_parameters_are_reported_by_module(capsys):
+    shapes = {
+        "vgfe/norm/scale": (3,),
+        "vgfe/blocks_0/kernel": (4, 512),
+        "cwsa1/c_q/kernel": (8, 128),
+        "cwsa2/c_q/kernel": (8, 128),
+        "head/bias": (1,),
+    }
+    mesh = make_mesh(1, fsdp=2)
+    rules = ((".*/(bias|scale)", None), (".*", "largest"))
+    shardings = parameter_shardings(shapes, rules, mesh)
+    flat = {
+        path: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=shardings[path])
+        for path, shape in shapes.items()
+    }
+    frozen = {"vgfe/norm/scale", "head/bias"}
+    multipliers = {path: None if path in frozen else 0.5 for path in shapes}
+    tell_parameters(traverse_util.unflatten_dict(flat, sep="/"), multipliers)
+    assert capsys.readouterr().err.splitlines() == [
+        "parameters: vgfe 2,051 (0.01 MiB), 3 of them frozen, 2,048 of them split by 2",
+        "parameters: cwsa1–cwsa2 2,048 (0.01 MiB), trained, split by 2",
+        "parameters: head 1 (0.00 MiB), frozen, whole on each device",
+        "parameters: all 4,100 (0.02 MiB), 4 of them frozen, 4,096 of them split by 2",
+    ]

@@ -134,6 +134,23 @@ def test_a_finished_run_started_again_does_nothing(trained, capsys):
     assert state_of(trained.workdir) == before
 
 
+def test_run_from_before_loss_and_optimizer_were_chosen_is_as_it_was(copy, load):
+    """Its files lack the keys: its loss was l1, its optimizer the official Adam."""
+    for name in ("run.json", "results.json"):
+        old = read(copy / name)
+        for section, keys in {
+            "model": ["param_dtype"],
+            "optimizer": ["name", "arguments"],
+            "train": ["loss", "huber_delta"],
+        }.items():
+            for key in keys:
+                del old["config"][section][key]
+        (copy / name).write_text(json.dumps(old))
+    assert not train_run(load(), copy)
+    with pytest.raises(GlpiError, match=r"config\.train\.loss = 'mse' \(was 'l1'\)\. Give"):
+        train_run(load("--config.train.loss=mse"), copy)
+
+
 def test_a_run_stopped_between_training_and_report_is_completed(trained, copy, load):
     expected = read(copy / "results.json")
     (copy / "report.html").unlink()
