@@ -10,7 +10,7 @@ Three sources on one scale, 0 to 100, higher is better:
   its MOS;
 - AGIQA-3K's training part (round 1, strict), with its quality MOS times 20;
 - clean photographs under KADID-10k's 25 distortions, with KADID-10k's mean score d of the type and
-  level as 25·(d − 1). Their own quality is taken as perfect.
+  level as 25·(d − 1), and untouched, with a score of 95.
 
 Validation parts of the two databases are watched, test parts are scored at the end. Kept out of
 training altogether: the test scenes of the demonstration, and the five photographs of Kodak whose
@@ -57,11 +57,15 @@ LADDERS = {
     "7956408ef24222d37ac53f579bd24d5b2c3557b16c657e8b71c1b6ae9f18de1b",
     "81992a83592267e69125666f3e3e04c1819529b4c4c1e55fde0a6a741bac4219",
 }
-CLIVE_SIDES = (None, 400, 300)  # of the copies, shorter side in pixels; None is the photograph
-PHOTOGRAPH_SIDES = (320, 384, 448)  # of a clean photograph, shorter side in pixels, one of them
+CLIVE_SIDES = (None, 340, 280)  # of the copies, shorter side in pixels; None is the photograph
+# Of a clean photograph, shorter side in pixels: one of them with all types, the larger one with the
+# ladder types alone, since training and scoring reduce it once more.
+PHOTOGRAPH_SIDES, LARGER_SIDE = (320, 384, 448), 512
 # Types whose five levels are all rendered: Gaussian blur, JPEG 2000, JPEG and white noise; of the
 # others so many levels for each photograph.
 LADDER_TYPES, OTHER_LEVELS = (1, 9, 10, 11), 2
+# KADID-10k has no scores of its references; its mildest distortion scores 90.3.
+UNTOUCHED = 95.0
 SMALLEST_SIDE = 300  # pixels: smaller pictures are no photographs to distort
 AGIQA_SCALE = 20.0  # from 0 … 5 to 0 … 100
 SEED = 0
@@ -156,23 +160,41 @@ def distort_photograph(folder: Path, name: str, path: Path) -> list[Item]:
     if held_out or min(pixels.shape[:2]) < SMALLEST_SIDE or _is_drawn(pixels):
         return []
     rng = random.Random(f"{SEED} {name}")
-    pixels = shrink(pixels, rng.choice(PHOTOGRAPH_SIDES))
-    part = "test" if name.removeprefix("scene_") in UNSEEN_SCENES else "train"
-    best = max(max(levels) for levels in MEAN_DMOS.values())
-    items = [Item(f"images/{name}.png", kadid_score(best), name, "kadid", part)]
+    test = name.removeprefix("scene_") in UNSEEN_SCENES
+    levels = {
+        number: list(range(1, 6))
+        if test or number in LADDER_TYPES
+        else rng.sample(range(1, 6), OTHER_LEVELS)
+        for number in MEAN_DMOS
+    }
+    part = "test" if test else "train"
+    items = _distort(folder, name, name, shrink(pixels, rng.choice(PHOTOGRAPH_SIDES)), levels, part)
+    if not test and min(pixels.shape[:2]) >= LARGER_SIDE:
+        larger, levels = f"{name}_{LARGER_SIDE}", {number: levels[number] for number in LADDER_TYPES}
+        items += _distort(folder, name, larger, shrink(pixels, LARGER_SIDE), levels, part)
+    return items
+
+
+def _distort(
+    folder: Path,
+    reference: str,
+    name: str,
+    pixels: np.ndarray,
+    levels: dict[int, list[int]],
+    part: str,
+) -> list[Item]:
+    """Write one size of a photograph untouched and at these levels of each type."""
+    items = [Item(f"images/{name}.png", UNTOUCHED, reference, "kadid", part)]
     Image.fromarray(pixels).save(folder / items[0].image, compress_level=1)
     distorter = Distorter(pixels)
-    for number, means in MEAN_DMOS.items():
-        whole = part == "test" or number in LADDER_TYPES
-        chosen = range(1, 6) if whole else rng.sample(range(1, 6), OTHER_LEVELS)
-        made = distorter.distort_levels(
-            number, [seed_for(name, number, level, SEED) for level in range(1, 6)]
-        )
-        for level, distorted in enumerate(made, 1):
+    for number, chosen in levels.items():
+        seeds = [seed_for(name, number, level, SEED) for level in range(1, 6)]
+        for level, distorted in enumerate(distorter.distort_levels(number, seeds), 1):
             if level in chosen:
                 image = f"images/{name}_{number:02d}_{level}.png"
                 Image.fromarray(distorted).save(folder / image, compress_level=1)
-                items.append(Item(image, kadid_score(means[level - 1]), name, "kadid", part))
+                score = kadid_score(MEAN_DMOS[number][level - 1])
+                items.append(Item(image, score, reference, "kadid", part))
     return items
 
 
@@ -215,7 +237,7 @@ def render(args: argparse.Namespace, folder: Path) -> None:
                 "label_note": (
                     "the MOS of CLIVE (0 to 100), the quality MOS of AGIQA-3K times 20, and for"
                     " clean photographs under KADID-10k's distortions 25·(d − 1) with KADID-10k's"
-                    " mean score d of the type and level"
+                    " mean score d of the type and level, 95 untouched"
                 ),
             },
         )

@@ -4,10 +4,10 @@
         --photographs kodak lomiri-wallpapers mate-backgrounds --vit vit_s.safetensors \\
         --workdir runs/shipped
 
-`glpi_small` is the first half of a DINOv2 ViT-S, which stays as it was trained, a small CNN and
-the progressive integration, which are trained here. Photographs are reduced to 320 pixels on the
-shorter side, so that one taken with a large sensor is judged as a whole, as people judge it on a
-screen.
+`glpi_small` is the first half of a DINOv2 ViT-S, a small CNN and the progressive integration. The
+last two of the ViT's six blocks are trained, slowly; what lies before them stays as it was.
+Photographs are reduced to 384 pixels on the shorter side, so that one taken with a large sensor is
+judged as a whole, as people judge it on a screen.
 """
 
 from ml_collections import ConfigDict
@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     config.data.database = "csv"
     config.data.root = "runs/shipped/data"
     config.data.label_scale = 0.05  # 0 … 100 as 0 … 5
-    config.data.resize = (320,)  # the shorter side of larger images
+    config.data.resize = (384,)  # the shorter side of larger images
     config.data.resize_method = "bicubic"
     config.data.apply_orientation = True
     config.data.cache_bytes = 4 * 1024**3
@@ -41,8 +41,13 @@ def get_config() -> ConfigDict:
 
     config.optimizer.learning_rate = 3e-4
     config.optimizer.warmup_steps = 200
-    config.optimizer.cosine_half_period = EPOCHS * 444  # batches of an epoch: one descent
-    config.optimizer.rules = ((r"vgfe/.*", None), (r".*", 1.0))
+    config.optimizer.cosine_half_period = EPOCHS * 500  # batches of an epoch: one descent
+    config.optimizer.rules = (
+        (r"vgfe/(patch_embed/.*|cls_token|pos_embed)", None),
+        (r"vgfe/blocks_[0-3]/.*", None),
+        (r"vgfe/.*", 0.15),
+        (r".*", 1.0),
+    )
 
     config.train.batch_size = 16
     config.train.epochs = EPOCHS
@@ -51,7 +56,7 @@ def get_config() -> ConfigDict:
 
     config.evaluation.every_epochs = 2
     config.evaluation.select = "last"
-    config.evaluation.crops = 3
+    config.evaluation.crops = 4
     config.evaluation.placement = "grid"
-    config.evaluation.batch_size = 24
+    config.evaluation.batch_size = 8  # two photographs: one alone waits for no more
     return config
