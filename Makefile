@@ -4,7 +4,7 @@
 # make test-browser  the tests of what has a page; needs Chromium
 # make notebooks   the notebooks of colab/, executed in their short form
 # make notebooks-sync  colab/*.ipynb anew from the texts beside them
-# make test-slow   whole benchmarks: rounds side by side, killed twice; minutes
+# make test-slow   several processes, kills, whole benchmarks; minutes
 # make test-stress the test that kills runs at random moments; minutes
 # make lint        ruff, mypy, import-linter and shellcheck
 # make docs        the documentation as pages: build/docs/index.html

@@ -170,8 +170,9 @@ def distort_photograph(folder: Path, name: str, path: Path) -> list[Item]:
     part = "test" if test else "train"
     items = _distort(folder, name, name, shrink(pixels, rng.choice(PHOTOGRAPH_SIDES)), levels, part)
     if not test and min(pixels.shape[:2]) >= LARGER_SIDE:
-        larger, levels = f"{name}_{LARGER_SIDE}", {number: levels[number] for number in LADDER_TYPES}
-        items += _distort(folder, name, larger, shrink(pixels, LARGER_SIDE), levels, part)
+        ladders = {number: chosen for number, chosen in levels.items() if number in LADDER_TYPES}
+        larger = shrink(pixels, LARGER_SIDE)
+        items += _distort(folder, name, f"{name}_{LARGER_SIDE}", larger, ladders, part)
     return items
 
 

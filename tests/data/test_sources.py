@@ -173,7 +173,9 @@ def test_description_that_is_not_json(write: Write) -> None:
 
 
 def test_unknown_kind_and_missing_root(tmp_path: Path) -> None:
-    with pytest.raises(GlpiError, match=r"unknown database kind 'tid'.*csv, live, csiq, tid2013,"):
+    with pytest.raises(
+        GlpiError, match=r"unknown database kind 'tid'.*csv, pyiqa, liqe, live, csiq,"
+    ):
         load_database("tid", tmp_path)
     with pytest.raises(GlpiError, match="gone: no such folder; give the root folder of the csv"):
         load_database("csv", tmp_path / "gone")

@@ -11,9 +11,9 @@ import sys
 import numpy as np
 from jax.experimental import multihost_utils
 
-from glpi_jax import cli
 from glpi_jax.cli import report
 from glpi_jax.cli.common import add_command, add_process_options, join_processes
+from glpi_jax.cli.main import main
 from glpi_jax.core.errors import GlpiError
 
 port, number, end = sys.argv[1:]
@@ -43,4 +43,4 @@ def add(commands):
 
 report.add = add
 place = ["--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process", number]
-sys.exit(cli.main(["lose-one", *place]))
+sys.exit(main(["lose-one", *place]))

@@ -65,6 +65,7 @@ def pair(trained, shared_compilations, tmp_path_factory):
     return workdir, codes, stopped
 
 
+@pytest.mark.slow
 def test_all_end_together_and_say_so(pair):
     _, codes, errors = pair
     assert codes == [EXIT_AGAIN, EXIT_AGAIN], errors
@@ -72,6 +73,7 @@ def test_all_end_together_and_say_so(pair):
         assert "terminated; the same command goes on where it stopped" in error
 
 
+@pytest.mark.slow
 def test_a_workdir_in_which_another_trains_is_refused_by_both(
     trained, tmp_path, shared_compilations
 ):
@@ -84,6 +86,7 @@ def test_a_workdir_in_which_another_trains_is_refused_by_both(
     assert [path.name for path in tmp_path.iterdir() if path.name != "compilations"] == ["lock"]
 
 
+@pytest.mark.slow
 def test_losses_and_metrics_are_those_of_one_process(trained, pair):
     workdir, _, _ = pair
     values, expected = metrics_of(workdir), metrics_of(trained.workdir)
@@ -95,6 +98,7 @@ def test_losses_and_metrics_are_those_of_one_process(trained, pair):
     assert values[first] == pytest.approx(expected[first], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_results_hold_every_image_once_and_in_order(trained, pair):
     workdir, _, _ = pair
     results, expected = (
@@ -133,6 +137,7 @@ def test_parts_cover_all_rows(monkeypatch):
     np.testing.assert_array_equal(together, [[row + 0.1, -row] for row in rows])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "code", "words"),
     [
@@ -161,6 +166,7 @@ def test_when_one_has_ended_the_other_says_so_and_ends(shared_compilations, end,
     assert errors[1].endswith(words)
 
 
+@pytest.mark.slow
 def test_a_signal_between_two_runs_ends_the_second(shared_compilations):
     """As of a resumed run, whose first step has another number than JAX expects."""
     port = str(free_port())

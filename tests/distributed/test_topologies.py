@@ -93,6 +93,7 @@ def test_bfloat16_computes_nearly_the_same(ten_steps, one_device):
     assert found["losses"] != one_device["losses"]
 
 
+@pytest.mark.slow
 def test_two_processes_of_four_devices_and_one_that_goes_on(
     shared_compilations, ten_steps, one_device, tmp_path
 ):

@@ -216,7 +216,9 @@ def test_state_of_another_optimizer_stays_behind(trained, tmp_path, monkeypatch)
     run["config"]["optimizer"]["name"] = "adamw"
     (workdir / "run.json").write_text(json.dumps(run))
     written = []
-    monkeypatch.setattr(to_torch, "check_output", lambda *_, **__: None)  # .pth needs PyTorch
+    monkeypatch.setattr(
+        to_torch, "check_checkpoint_output", lambda *_, **__: None
+    )  # .pth needs PyTorch
     monkeypatch.setattr(to_torch, "write_checkpoint", lambda _, x, **__: written.append(x))
     options = {"fill": None, "weights_only": False, "force": False}
     notes = to_torch.to_torch(workdir, tmp_path / "out.pth", **options)

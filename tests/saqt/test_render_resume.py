@@ -42,6 +42,7 @@ def is_gone(group: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_by_two_processes_it_ends_with_the_same_bytes(
     root: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -107,6 +107,7 @@ def test_the_protocol_decides_what_selects(undisturbed):
             assert record["metrics"].keys() == {"test", "validation"}
 
 
+@pytest.mark.slow
 def test_killed_twice_it_ends_the_same(command, undisturbed, shared_compilations, tmp_path):
     workdir = tmp_path / "workdir"
     arguments = [sys.executable, "-m", "glpi_jax", *command, "--workdir", str(workdir)]

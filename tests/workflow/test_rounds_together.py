@@ -92,6 +92,7 @@ def assert_same_rounds(workdir, expected, rounds=ROUNDS):
     assert len(summary["rounds"]) == rounds
 
 
+@pytest.mark.slow
 def test_train_rounds_scores_each_part_once(command, tmp_path, monkeypatch):
     scored = []
     predict_part = runs._predict_part
