@@ -4,32 +4,22 @@ A workdir holds `run.json` (config and database facts), `split.json`, `checkpoin
 `metrics.csv`, `tensorboard/`, `results.json` and `report.html`.
 """
 
-import importlib.metadata
 import json
-import math
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from glpi_jax import __version__
 from glpi_jax.core import config as config_files
 from glpi_jax.core.config_ranges import check_ranges
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.files import write_json
-from glpi_jax.core.progress import progress_bar
 from glpi_jax.data.crops import Crops
-from glpi_jax.data.loader import evaluation_crops
-from glpi_jax.data.on_the_fly import distorting_of
-from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.data.sources import Database
 from glpi_jax.data.splits import (
     Split,
@@ -44,25 +34,15 @@ from glpi_jax.distributed.mesh import (
     parameter_shardings,
 )
 from glpi_jax.distributed.ranks import (
-    gather_parts,
     is_first,
-    largest_part,
-    own_part,
     wait_for_all,
 )
-from glpi_jax.evaluation.bootstrap import bootstrap_intervals
-from glpi_jax.evaluation.logistic import full_metrics
-from glpi_jax.evaluation.metrics import metrics_by_group, quality_metrics
+from glpi_jax.evaluation.metrics import quality_metrics
 from glpi_jax.evaluation.predict import (
     Prediction,
-    ScoreCrops,
     compile_scorer,
-    in_label_units,
-    predict,
 )
 from glpi_jax.evaluation.protocols import (
-    Part,
-    compares_raw,
     make_plan,
     make_split,
     mean_srocc,
@@ -85,6 +65,13 @@ from glpi_jax.workflow.notices import (
     tell_parameters,
     tell_seen,
 )
+from glpi_jax.workflow.provenance import git_revision, versions
+from glpi_jax.workflow.scored_parts import (
+    compared_scores,
+    crops_of_part,
+    part_results,
+    predict_part,
+)
 from glpi_jax.workflow.starting_weights import (
     StartingWeights,
     load_starting_weights,
@@ -102,7 +89,6 @@ from glpi_jax.workflow.workdir import (
 )
 
 Scored = dict[str, list[Prediction]]  # by the selected weights, in this process; part by part
-DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def train_run(config: ConfigDict, workdir: Path, *, profile: Path | None = None) -> bool:
@@ -228,7 +214,7 @@ def _open_run(
     tell_identical(source, split, workdir)
     plan = make_plan(config, source, targets, split)
     for part in (plan.train, *plan.reported):
-        _crops(config, part, model)  # complains now, not after the first epoch
+        crops_of_part(config, part, model)  # complains now, not after the first epoch
     recipe = make_recipe(config, model, mesh)
     make_batches(config, model, plan.train.database, plan.train.rows, place=(0, 1))
     loaded: list[StartingWeights] = []
@@ -250,9 +236,9 @@ def _open_run(
         metrics = {}
         parts = {}
         for part in plan.selection:
-            predictions = _predict_part(config, part, score_crops, variables, model, mesh)
+            predictions = predict_part(config, part, score_crops, variables, model, mesh)
             parts[part.name] = predictions
-            scores = _compared(config, predictions)
+            scores = compared_scores(config, predictions)
             for name, value in quality_metrics(
                 scores, part.database.scores[list(part.rows)]
             ).items():
@@ -316,16 +302,16 @@ def _evaluate(config: ConfigDict, workdir: Path, scored: Scored) -> dict[str, An
     for part in plan.reported:
         predictions = scored.get(part.name)
         if predictions is None:
-            predictions = _predict_part(config, part, score_crops, variables, model, mesh)
-        parts[part.name] = _part_results(config, part, predictions)
+            predictions = predict_part(config, part, score_crops, variables, model, mesh)
+        parts[part.name] = part_results(config, part, predictions)
     parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))
     results = {
         "format": FORMAT,
         "protocol": config.protocol,
         "seed": config.seed,
         "config": config_files.to_plain(config),
-        "git_revision": _git_revision(),
-        "versions": _versions(),
+        "git_revision": git_revision(),
+        "versions": versions(),
         "device": f"{jax.devices()[0].device_kind} × {mesh.size}",
         "model": {"name": config.model.name, "parameters": parameters},
         "init_from": saved["init_from"],
@@ -380,138 +366,5 @@ def _split(config: ConfigDict, source: Database, workdir: Path) -> Split:
     return read_split(workdir / SPLIT_FILE, source)
 
 
-def _predict_part(
-    config: ConfigDict,
-    part: Part,
-    score_crops: ScoreCrops,
-    variables: Mapping[str, Any],
-    model: GLPI,
-    mesh: Mesh,
-) -> list[Prediction]:
-    """Predict a part, raw; several processes share its images, and all get all predictions."""
-    rows = tuple(own_part(part.rows))
-    crops = _crops(config, replace(part, rows=rows or part.rows[:1]), model)
-    own_size = config.evaluation.batch_size // jax.process_count()
-    busiest = largest_part(len(part.rows)) * config.evaluation.crops
-    predictions = []
-    with progress_bar(
-        len(rows),
-        unit="image",
-        description=f"score {part.name} part",
-        leave=False,
-        enabled=is_first(),
-    ) as bar:
-        for _, prediction in predict(
-            score_crops,
-            variables,
-            crops,
-            batch_size=config.evaluation.batch_size,
-            mesh=mesh,
-            batches=math.ceil(busiest / own_size),
-        ):
-            predictions.append(prediction)
-            bar.advance()
-    found = np.array(predictions[: len(rows)], np.float64).reshape(-1, 2)
-    return [Prediction(*map(float, row)) for row in gather_parts(found, len(part.rows))]
-
-
-def _crops(config: ConfigDict, part: Part, model: GLPI) -> Iterator[tuple[int, np.ndarray]]:
-    return evaluation_crops(
-        part.database,
-        part.rows,
-        crop=model.size.crop,
-        crops=Crops.of_config(config),
-        preprocessing=Preprocessing.of_section(part.section, part.where),
-        threads=config.data.threads,
-        distorting=distorting_of(config),
-    )
-
-
 def _stretches(config: ConfigDict) -> bool:
     return (config.data.label_scale, config.data.label_shift) != (1, 0)
-
-
-def _in_label_units(config: ConfigDict, predictions: list[Prediction]) -> list[Prediction]:
-    scale, shift = config.data.label_scale, config.data.label_shift
-    return [in_label_units(p, label_scale=scale, label_shift=shift) for p in predictions]
-
-
-def _compared(config: ConfigDict, raw: list[Prediction]) -> np.ndarray:
-    """Return what the metrics compare with the labels: (n,) float64, see `compares_raw`."""
-    predictions = raw if compares_raw(config) else _in_label_units(config, raw)
-    return np.array([prediction.score for prediction in predictions], np.float64)
-
-
-def _part_results(config: ConfigDict, part: Part, raw: list[Prediction]) -> dict[str, Any]:
-    """Return what results.json says of a part, from its raw predictions."""
-    database, rows = part.database, part.rows
-    scores, predictions = _compared(config, raw), _in_label_units(config, raw)
-    mos = database.scores[list(rows)]
-    distortions = [database.distortions[row] for row in rows]
-    known = [i for i, name in enumerate(distortions) if name is not None]
-    return {
-        "database": database.name,
-        "images": len(rows),
-        "crops": config.evaluation.crops,
-        "metrics": full_metrics(scores, mos),
-        "intervals": _intervals(config, part, scores),
-        "by_distortion": metrics_by_group(
-            scores[known], mos[known], [str(distortions[i]) for i in known]
-        ),
-        "predictions": [
-            {
-                "image": database.images[row],
-                "reference": database.references[row],
-                "distortion": database.distortions[row],
-                "level": database.levels[row],
-                "mos": float(database.scores[row]),
-                "predicted": prediction.score,
-                "crop_std": prediction.crop_std,
-            }
-            for row, prediction in zip(rows, predictions, strict=True)
-        ],
-    }
-
-
-def _intervals(config: ConfigDict, part: Part, scores: np.ndarray) -> dict[str, Any]:
-    """Bootstrap intervals over the part's references, which are its images if these stand alone."""
-    if not config.evaluation.bootstrap_resamples:
-        return {}
-    rows = list(part.rows)
-    return dict(
-        bootstrap_intervals(
-            scores,
-            part.database.scores[rows],
-            seed=config.seed,
-            resamples=config.evaluation.bootstrap_resamples,
-            confidence=config.evaluation.confidence,
-            groups=[part.database.references[row] for row in rows],
-        )
-    )
-
-
-def _versions() -> dict[str, str]:
-    """Versions of this package, which may run without being installed, and of what it stands on."""
-    return {"glpi_jax": __version__} | {
-        name: importlib.metadata.version(name) for name in DEPENDENCIES
-    }
-
-
-def _git_revision() -> str | None:
-    """Revision of the checkout that the package runs from, None outside one."""
-    file = Path(__file__).resolve()
-    git = ["git", "-C", str(file.parent)]
-    try:
-        # An environment may lie in the checkout of something else.
-        subprocess.run(
-            [*git, "ls-files", "--error-unmatch", file.name], capture_output=True, check=True
-        )
-        done = subprocess.run(
-            [*git, "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()

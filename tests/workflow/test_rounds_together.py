@@ -95,13 +95,13 @@ def assert_same_rounds(workdir, expected, rounds=ROUNDS):
 @pytest.mark.slow
 def test_train_rounds_scores_each_part_once(command, tmp_path, monkeypatch):
     scored = []
-    predict_part = runs._predict_part
+    predict_part = runs.predict_part
 
     def record(config, part, *args):
         scored.append((config.split.round, part.name))
         return predict_part(config, part, *args)
 
-    monkeypatch.setattr(runs, "_predict_part", record)
+    monkeypatch.setattr(runs, "predict_part", record)
     more = ["--config.mesh.round=2", "--config.train.epochs=1", "--rounds=2"]
     assert main([*command, *more, "--workdir", str(tmp_path)]) == 0
     assert sorted(scored) == [(n, part) for n in (1, 2) for part in ("test", "validation")]

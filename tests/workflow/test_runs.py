@@ -16,7 +16,7 @@ from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.evaluation.predict import Prediction
 from glpi_jax.evaluation.protocols import Part
 from glpi_jax.models.glpi import SIZES
-from glpi_jax.workflow import runs
+from glpi_jax.workflow import provenance, runs
 from glpi_jax.workflow.runs import _part_results, evaluate_run, load_best, train_run
 from glpi_jax.workflow.workdir import read_run
 
@@ -184,13 +184,13 @@ def test_evaluate_gives_what_train_wrote(copy, trained, capsys):
 def scored(monkeypatch):
     """The parts that are scored from here on, in order."""
     names = []
-    predict_part = runs._predict_part
+    predict_part = runs.predict_part
 
     def record(config, part, *args):
         names.append(part.name)
         return predict_part(config, part, *args)
 
-    monkeypatch.setattr(runs, "_predict_part", record)
+    monkeypatch.setattr(runs, "predict_part", record)
     return names
 
 
@@ -470,12 +470,12 @@ def test_the_revision_is_that_of_the_package_alone(tmp_path, monkeypatch):
     """Not of a project in whose folder the environment lies that the package is installed in."""
     package = tmp_path / "project/.venv/glpi_jax"
     package.mkdir(parents=True)
-    (package / "runs.py").touch()
-    monkeypatch.setattr(runs, "__file__", str(package / "runs.py"))
-    assert runs._git_revision() is None
+    (package / "provenance.py").touch()
+    monkeypatch.setattr(provenance, "__file__", str(package / "provenance.py"))
+    assert provenance.git_revision() is None
     git(tmp_path / "project", "init")
     git(tmp_path / "project", "commit", "--allow-empty", "-m", "begin")
-    assert runs._git_revision() is None
+    assert provenance.git_revision() is None
     git(tmp_path / "project", "add", ".")
     git(tmp_path / "project", "commit", "-m", "package")
-    assert re.fullmatch("[0-9a-f]{12}", runs._git_revision())
+    assert re.fullmatch("[0-9a-f]{12}", provenance.git_revision())
