@@ -25,7 +25,7 @@
 # - a *distortion ladder*: the picture under rising blur, noise and compression, with each score.
 #
 # The weights that come with the package score on a scale of 0 to 100, higher is better. They reduce
-# a larger photograph to 320 pixels on its shorter side, and judge it as people judged the phone
+# a larger photograph to 384 pixels on its shorter side, and judge it as people judged the phone
 # photographs of CLIVE, a database for IQA. You may name a model of your own below.
 
 # %% tags=["install"] cellView="form"

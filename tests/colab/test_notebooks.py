@@ -195,8 +195,8 @@ def test_score_your_photo(run: Outputs) -> None:
     text = texts_of(done)
     scorer = glpi_jax.load(SHIPPED)
     assert scores_in(text) == pytest.approx(scores_of(scorer, "coffee"), abs=SHIPPED_TOLERANCE)
-    assert "scale: MOS, 0 to 100, higher is better; mean of 3 crops of 224 × 224\n" in text
-    assert "before the crops: shorter side reduced to at most 320 pixels" in text
+    assert "scale: MOS, 0 to 100, higher is better; mean of 4 crops of 224 × 224\n" in text
+    assert "before the crops: shorter side reduced to at most 384 pixels" in text
     assert pictures_of(done) == 4  # the photograph, others, the map, the ladder
     for name in ("gaussian_blur", "white_noise"):
         rungs = re.search(rf"\| {name} (.*)", text)

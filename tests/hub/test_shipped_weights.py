@@ -19,8 +19,8 @@ from glpi_jax.hub.sources import read_model
 WEIGHTS = Path(glpi_jax.__file__).parent / "hub/shipped"
 PHOTOGRAPHS = sorted((Path(__file__).parents[1] / "photographs").glob("*.jpg"))
 UNSEEN_SCENES = ("admiral", "coins", "motorcycle")
-# Of a scale of 100. A first level is hardly seen, and JPEG 2000 smooths grain away.
-TOLERANCES = {"gaussian_blur": 3.0, "white_noise": 1.0, "jpeg": 4.0, "jpeg2000": 5.0}
+# Of a scale of 100. The first levels are hardly seen, and they smooth grain away.
+TOLERANCES = {"gaussian_blur": 4.5, "white_noise": 1.0, "jpeg": 4.0, "jpeg2000": 5.0}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,7 +72,7 @@ def test_unseen_scenes_are_ranked_over_all_distortions(scorer, tmp_path):
     with (folder / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     scores = [result.score for result in scorer.score([folder / row["image"] for row in rows])]
-    assert spearmanr(scores, [float(row["score"]) for row in rows])[0] >= 0.6
+    assert spearmanr(scores, [float(row["score"]) for row in rows])[0] >= 0.7
 
 
 def test_command_names_weights_scale_and_preprocessing(tmp_path, capsys):
@@ -81,9 +81,9 @@ def test_command_names_weights_scale_and_preprocessing(tmp_path, capsys):
     assert main(["score", str(photograph), "--json"]) == 0
     output = capsys.readouterr()
     assert "weights of the package (glpi_small): MOS, 0 to 100, higher is better" in output.err
-    assert "shorter side reduced to at most 320 pixels" in output.err
+    assert "shorter side reduced to at most 384 pixels" in output.err
     (result,) = json.loads(output.out)
-    assert result["crops"] == 3
+    assert result["crops"] == 4
     assert 0 <= result["score"] <= 100
 
 
