@@ -17,7 +17,8 @@ from glpi_jax.evaluation.predict import Prediction
 from glpi_jax.evaluation.protocols import Part
 from glpi_jax.models.glpi import SIZES
 from glpi_jax.workflow import provenance, runs
-from glpi_jax.workflow.runs import _part_results, evaluate_run, load_best, train_run
+from glpi_jax.workflow.runs import evaluate_run, load_best, train_run
+from glpi_jax.workflow.scored_parts import part_results
 from glpi_jax.workflow.workdir import read_run
 
 # Written by the run itself; TensorBoard's and Orbax's files have names of their own choosing.
@@ -440,7 +441,7 @@ def test_labels_without_distortions_give_no_table_by_distortion(load, make_datab
     predictions = [Prediction(float(row), 0.0) for row in range(4)]
     config = load()
     rows = Part("test", database, tuple(range(4)), config.data, "config.data")
-    part = _part_results(config, rows, predictions)
+    part = part_results(config, rows, predictions)
     assert part["by_distortion"] == {}
     assert part["metrics"]["srocc"] == -1.0  # rising predictions, falling scores
     assert [entry["level"] for entry in part["predictions"]] == [None] * 4
