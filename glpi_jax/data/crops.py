@@ -7,7 +7,7 @@ section `evaluation` and the options of the command line become one.
 import hashlib
 import numbers
 from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -46,14 +46,11 @@ class Crops:
         """
         check_whole("crops", self.count)
         check_whole("seed", self.seed)
-        if self.placement not in PLACEMENTS:
-            raise GlpiError(f"crop placement {self.placement!r}: must be {' or '.join(PLACEMENTS)}")
-        if not 1 <= self.count <= MAX_CROPS:
-            raise GlpiError(f"crops {self.count}: must be 1 to {MAX_CROPS}")
-        if self.seed < 0:
-            raise GlpiError(f"seed {self.seed}: must not be negative")
-        if self.seed and self.placement == "grid":
-            raise GlpiError(f"seed {self.seed}: is for random placement; a grid is always the same")
+        problem = _problem(self.count, self.placement, self.seed)
+        if problem:
+            field, remedy = problem
+            name = {"count": "crops", "placement": "crop placement", "seed": "seed"}[field]
+            raise GlpiError(f"{name} {getattr(self, field)!r}: {remedy}")
 
     @classmethod
     def of_config(cls, config: ConfigDict) -> Self:
@@ -64,16 +61,15 @@ class Crops:
         """
         section = config.evaluation
         seed = config.seed if section.placement == "random" else 0
-        try:
-            return cls(section.crops, section.placement, seed)
-        except (GlpiError, TypeError) as error:
-            about, _, remedy = str(error).partition(": ")
-            key, value = {
-                "crops": ("evaluation.crops", section.crops),
-                "crop": ("evaluation.placement", section.placement),
-                "seed": ("seed", seed),
-            }[about.partition(" ")[0]]
-            raise GlpiError(f"config.{key} = {value!r}: {remedy}") from error
+        values = {"count": section.crops, "placement": section.placement, "seed": seed}
+        problem = _problem(**values)
+        if problem:
+            field, remedy = problem
+            key = {"count": "evaluation.crops", "placement": "evaluation.placement"}.get(
+                field, field
+            )
+            raise GlpiError(f"config.{key} = {values[field]!r}: {remedy}")
+        return cls(**values)
 
     def cut(self, image: np.ndarray, side: int, file_name: str | None) -> np.ndarray:
         """Cut the crops of one image.
@@ -95,13 +91,33 @@ class Crops:
         return random_crops(image, side, self.count, image_rng(file_name, self.seed))
 
 
+def _problem(count: Any, placement: Any, seed: Any) -> tuple[str, str] | None:
+    """Name the first field of a `Crops` that cannot be, and what it must be; None if all can."""
+    if placement not in PLACEMENTS:
+        return "placement", f"must be {' or '.join(PLACEMENTS)}"
+    for field, value in (("count", count), ("seed", seed)):
+        if not _is_whole(value):
+            return field, f"must be a whole number, not {type(value).__name__}"
+    if not 1 <= count <= MAX_CROPS:
+        return "count", f"must be 1 to {MAX_CROPS}"
+    if seed < 0:
+        return "seed", "must not be negative"
+    if seed and placement == "grid":
+        return "seed", "is for random placement; a grid is always the same"
+    return None
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def check_whole(name: str, value: object) -> None:
     """Check an argument that must be a whole number.
 
     Raises:
         TypeError: it is something else, 2.0 included.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    if not _is_whole(value):
         raise TypeError(f"{name} {value!r}: must be a whole number, not {type(value).__name__}")
 
 

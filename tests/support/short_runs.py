@@ -28,6 +28,18 @@ SMALL = (
     "--config.evaluation.bootstrap_resamples=10",
 )
 
+# A model and an epoch that take seconds, for a config of any database.
+TINY = (
+    "--config.model.name=glpi_demo",
+    "--config.model.pretrained.vit=",
+    "--config.model.pretrained.resnet=",
+    "--config.train.batch_size=4",
+    "--config.train.epochs=1",
+    "--config.evaluation.crops=2",
+    "--config.evaluation.batch_size=4",
+    "--config.evaluation.bootstrap_resamples=10",
+)
+
 
 def short_config(kadid: Path, *overrides: str) -> ConfigDict:
     """A training of seconds on a small KADID-10k."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import miniatures
 import pytest
+from short_runs import TINY
 
 from glpi_jax.cli.main import main
 
@@ -24,14 +25,7 @@ def test_trains_on_one_and_tests_on_others(protocol, shared_compilations, tmp_pa
         f"--config.protocol={protocol}",
         f"--config.data.root={roots['bid']}",
         *(f"--config.targets.{kind}.root={roots[kind]}" for kind in ("clive", "livemd")),
-        "--config.model.name=glpi_demo",
-        "--config.model.pretrained.vit=",
-        "--config.model.pretrained.resnet=",
-        "--config.train.batch_size=4",
-        "--config.train.epochs=1",
-        "--config.evaluation.crops=2",
-        "--config.evaluation.batch_size=4",
-        "--config.evaluation.bootstrap_resamples=10",
+        *TINY,
     ]
     assert main(command) == 0
     results = json.loads((workdir / "results.json").read_text())

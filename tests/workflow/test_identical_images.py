@@ -7,21 +7,11 @@ from itertools import chain, combinations
 from pathlib import Path
 
 from miniatures import build_miniature
+from short_runs import TINY
 
 from glpi_jax.cli.main import main
 from glpi_jax.core.config import shipped_config
 from glpi_jax.data.sources import load_database
-
-TINY = (
-    "--config.model.name=glpi_demo",
-    "--config.model.pretrained.vit=",
-    "--config.model.pretrained.resnet=",
-    "--config.train.batch_size=4",
-    "--config.train.epochs=1",
-    "--config.evaluation.crops=2",
-    "--config.evaluation.batch_size=4",
-    "--config.evaluation.bootstrap_resamples=10",
-)
 
 
 def parts_of(workdir: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
