@@ -22,7 +22,7 @@ from glpi_jax.data.splits import Split, write_split
 from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.evaluation.protocols import make_plan, make_split, open_databases
 from glpi_jax.interop.adam import Adam, from_entry
-from glpi_jax.interop.recipe import Recipe, recipe_of, set_adam
+from glpi_jax.interop.recipe import TorchRecipe, recipe_of, set_adam
 from glpi_jax.models.glpi import GLPI, SIZES
 from glpi_jax.training.bookkeeping import steps_per_epoch
 from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
@@ -158,7 +158,7 @@ def _progress(
     return OfficialCheckpoint(arrays, epoch, known, content.get("optimizer"))
 
 
-def _adam(checkpoint: OfficialCheckpoint, recipe: Recipe, label: str) -> Adam | None:
+def _adam(checkpoint: OfficialCheckpoint, recipe: TorchRecipe, label: str) -> Adam | None:
     """The optimizer of a file, None without one; its numbers must be the config's."""
     if checkpoint.optimizer is None:
         return None
@@ -218,7 +218,7 @@ def _check_data(data: _Data, adam: Adam | None, lower_is_better: bool, label: st
 
 
 def _notes(
-    checkpoint: OfficialCheckpoint, adam: Adam | None, recipe: Recipe, data: _Data | None
+    checkpoint: OfficialCheckpoint, adam: Adam | None, recipe: TorchRecipe, data: _Data | None
 ) -> list[str]:
     """What of the file does not go on as it was."""
     notes = []
@@ -248,7 +248,7 @@ def _notes(
 def _state(
     config: ConfigDict,
     model: GLPI,
-    recipe: Recipe,
+    recipe: TorchRecipe,
     arrays: Mapping[str, np.ndarray],
     adam: Adam | None,
 ) -> TrainState:

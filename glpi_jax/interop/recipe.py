@@ -29,7 +29,7 @@ _BUFFERS = (".running_mean", ".running_var", ".num_batches_tracked")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TorchRecipe:
     """What trains a model, and how.
 
     Attributes:
@@ -60,7 +60,7 @@ class Recipe:
         return {entry.torch_name: entry.torch_shape for entry in self.trained}
 
 
-def recipe_of(config: ConfigDict, model: GLPI) -> Recipe:
+def recipe_of(config: ConfigDict, model: GLPI) -> TorchRecipe:
     """Make the optimizer of a config for a model.
 
     Raises:
@@ -73,10 +73,12 @@ def recipe_of(config: ConfigDict, model: GLPI) -> Recipe:
     training = {entry.torch_name for entry in trained}
     training.update(name for name in carried_names(model) if not is_count(name))
     listed = [name for name in parameters if name in training]
-    return Recipe(config.optimizer, schedule, multipliers, optimizer, trained, parameters, listed)
+    return TorchRecipe(
+        config.optimizer, schedule, multipliers, optimizer, trained, parameters, listed
+    )
 
 
-def set_adam(opt_state: optax.OptState, adam: Adam, recipe: Recipe) -> optax.OptState:
+def set_adam(opt_state: optax.OptState, adam: Adam, recipe: TorchRecipe) -> optax.OptState:
     """Put Adam's moments and step into an optimizer state of step 0."""
     if not adam.step:
         return opt_state
@@ -99,7 +101,7 @@ def set_adam(opt_state: optax.OptState, adam: Adam, recipe: Recipe) -> optax.Opt
     )
 
 
-def get_adam(opt_state: optax.OptState, step: int, recipe: Recipe, label: str) -> Adam:
+def get_adam(opt_state: optax.OptState, step: int, recipe: TorchRecipe, label: str) -> Adam:
     """Take the official Adam's moments out of an optimizer state.
 
     Raises:

@@ -12,7 +12,7 @@ from glpi_jax.core.errors import GlpiError
 from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.evaluation.protocols import mean_srocc, selection_names
 from glpi_jax.interop.adam import to_entry
-from glpi_jax.interop.recipe import Recipe, get_adam, recipe_of
+from glpi_jax.interop.recipe import TorchRecipe, get_adam, recipe_of
 from glpi_jax.models.glpi import GLPI
 from glpi_jax.results.metrics_file import METRICS_FILE, read_metrics
 from glpi_jax.training.bookkeeping import steps_per_epoch
@@ -138,7 +138,7 @@ def _kept_steps(workdir: Path) -> list[int]:
     return sorted(int(f.name) for f in folders if f.name.isdecimal() and (f / SEAL_FILE).is_file())
 
 
-def _restore(workdir: Path, step: int, model: GLPI, recipe: Recipe) -> TrainState:
+def _restore(workdir: Path, step: int, model: GLPI, recipe: TorchRecipe) -> TrainState:
     """Read one state.
 
     Opening the folder itself would clean up after an interrupted save, which might be one that a
