@@ -358,9 +358,15 @@ def test_files_that_may_not_grow_fail_in_orbax_itself(tmp_path):
         r"checkpoints/5: the checkpoint cannot be saved \(File too large\);", done.stdout
     )
     assert "it goes on from step 2" in done.stdout
-    # Now and then a write that is still on its way when another has failed tells Python so.
-    late = r"Traceback \(most recent call last\):\n(  .*\n)+RuntimeError: Event loop is closed\n"
-    assert re.sub(late, "", done.stderr) == ""
+    # Now and then Python reports the same failure once more: of a write that is still on its way
+    # when another has failed, after the event loop has ended or as a result that nobody asked for.
+    trace = r"Traceback \(most recent call last\):\n(  .*\n)+"
+    closed = rf"{trace}RuntimeError: Event loop is closed\n"
+    unasked = (
+        r"ERROR:asyncio:(Task|Future) exception was never retrieved\n(future|task): .*\n"
+        rf"({trace})?ValueError: OUT_OF_RANGE: .*File too large \[os_error_code='27'\]\n"
+    )
+    assert re.sub(f"{closed}|{unasked}", "", done.stderr) == ""
 
 
 def test_any_number_of_devices_reads_what_another_has_saved(tmp_path):
