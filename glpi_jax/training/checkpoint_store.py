@@ -109,7 +109,8 @@ class Store:
         """Wait until the save under way, if any, is sealed; then older checkpoints go.
 
         Raises:
-            GlpiError: it failed; nothing of it is left.
+            GlpiError: it failed; nothing of it is left, or a temporary folder at most that a write
+                made late, which the next start clears away.
         """
         if self._saving is not None:
             step = self._saving
