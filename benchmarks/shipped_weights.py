@@ -8,6 +8,9 @@ Three sources on one scale, 0 to 100, higher is better:
 
 - CLIVE's training part (round 1, strict), as photographed and reduced to two smaller sizes, with
   its MOS;
+- CLIVE's training part under KADID-10k's distortions as well, with its MOS times (d − 1)/3.8, where
+  d is KADID-10k's mean score of the type and level: photographs with the grain and the faults of
+  cameras, which must not gain when a codec or a blur smooths them;
 - AGIQA-3K's training part (round 1, strict), with its quality MOS times 20;
 - clean photographs under KADID-10k's 25 distortions, with KADID-10k's mean score d of the type and
   level as 25·(d − 1), and untouched, with a score of 95.
@@ -27,9 +30,9 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -66,6 +69,9 @@ PHOTOGRAPH_SIDES, LARGER_SIDE = (320, 384, 448), 512
 LADDER_TYPES, OTHER_LEVELS = (1, 9, 10, 11), 2
 # KADID-10k has no scores of its references; its mildest distortion scores 90.3.
 UNTOUCHED = 95.0
+# Of each photograph of CLIVE's training part: mild levels of blur, JPEG 2000 and JPEG, a strong one
+# of any ladder, and levels of other types.
+MILD_TYPES, MILD_LEVELS, CLIVE_OTHERS = (1, 9, 10), (1, 2, 3), 2
 SMALLEST_SIDE = 300  # pixels: smaller pictures are no photographs to distort
 AGIQA_SCALE = 20.0  # from 0 … 5 to 0 … 100
 SEED = 0
@@ -140,6 +146,18 @@ def _copies(
         yield Item(image, score, reference, name, part)
 
 
+def distort_labelled(folder: Path, item: Item) -> list[Item]:
+    """Write a labelled photograph under some distortions, with its score times theirs."""
+    pixels = read_image(folder / item.image, apply_orientation=False)
+    rng = random.Random(f"{SEED} {item.reference}")
+    levels = {number: rng.sample(MILD_LEVELS, 2) for number in MILD_TYPES}
+    levels.setdefault(rng.choice(LADDER_TYPES), []).append(rng.choice((4, 5)))
+    others = sorted(set(MEAN_DMOS) - set(LADDER_TYPES))
+    levels |= {number: [rng.randint(1, 5)] for number in rng.sample(others, CLIVE_OTHERS)}
+    name = item.reference.replace("/", "_")
+    return _distorted(folder, item.reference, name, pixels, levels, item.part, item.score)
+
+
 def clean_photographs(folders: list[Path]) -> dict[str, Path]:
     """Return the photographs to distort by name: of the folders, and of the demonstration."""
     found = {f"scene_{name}": photograph_path(name) for name in SCENES}
@@ -185,8 +203,22 @@ def _distort(
     part: str,
 ) -> list[Item]:
     """Write one size of a photograph untouched and at these levels of each type."""
-    items = [Item(f"images/{name}.png", UNTOUCHED, reference, "kadid", part)]
-    Image.fromarray(pixels).save(folder / items[0].image, compress_level=1)
+    untouched = Item(f"images/{name}.png", UNTOUCHED, reference, "kadid", part)
+    Image.fromarray(pixels).save(folder / untouched.image, compress_level=1)
+    return [untouched, *_distorted(folder, reference, name, pixels, levels, part, UNTOUCHED)]
+
+
+def _distorted(
+    folder: Path,
+    reference: str,
+    name: str,
+    pixels: np.ndarray,
+    levels: dict[int, list[int]],
+    part: str,
+    untouched: float,
+) -> list[Item]:
+    """Write these levels of each type, scored by KADID-10k relative to the untouched score."""
+    items = []
     distorter = Distorter(pixels)
     for number, chosen in levels.items():
         seeds = [seed_for(name, number, level, SEED) for level in range(1, 6)]
@@ -194,7 +226,7 @@ def _distort(
             if level in chosen:
                 image = f"images/{name}_{number:02d}_{level}.png"
                 Image.fromarray(distorted).save(folder / image, compress_level=1)
-                score = kadid_score(MEAN_DMOS[number][level - 1])
+                score = kadid_score(MEAN_DMOS[number][level - 1]) * untouched / UNTOUCHED
                 items.append(Item(image, score, reference, "kadid", part))
     return items
 
@@ -206,6 +238,16 @@ def _is_drawn(pixels: np.ndarray) -> bool:
     return bool(flat > 0.3)
 
 
+def _distort_all(
+    distort: Callable[..., list[Item]], tasks: Sequence[tuple[Any, ...]], processes: int
+) -> Iterator[Item]:
+    """Yield the rows of all photographs, with their progress."""
+    with progress_bar(len(tasks), unit="photograph", description="distort") as bar:
+        for made in run_unordered(distort, tasks, processes, what="distorting"):
+            yield from made
+            bar.advance(1)
+
+
 def render(args: argparse.Namespace, folder: Path) -> None:
     """Write the folder with labels.csv and the lists of its parts, or find it there."""
     if folder.is_dir():
@@ -213,13 +255,13 @@ def render(args: argparse.Namespace, folder: Path) -> None:
     with staging_folder(folder) as staging:
         (staging / "images").mkdir()
         items = list(database_items("clive", args.clive, staging, CLIVE_SIDES, 1.0))
+        as_taken = {item.reference: item for item in reversed(items) if item.part == "train"}
+        labelled = [(staging, item) for item in as_taken.values()]
         items += database_items("agiqa3k", args.agiqa3k, staging, (None,), AGIQA_SCALE)
         photographs = clean_photographs(args.photographs)
-        tasks = [(staging, name, path) for name, path in photographs.items()]
-        with progress_bar(len(tasks), unit="photograph", description="distort") as bar:
-            for made in run_unordered(distort_photograph, tasks, args.processes, what="distorting"):
-                items += made
-                bar.advance(1)
+        clean = [(staging, name, path) for name, path in photographs.items()]
+        items += _distort_all(distort_labelled, labelled, args.processes)
+        items += _distort_all(distort_photograph, clean, args.processes)
         items.sort()
         with (staging / "labels.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -236,9 +278,10 @@ def render(args: argparse.Namespace, folder: Path) -> None:
                 "score_name": "MOS",
                 "higher_is_better": True,
                 "label_note": (
-                    "the MOS of CLIVE (0 to 100), the quality MOS of AGIQA-3K times 20, and for"
-                    " clean photographs under KADID-10k's distortions 25·(d − 1) with KADID-10k's"
-                    " mean score d of the type and level, 95 untouched"
+                    "the MOS of CLIVE (0 to 100), the quality MOS of AGIQA-3K times 20; under"
+                    " KADID-10k's distortions 25·(d − 1) with KADID-10k's mean score d of the type"
+                    " and level for clean photographs (95 untouched), and MOS·(d − 1)/3.8 for"
+                    " CLIVE's"
                 ),
             },
         )
