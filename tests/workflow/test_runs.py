@@ -140,7 +140,7 @@ def test_run_from_before_loss_and_optimizer_were_chosen_is_as_it_was(copy, load)
     for name in ("run.json", "results.json"):
         old = read(copy / name)
         for section, keys in {
-            "model": ["param_dtype"],
+            "model": ["param_dtype", "plain_operators"],
             "optimizer": ["name", "arguments"],
             "train": ["loss", "huber_delta"],
         }.items():
