@@ -35,7 +35,7 @@ def parse_address(text: str) -> Address:
 
 
 def download(address: str) -> Path:
-    """Fetch the files of a model, as far as the cache does not have them; returns their folder.
+    """Download the files of a model that are not in the cache; return their folder.
 
     Raises:
         GlpiError: another form, or the Hub does not give them.

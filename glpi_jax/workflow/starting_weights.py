@@ -30,9 +30,9 @@ DOWNLOAD = "download"  # for a path: the published file that the official recipe
 
 # By model size. The paper starts from those of glpi_s16; the other ViTs were trained as that one.
 # timm publishes torchvision's resnet50-19c8e357.pth once more, in a form that needs no PyTorch.
-# Commits and SHA-256 are those that users of the files state: of the ResNet torch/vision/weights.rkt
-# of github.com/bkc39/rktorch, of ViT-S and ViT-Ti docs/provenance/vit.md of
-# github.com/Libre-YOLO/libreyolo, of ViT-B configs/vit_base.yaml of github.com/asifuddin01/ViT_reverse.
+# Commits and SHA-256 are as stated by users of these files on GitHub: bkc39/rktorch (ResNet),
+# Libre-YOLO/libreyolo, docs/provenance/vit.md (ViT-S, ViT-Ti), and asifuddin01/ViT_reverse,
+# configs/vit_base.yaml (ViT-B).
 _RESNET_50 = PublishedFile(
     "timm/resnet50.tv_in1k",
     "78f3ecfdb38e06d9b8397f662e7ab8fee96026fa",

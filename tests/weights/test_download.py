@@ -129,7 +129,7 @@ def test_a_cache_that_cannot_be_written_is_named():
 
 
 def test_of_two_processes_one_downloads(hub, tmp_path, shared_compilations):
-    """In processes of their own, which read HF_ENDPOINT and HF_HOME when they import the library."""
+    """In processes of their own, which read HF_ENDPOINT and HF_HOME as they start."""
     hub.parties = 2  # the content waits until both have asked for the file
     code = (
         "from glpi_jax.weights.download import PublishedFile, download\n"
