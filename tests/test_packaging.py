@@ -43,7 +43,7 @@ def test_every_import_is_declared():
     optional = PROJECT["optional-dependencies"]
     requirements = [
         *PROJECT["dependencies"], *optional["torch"], *optional["datasets"], *optional["demo"],
-        *optional["hub"], *optional["serve"], *optional["video"],
+        *optional["serve"], *optional["video"],
     ]  # fmt: skip
     declared = {distribution(requirement) for requirement in requirements}
     providers = metadata.packages_distributions()
