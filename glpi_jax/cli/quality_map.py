@@ -59,7 +59,7 @@ def _map(args: argparse.Namespace) -> int:
     with progress_bar(None, unit="crop", description="map", leave=False) as bar:
 
         def show(done: int, total: int) -> None:
-            bar.total = total
+            bar.set_total(total)
             bar.advance()
 
         with naming_options("stride"):
