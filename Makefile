@@ -71,7 +71,7 @@ screenshots: $(VENV)/.browser-installed
 	$(VENV)/bin/python docs/make_screenshots.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis $(DEMO_DIR)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .test_compilations $(DEMO_DIR)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.made: launch/make_venv.sh

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 # Before JAX is imported. A test of more devices runs in a process of its own. Not optimised, for
@@ -26,6 +27,7 @@ os.environ["MPLBACKEND"] = "Agg"
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import compilations
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -132,14 +134,19 @@ class Run(NamedTuple):
     config: tuple[str, ...]  # `--config` and these overrides
 
 
-@pytest.fixture(scope="session", autouse=True)
-def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Compile each program once for all tests and what they start: the environment for these."""
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this session that all xdist workers see."""
     folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # of all workers
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_compilations(shared_folder: Path) -> Iterator[dict[str, str]]:
+    """Compile each program once for all tests and what they start: the environment for these."""
+    folder = shared_folder / "compilations"
     settings = {
-        "jax_compilation_cache_dir": str(folder / "compilations"),
+        "jax_compilation_cache_dir": str(folder),
         "jax_persistent_cache_min_compile_time_secs": 0,
     }
     before = {name: getattr(jax.config, name) for name in settings}
@@ -149,6 +156,9 @@ def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
             jax.config.update(name, value)
         compilation_cache.reset_cache()
 
+    kept = compilations.kept_folder()
+    if kept:
+        compilations.take(kept, folder)
     use(settings)
     yield {
         **os.environ,
@@ -157,6 +167,8 @@ def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
         "PYTHONPATH": str(Path(__file__).parents[1]),
     }
     use(before)
+    if kept:
+        compilations.keep(folder, kept)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -206,12 +218,13 @@ def kadid(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def plan_run(
-    tmp_path_factory: pytest.TempPathFactory, make_database: Callable[[Path], Path]
-) -> Run:
+def plan_run(shared_folder: Path, make_database: Callable[[Path], Path]) -> Run:
     """A run that is not started: sixteen training images, two epochs of four steps."""
-    folder = tmp_path_factory.mktemp("run")
-    database = make_database(folder / "database")
+    folder = shared_folder / "run"
+    database = folder / "database"
+    with FileLock(shared_folder / "database.lock"):
+        if not database.exists():
+            make_database(database)
     overrides = (
         f"--config.data.root={database}",
         "--config.data.cache_bytes=200000",
@@ -228,10 +241,23 @@ def plan_run(
     return Run(folder / "workdir", database, overrides, ("--config", str(config), *overrides))
 
 
+def _state_of(workdir: Path) -> dict[Path, tuple[int, int]]:
+    """(size in bytes, time of change) of each file."""
+    status = {path: path.stat() for path in workdir.rglob("*") if path.is_file()}
+    return {path: (each.st_size, each.st_mtime_ns) for path, each in status.items()}
+
+
 @pytest.fixture(scope="session")
-def trained(plan_run: Run, shared_compilations: dict[str, str]) -> Run:
-    """A finished run; tests that change its workdir take a copy."""
+def trained(
+    plan_run: Run, shared_folder: Path, shared_compilations: dict[str, str]
+) -> Iterator[Run]:
+    """A finished run, one for all workers; tests that write to its workdir take a copy."""
     from glpi_jax.cli.main import main
 
-    assert main(["train", "--workdir", str(plan_run.workdir), *plan_run.config]) == 0
-    return plan_run
+    with FileLock(shared_folder / "trained.lock"):
+        # After a failure the next worker trains again, and reports it as well.
+        if not (plan_run.workdir / "report.html").is_file():
+            assert main(["train", "--workdir", str(plan_run.workdir), *plan_run.config]) == 0
+        before = _state_of(plan_run.workdir)
+    yield plan_run
+    assert _state_of(plan_run.workdir) == before, "a test has changed the workdir of all"

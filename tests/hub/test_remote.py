@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 import huggingface_hub
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from huggingface_hub import constants
 from PIL import Image
+from stand_in import QuietHandler, StandIn
 
 from glpi_jax.cli.main import main
 from glpi_jax.core.errors import GlpiError
@@ -25,7 +25,7 @@ from glpi_jax.scoring import load
 TOKEN = "hf_of_the_tests"
 
 
-class Hub(ThreadingHTTPServer):
+class Hub(StandIn):
     """As much of the Hub's interface as huggingface_hub uses for models.
 
     Attributes:
@@ -33,24 +33,15 @@ class Hub(ThreadingHTTPServer):
         refuse: HTTP status of every answer, if not None.
     """
 
-    daemon_threads = True
-
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), _Request)
+        super().__init__(_Request)
         self.repositories = {}
         self.refuse = None
 
-    @property
-    def address(self):
-        return f"http://127.0.0.1:{self.server_port}"
 
-
-class _Request(BaseHTTPRequestHandler):
+class _Request(QuietHandler):
     protocol_version = "HTTP/1.1"
     COMMIT = "a" * 40
-
-    def log_message(self, *_):
-        pass
 
     def answer(self, status, content=b"", **headers):
         body = content if isinstance(content, bytes) else json.dumps(content).encode()

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import http.server
 import os
 import socket
 import sys
@@ -10,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from stand_in import QuietHandler, StandIn
 
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.weights import download
@@ -21,7 +21,7 @@ KEY = "config.model.pretrained.vit"
 COMMIT = "1" * 40
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     """Serves `CONTENT` under every path, after the faults that the server still has to make."""
 
     def do_HEAD(self):
@@ -71,17 +71,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         )
         self.close_connection = True
 
-    def log_message(self, *_):
-        pass
-
 
 @pytest.fixture
 def server():
     """Its `faults`: a status to answer with, or bytes to stop behind as many of."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+    with StandIn(Handler) as running:
         running.faults, running.requests = [], []
         running.ranges, running.states_sha256, running.content = True, True, CONTENT
-        running.address = f"http://127.0.0.1:{running.server_address[1]}"
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
         yield running
