@@ -17,10 +17,9 @@ from PIL import Image
 # Before JAX is imported. A test of more devices runs in a process of its own. Not optimised, for
 # compiling takes most of the time; flags that are set already come last, and win.
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 "
-    + os.environ.get("XLA_FLAGS", "")
-).strip()
+FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+if FLAGS not in os.environ.get("XLA_FLAGS", ""):  # an xdist worker inherits them
+    os.environ["XLA_FLAGS"] = f"{FLAGS} {os.environ.get('XLA_FLAGS', '')}".strip()
 os.environ["MPLBACKEND"] = "Agg"
 
 # A shell that runs the tests in its background has told them to ignore Ctrl-C; some test it.
@@ -148,6 +147,7 @@ def shared_compilations(shared_folder: Path) -> Iterator[dict[str, str]]:
     settings = {
         "jax_compilation_cache_dir": str(folder),
         "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_enable_xla_caches": "none",  # or names depend on the folder
     }
     before = {name: getattr(jax.config, name) for name in settings}
 
