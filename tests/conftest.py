@@ -17,9 +17,15 @@ from PIL import Image
 # Before JAX is imported. A test of more devices runs in a process of its own. Not optimised, for
 # compiling takes most of the time; flags that are set already come last, and win.
 os.environ["JAX_PLATFORMS"] = "cpu"
-FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
-if FLAGS not in os.environ.get("XLA_FLAGS", ""):  # an xdist worker inherits them
-    os.environ["XLA_FLAGS"] = f"{FLAGS} {os.environ.get('XLA_FLAGS', '')}".strip()
+os.environ["XLA_FLAGS"] = " ".join(
+    dict.fromkeys(  # each once, for an xdist worker inherits them
+        (
+            "--xla_force_host_platform_device_count=2",
+            "--xla_backend_optimization_level=0",
+            *os.environ.get("XLA_FLAGS", "").split(),
+        )
+    )
+)
 os.environ["MPLBACKEND"] = "Agg"
 
 # A shell that runs the tests in its background has told them to ignore Ctrl-C; some test it.
@@ -40,7 +46,36 @@ jax.config.update("jax_default_matmul_precision", "highest")
 # A folder with `model/` and `distortions/`: the tests' own part, or the full set.
 GOLDENS = Path(os.environ.get("GLPI_GOLDENS", Path(__file__).parent / "goldens"))
 
+# The files that take longest, 70 to 15 seconds each. Workers begin with them, so that none ends
+# long after the other (`--no-loadscope-reorder` in the Makefile keeps this order).
+LONG = (
+    "workflow/test_runs.py",
+    "distributed/test_topologies.py",
+    "workflow/test_init_from.py",
+    "scoring/test_as_evaluated.py",
+    "workflow/test_benchmark.py",
+    "training/test_train_golden.py",
+    "hub/test_shipped_weights.py",
+    "test_changed_model.py",
+    "training/test_resume.py",
+    "workflow/test_pretrained.py",
+    "interop/test_port.py",
+    "models/test_glpi.py",
+    "training/test_loop.py",
+    "cli/test_main.py",
+    "serve/test_app.py",
+)
+
+PLOTS = ("glpi_jax.report.plots.png", "glpi_jax.report.curve_plots.png")
+
 DEMO_WEIGHTS = Path(__file__).parent / "support/demo_weights"  # glpi_demo, of `make demo`
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first."""
+    rank = {Path(__file__).parent / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 class ModelGolden(NamedTuple):
@@ -171,14 +206,32 @@ def shared_compilations(shared_folder: Path) -> Iterator[dict[str, str]]:
         compilations.keep(folder, kept)
 
 
+@pytest.fixture(scope="session")
+def demo_weights() -> Path:
+    """Weights that take no time, for `--model` of a process of its own."""
+    return DEMO_WEIGHTS
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _small_default_weights() -> Iterator[None]:
-    """What is scored without a model, in this process: weights that take no time.
+    """What is scored without a model, in this process: `demo_weights`.
 
     tests/hub/test_shipped_weights.py scores with those of the package.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("glpi_jax.hub.sources.SHIPPED", DEMO_WEIGHTS)
+        yield
+
+
+@pytest.fixture(scope="module")
+def no_plots() -> Iterator[None]:
+    """Leave the plots out of reports, which take a second each.
+
+    The report of `trained` has them, and tests/report looks at them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in PLOTS:
+            patch.setattr(name, lambda _: b"")
         yield
 
 
@@ -253,8 +306,11 @@ def trained(
 ) -> Iterator[Run]:
     """A finished run, one for all workers; tests that write to its workdir take a copy."""
     from glpi_jax.cli.main import main
+    from glpi_jax.report import plot_style
 
-    with FileLock(shared_folder / "trained.lock"):
+    with FileLock(shared_folder / "trained.lock"), pytest.MonkeyPatch.context() as patch:
+        for name in PLOTS:  # also of a module that has none
+            patch.setattr(name, plot_style.png)
         # After a failure the next worker trains again, and reports it as well.
         if not (plan_run.workdir / "report.html").is_file():
             assert main(["train", "--workdir", str(plan_run.workdir), *plan_run.config]) == 0

@@ -21,6 +21,8 @@ from glpi_jax.workflow.runs import evaluate_run, load_best, train_run
 from glpi_jax.workflow.scored_parts import part_results
 from glpi_jax.workflow.workdir import read_run
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 # Written by the run itself; TensorBoard's and Orbax's files have names of their own choosing.
 ONE_CROP = "--config.evaluation.crops=1"
 FILES = ["metrics.csv", "report.html", "results.json", "run.json", "split.json"]
