@@ -20,6 +20,8 @@ DEMO_DIR := runs/demo
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
 PYTEST_WORKERS ?= 2
+# A file to one worker, in the order of tests/conftest.py.
+PARALLEL = -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 TORCH := torch==2.13.0
 # The modules that published backbones are made for; without what else they would bring.
 TORCH_MODELS := timm==1.0.31 torchvision==0.29.2 pyyaml
@@ -33,7 +35,7 @@ demo: $(VENV)/.demo-installed
 	$(VENV)/bin/glpi demo --workdir $(DEMO_DIR) $(DEMO_FLAGS)
 
 test: $(VENV)/.test-installed
-	$(VENV)/bin/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_FLAGS)
+	$(VENV)/bin/python -m pytest $(PARALLEL) $(PYTEST_FLAGS)
 
 test-torch: $(VENV)/.torch-installed
 	$(VENV)/bin/python -m pytest -m torch $(PYTEST_FLAGS)
@@ -42,7 +44,7 @@ test-browser: $(VENV)/.browser-installed
 	$(VENV)/bin/python -m pytest -m browser $(PYTEST_FLAGS)
 
 test-slow: $(VENV)/.test-installed
-	$(VENV)/bin/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile -m slow $(PYTEST_FLAGS)
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m slow $(PYTEST_FLAGS)
 
 test-stress: $(VENV)/.test-installed
 	$(VENV)/bin/python -m pytest -m stress $(PYTEST_FLAGS)
@@ -71,7 +73,7 @@ screenshots: $(VENV)/.browser-installed
 	$(VENV)/bin/python docs/make_screenshots.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis $(DEMO_DIR)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .test_compilations $(DEMO_DIR)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.made: launch/make_venv.sh

@@ -12,22 +12,29 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hub_server import Hub
 from PIL import Image
 
 # Before JAX is imported. A test of more devices runs in a process of its own. Not optimised, for
 # compiling takes most of the time; flags that are set already come last, and win.
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 "
-    + os.environ.get("XLA_FLAGS", "")
-).strip()
+os.environ["XLA_FLAGS"] = " ".join(
+    dict.fromkeys(  # each once, for an xdist worker inherits them
+        (
+            "--xla_force_host_platform_device_count=2",
+            "--xla_backend_optimization_level=0",
+            *os.environ.get("XLA_FLAGS", "").split(),
+        )
+    )
+)
 os.environ["MPLBACKEND"] = "Agg"
 
 # A shell that runs the tests in its background has told them to ignore Ctrl-C; some test it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import compilations
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -41,7 +48,36 @@ jax.config.update("jax_default_matmul_precision", "highest")
 # A folder with `model/` and `distortions/`: the tests' own part, or the full set.
 GOLDENS = Path(os.environ.get("GLPI_GOLDENS", Path(__file__).parent / "goldens"))
 
+# The files that take longest, 70 to 15 seconds each. Workers begin with them, so that none ends
+# long after the other (`--no-loadscope-reorder` in the Makefile keeps this order).
+LONG = (
+    "workflow/test_runs.py",
+    "distributed/test_topologies.py",
+    "workflow/test_init_from.py",
+    "scoring/test_as_evaluated.py",
+    "workflow/test_benchmark.py",
+    "training/test_train_golden.py",
+    "hub/test_shipped_weights.py",
+    "test_changed_model.py",
+    "training/test_resume.py",
+    "workflow/test_pretrained.py",
+    "interop/test_port.py",
+    "models/test_glpi.py",
+    "training/test_loop.py",
+    "cli/test_main.py",
+    "serve/test_app.py",
+)
+
+PLOTS = ("glpi_jax.report.plots.png", "glpi_jax.report.curve_plots.png")
+
 DEMO_WEIGHTS = Path(__file__).parent / "support/demo_weights"  # glpi_demo, of `make demo`
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first."""
+    rank = {Path(__file__).parent / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 class ModelGolden(NamedTuple):
@@ -134,15 +170,21 @@ class Run(NamedTuple):
     config: tuple[str, ...]  # `--config` and these overrides
 
 
-@pytest.fixture(scope="session", autouse=True)
-def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Compile each program once for all tests and what they start: the environment for these."""
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this session that all xdist workers see."""
     folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # of all workers
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_compilations(shared_folder: Path) -> Iterator[dict[str, str]]:
+    """Compile each program once for all tests and what they start: the environment for these."""
+    folder = shared_folder / "compilations"
     settings = {
-        "jax_compilation_cache_dir": str(folder / "compilations"),
+        "jax_compilation_cache_dir": str(folder),
         "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_enable_xla_caches": "none",  # or names depend on the folder
     }
     before = {name: getattr(jax.config, name) for name in settings}
 
@@ -151,6 +193,9 @@ def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
             jax.config.update(name, value)
         compilation_cache.reset_cache()
 
+    kept = compilations.kept_folder()
+    if kept:
+        compilations.take(kept, folder)
     use(settings)
     yield {
         **os.environ,
@@ -159,11 +204,19 @@ def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
         "PYTHONPATH": str(Path(__file__).parents[1]),
     }
     use(before)
+    if kept:
+        compilations.keep(folder, kept)
+
+
+@pytest.fixture(scope="session")
+def demo_weights() -> Path:
+    """Weights that take no time, for `--model` of a process of its own."""
+    return DEMO_WEIGHTS
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _small_default_weights() -> Iterator[None]:
-    """What is scored without a model, in this process: weights that take no time.
+    """What is scored without a model, in this process: `demo_weights`.
 
     tests/hub/test_shipped_weights.py scores with those of the package.
     """
@@ -192,6 +245,18 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture(scope="module")
+def no_plots() -> Iterator[None]:
+    """Leave the plots out of reports, which take a second each.
+
+    The report of `trained` has them, and tests/report looks at them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in PLOTS:
+            patch.setattr(name, lambda _: b"")
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -230,12 +295,13 @@ def kadid(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def plan_run(
-    tmp_path_factory: pytest.TempPathFactory, make_database: Callable[[Path], Path]
-) -> Run:
+def plan_run(shared_folder: Path, make_database: Callable[[Path], Path]) -> Run:
     """A run that is not started: sixteen training images, two epochs of four steps."""
-    folder = tmp_path_factory.mktemp("run")
-    database = make_database(folder / "database")
+    folder = shared_folder / "run"
+    database = folder / "database"
+    with FileLock(shared_folder / "database.lock"):
+        if not database.exists():
+            make_database(database)
     overrides = (
         f"--config.data.root={database}",
         "--config.data.cache_bytes=200000",
@@ -252,10 +318,26 @@ def plan_run(
     return Run(folder / "workdir", database, overrides, ("--config", str(config), *overrides))
 
 
-@pytest.fixture(scope="session")
-def trained(plan_run: Run, shared_compilations: dict[str, str]) -> Run:
-    """A finished run; tests that change its workdir take a copy."""
-    from glpi_jax.cli.main import main
+def _state_of(workdir: Path) -> dict[Path, tuple[int, int]]:
+    """(size in bytes, time of change) of each file."""
+    status = {path: path.stat() for path in workdir.rglob("*") if path.is_file()}
+    return {path: (each.st_size, each.st_mtime_ns) for path, each in status.items()}
 
-    assert main(["train", "--workdir", str(plan_run.workdir), *plan_run.config]) == 0
-    return plan_run
+
+@pytest.fixture(scope="session")
+def trained(
+    plan_run: Run, shared_folder: Path, shared_compilations: dict[str, str]
+) -> Iterator[Run]:
+    """A finished run, one for all workers; tests that write to its workdir take a copy."""
+    from glpi_jax.cli.main import main
+    from glpi_jax.report import plot_style
+
+    with FileLock(shared_folder / "trained.lock"), pytest.MonkeyPatch.context() as patch:
+        for name in PLOTS:  # also of a module that has none
+            patch.setattr(name, plot_style.png)
+        # After a failure the next worker trains again, and reports it as well.
+        if not (plan_run.workdir / "report.html").is_file():
+            assert main(["train", "--workdir", str(plan_run.workdir), *plan_run.config]) == 0
+        before = _state_of(plan_run.workdir)
+    yield plan_run
+    assert _state_of(plan_run.workdir) == before, "a test has changed the workdir of all"

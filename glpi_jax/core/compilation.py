@@ -52,7 +52,7 @@ def kept_compilations(folder: Path) -> Iterator[None]:
     if jax.config.values["jax_compilation_cache_dir"]:
         yield
         return
-    own = folder / hashlib.sha256(_machine().encode()).hexdigest()[:12]
+    own = folder / hashlib.sha256(cpu_fingerprint().encode()).hexdigest()[:12]
     settings = {
         "jax_compilation_cache_dir": os.fspath(own.resolve()),
         "jax_persistent_cache_min_compile_time_secs": 0.5,
@@ -65,17 +65,17 @@ def kept_compilations(folder: Path) -> Iterator[None]:
         _configure(before)
 
 
-def _configure(settings: Mapping[str, Any]) -> None:
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
-def _machine() -> str:
-    """What compiled code for the CPU depends on: its architecture and its features."""
+def cpu_fingerprint() -> str:
+    """Return what compiled code for the CPU depends on: its architecture and its features."""
     features = Path("/proc/cpuinfo")
     if not features.is_file():
         return platform.platform() + platform.processor()
     lines = features.read_text(encoding="utf-8", errors="replace").splitlines()
     wanted = ("flags", "Features", "model name")
     return platform.machine() + "".join(sorted({x for x in lines if x.startswith(wanted)}))
+
+
+def _configure(settings: Mapping[str, Any]) -> None:
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()

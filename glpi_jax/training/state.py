@@ -97,7 +97,7 @@ def abstract_state(
     `parameter_shardings`. Everything else is whole on every device.
     """
     create = functools.partial(_create, model, optimizer, multipliers)
-    state = jax.eval_shape(create, key_of(0), None)
+    state = jax.eval_shape(create, key_of(0), _variable_shapes(model))
     shapes = {path: x.shape for path, x in _flat(state.params).items()}
     shardings = parameter_shardings(shapes, fsdp_rules, mesh)
 
@@ -118,7 +118,13 @@ def shardings_of(tree: Any) -> Any:
 
 def abstract_variables(model: GLPI, *, mesh: Mesh) -> dict[str, Any]:
     """Shapes, dtypes and shardings of a model's variables."""
-    return on_mesh(jax.eval_shape(functools.partial(init_variables, model), key_of(0)), mesh)
+    return on_mesh(_variable_shapes(model), mesh)
+
+
+@functools.lru_cache(maxsize=8)
+def _variable_shapes(model: GLPI) -> dict[str, Any]:
+    """Return the shapes of a model's variables, not to be changed; tracing a model takes long."""
+    return dict(jax.eval_shape(functools.partial(init_variables, model), key_of(0)))
 
 
 def on_mesh(tree: Any, mesh: Mesh) -> Any:

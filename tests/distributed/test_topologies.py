@@ -63,18 +63,19 @@ def test_the_reference_has_dropout_and_moves(one_device):
 @pytest.mark.parametrize(
     ("devices", "told"),
     [
-        (8, {"mesh": {"data": 8}}),
-        (8, {"mesh": {"data": 1, "fsdp": 8}}),
-        (
+        pytest.param(8, {"mesh": {"data": 2, "fsdp": 4}}, id="data and fsdp"),
+        pytest.param(8, {"mesh": {"data": 8}}, id="data", marks=pytest.mark.slow),
+        pytest.param(8, {"mesh": {"data": 1, "fsdp": 8}}, id="fsdp", marks=pytest.mark.slow),
+        pytest.param(
             1,
             {
                 "remat": {"vgfe": "full", "clfe": "full", "integration": "dots"},
                 "accumulation": 4,
                 "attention": "xla",
             },
+            id="remat, parts, xla",
         ),
     ],
-    ids=["data", "fsdp", "remat, parts, xla"],
 )
 def test_the_same_losses(ten_steps, one_device, devices, told):
     found = ten_steps(devices, **told)

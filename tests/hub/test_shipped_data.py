@@ -32,7 +32,7 @@ def script():
 
 @pytest.fixture(scope="module")
 def rows(script, tmp_path_factory):
-    """Rows of labels.csv with their part, of miniature databases and two distortion types."""
+    """Rows of labels.csv with their part, of miniature databases and six distortion types."""
     folder = tmp_path_factory.mktemp("shipped")
     own = folder / "own"
     own.mkdir()
@@ -47,7 +47,8 @@ def rows(script, tmp_path_factory):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(script, "SCENES", {name: script.SCENES[name] for name in ("coins", "coffee")})
-        patch.setattr(script, "MEAN_DMOS", {kind: script.MEAN_DMOS[kind] for kind in (1, 7)})
+        kinds = (*script.LADDER_TYPES, 7, 8)
+        patch.setattr(script, "MEAN_DMOS", {kind: script.MEAN_DMOS[kind] for kind in kinds})
         patch.setattr(script, "LADDERS", {script.pixels_sha256(held_out)})
         script.render(args, folder / "data")
     parts = {}

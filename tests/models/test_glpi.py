@@ -107,6 +107,7 @@ def demo_model_and_images(batch=2, **changes):
     return model, jax.jit(model.init)(jax.random.key(0), images), images
 
 
+@pytest.mark.slow  # hundreds of programs
 def test_bfloat16_stays_near_float32():
     """Root mean square difference, in standard deviations of the float32 values."""
     model, variables, images = demo_model_and_images()

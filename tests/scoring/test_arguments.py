@@ -136,10 +136,11 @@ def test_closed_stdin_is_one_line(capsys, monkeypatch):
     assert "error: -: stdin is closed" in run(capsys, "score", "-", code=2)[1]
 
 
-def test_closed_outputs_and_plain_ascii(photos, shared_compilations):
+def test_closed_outputs_and_plain_ascii(photos, shared_compilations, demo_weights):
     """In a process of its own, since Python opens the streams."""
     os.rename("photos/a.png", "photos/é.png")
-    glpi = [sys.executable, "-m", "glpi_jax", "score", "photos/é.png", "--csv"]
+    glpi = [sys.executable, "-m", "glpi_jax", "score", "photos/é.png"]
+    glpi += ["--model", demo_weights, "--csv"]
 
     def start(command, *arguments, **env):
         return subprocess.run(

@@ -23,6 +23,8 @@ from glpi_jax.scoring.ladder import score_ladders
 from glpi_jax.workflow.runs import _is_reported
 from glpi_jax.workflow.workdir import read_run
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 # The device computes the same crops in batches of other sizes.
 ROUNDING = {"rtol": 1e-5, "atol": 1e-5}
 STRETCHED = ("data.label_scale=2", "data.label_shift=-50")

@@ -30,7 +30,7 @@ def port(scorer: Scorer) -> Iterator[int]:
         started.set()
 
     server.startup = tell
-    thread = threading.Thread(target=server.run)
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     assert started.wait(30)
     yield server.servers[0].sockets[0].getsockname()[1]

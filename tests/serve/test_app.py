@@ -303,13 +303,16 @@ def test_maps_of_large_photographs_are_coarser(height, width, crop, stride):
 
 
 @pytest.fixture
-def serve(shared_compilations):
+def serve(shared_compilations, demo_weights):
     """Start `glpi serve` in a process of its own: the process and its port."""
     started = []
 
     def start(*options):
         process = subprocess.Popen(
-            [sys.executable, "-m", "glpi_jax", "serve", "--port", "0", *options],
+            [
+                *(sys.executable, "-m", "glpi_jax", "serve", "--port", "0"),
+                *("--model", demo_weights, *options),
+            ],
             env=shared_compilations,
             stderr=subprocess.PIPE,
             text=True,

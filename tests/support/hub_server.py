@@ -4,14 +4,15 @@ import base64
 import hashlib
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
+
+from stand_in import QuietHandler, StandIn
 
 TOKEN = "hf_of_the_tests"
 COMMIT = "a" * 40  # the only one of each repository
 
 
-class Hub(ThreadingHTTPServer):
+class Hub(StandIn):
     """As much of the Hub's interface as huggingface_hub uses for models.
 
     Attributes:
@@ -23,25 +24,16 @@ class Hub(ThreadingHTTPServer):
         requests: method and path of each request for a file.
     """
 
-    daemon_threads = True
-
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), _Request)
+        super().__init__(_Request)
         self.repositories = {}
         self.refuse, self.error_code, self.cut, self.parties = None, "", None, 0
         self.requests = []
         self.heads = threading.Semaphore(0)
 
-    @property
-    def address(self):
-        return f"http://127.0.0.1:{self.server_port}"
 
-
-class _Request(BaseHTTPRequestHandler):
+class _Request(QuietHandler):
     protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
 
     def answer(self, status, content=b"", **headers):
         body = content if isinstance(content, bytes) else json.dumps(content).encode()

@@ -18,6 +18,8 @@ from glpi_jax.data.sources import load_database
 from glpi_jax.data.splits import official_seed, official_split
 from glpi_jax.workflow.benchmark import round_of
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 ROUNDS = 3
 # Of the official recipe what a miniature cannot bear.

@@ -9,6 +9,8 @@ from short_runs import TINY
 
 from glpi_jax.cli.main import main
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 CONFIG = Path(__file__).parents[2] / "configs/cross.py"
 
 

@@ -21,6 +21,8 @@ from glpi_jax.models.glpi import build
 from glpi_jax.workflow.runs import load_best, train_run
 from glpi_jax.workflow.starting_weights import read_starting_weights
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory, shared_compilations):

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,15 +28,16 @@ def train(workdir, run):
     return main(["train", "--workdir", str(workdir), *run.config])
 
 
-def test_a_second_training_is_refused_before_it_writes_anything(trained, plan_run, capsys):
-    contents = {p: p.read_bytes() for p in trained.workdir.rglob("*") if p.is_file()}
-    with kept_to_one_training(trained.workdir):
-        assert train(trained.workdir, trained) == 2
+def test_a_second_training_is_refused_before_it_writes_anything(trained, tmp_path, capsys):
+    workdir = shutil.copytree(trained.workdir, tmp_path / "copy")
+    contents = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
+    with kept_to_one_training(workdir):
+        assert train(workdir, trained) == 2
     error = capsys.readouterr().err
-    assert f"glpi: error: {trained.workdir}: another process is training in this workdir" in error
+    assert f"glpi: error: {workdir}: another process is training in this workdir" in error
     assert "another --workdir" in error
-    assert {p: p.read_bytes() for p in trained.workdir.rglob("*") if p.is_file()} == contents
-    assert train(trained.workdir, trained) == 0
+    assert {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()} == contents
+    assert train(workdir, trained) == 0
 
 
 def test_a_new_workdir_that_another_is_beginning(plan_run, tmp_path, capsys):
