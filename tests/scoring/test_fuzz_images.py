@@ -31,7 +31,7 @@ MOST_BYTES = 2**30  # that decoding damaged small files may add to this process
 
 pytestmark = pytest.mark.filterwarnings(
     # What Pillow remarks on damaged files; the command shows its users none of it.
-    "default::UserWarning",
+    "ignore::UserWarning",
     "default::DeprecationWarning",
     "default::PIL.Image.DecompressionBombWarning",
 )
