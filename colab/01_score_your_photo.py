@@ -124,8 +124,8 @@ display(Image(map_picture(quality, scale=scorer.scale, title=photograph), width=
 # ## A distortion ladder
 #
 # KADID-10k is a database of 81 photographs, each under 25 types of distortion at five levels,
-# rated by people. `glpi_jax.saqt` makes the same distortions. A good model's score falls from
-# rung to rung.
+# rated by people. `glpi_jax.distortions` makes the same distortions. A good model's score falls
+# from rung to rung.
 #
 # Look at a type where it does not fall: the model has not learned it, or the reduction removes the
 # distortion.

@@ -26,6 +26,9 @@ def get_config() -> ConfigDict:
     config.model.param_dtype = "float32"  # of the parameters and what the optimizer keeps of them
     # Of the ViT: matmul (spelled out), xla or cudnn (NVIDIA GPUs with bfloat16). Speed alone.
     config.model.attention = "matmul"
+    # Platforms (cpu, gpu, tpu) that take XLA's own convolutions, max-pool and gradient of BatchNorm
+    # instead of forms that are faster on the CPU. Speed, and the last digits.
+    config.model.plain_operators = ()
     # Parts of the ResNet (stem, layer1, layer2, layer3) whose BatchNorm keeps its running
     # statistics while training. Empty in the official recipe, also for the frozen parts.
     config.model.batch_norm_inference_stages = ()

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pytest
 from filelock import FileLock
+from hub_server import Hub
 from PIL import Image
 
 # Before JAX is imported. A test of more devices runs in a process of its own. Not optimised, for
@@ -221,6 +223,28 @@ def _small_default_weights() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("glpi_jax.hub.sources.SHIPPED", DEMO_WEIGHTS)
         yield
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A server, and a huggingface_hub that knows no other, nor a token or cache of the user's."""
+    from huggingface_hub import close_session, constants
+
+    server = Hub()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    monkeypatch.setattr(constants, "ENDPOINT", server.address)
+    template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    yield server
+    close_session()
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ import pytest
 import glpi_jax
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 
 
 def distribution(requirement: str) -> str:
@@ -43,7 +44,7 @@ def test_every_import_is_declared():
     optional = PROJECT["optional-dependencies"]
     requirements = [
         *PROJECT["dependencies"], *optional["torch"], *optional["datasets"], *optional["demo"],
-        *optional["hub"], *optional["serve"], *optional["video"],
+        *optional["serve"], *optional["video"],
     ]  # fmt: skip
     declared = {distribution(requirement) for requirement in requirements}
     providers = metadata.packages_distributions()
@@ -54,6 +55,14 @@ def test_every_import_is_declared():
             if not names & declared:
                 undeclared[name] = str(source.relative_to(ROOT))
     assert undeclared == {}
+
+
+def test_package_data_covers_all_other_files():
+    package = ROOT / "glpi_jax"
+    (patterns,) = PYPROJECT["tool"]["setuptools"]["package-data"].values()
+    shipped = {path for pattern in patterns for path in package.glob(pattern)}
+    others = {path for path in package.rglob("*") if path.is_file() and path.suffix != ".py"}
+    assert {path for path in others if "__pycache__" not in path.parts} == shipped
 
 
 def test_version_is_the_same_everywhere():

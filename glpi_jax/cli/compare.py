@@ -1,26 +1,16 @@
 """`glpi compare`."""
 
 import argparse
-import math
-from typing import TYPE_CHECKING
 
 from glpi_jax.cli.common import EXIT_OK, Commands, add_command, one_line
 from glpi_jax.cli.scoring_options import (
     add_crop_options,
     add_model_option,
     given_name,
-    refuse_models,
     scorer_of,
     table_row,
 )
 from glpi_jax.core.errors import GlpiError
-
-if TYPE_CHECKING:
-    from glpi_jax.scoring import ImageScore
-
-_CLEAR = 2.0  # standard errors: with independent crops, chance exceeds it in 5 % of cases
-# A score's last digits depend on where in a batch its crops lie: float32, summed in blocks.
-_ROUNDING = 1e-6
 
 
 def add(commands: Commands) -> None:
@@ -39,6 +29,9 @@ def add(commands: Commands) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
+    from glpi_jax.scoring.arguments import refuse_models
+    from glpi_jax.scoring.verdict import verdict
+
     if args.crops == 1:
         raise GlpiError("--crops 1: one crop has no spread; take 2 or more")
     refuse_models([args.first, args.second])
@@ -51,27 +44,3 @@ def _compare(args: argparse.Namespace) -> int:
         print(table_row(result))
     print(one_line(verdict(results[0], results[1], scorer.higher_is_better)))
     return EXIT_OK
-
-
-def verdict(a: "ImageScore", b: "ImageScore", higher_is_better: bool | None) -> str:
-    """Which of two scored images is better, in a sentence.
-
-    Args:
-        a, b: with scores and standard errors.
-        higher_is_better: None leaves open which score is better.
-    """
-    assert a.score is not None
-    assert b.score is not None
-    difference = a.score - b.score
-    error = math.hypot(a.standard_error or 0.0, b.standard_error or 0.0)
-    if abs(difference) <= _ROUNDING * max(abs(a.score), abs(b.score)):
-        return "the scores are equal"
-    if higher_is_better is None:
-        word, winner = "higher", a if difference > 0 else b
-    else:
-        word, winner = "better", a if (difference > 0) == higher_is_better else b
-    ratio = abs(difference) / error if error else math.inf
-    times = f"{abs(difference):.3f} apart, {ratio:.1f} × the standard error of {error:.3f}"
-    if ratio > _CLEAR:
-        return f"{winner.image} is {word}: {times}"
-    return f"{winner.image} may be {word}, other crops could say otherwise: {times}"

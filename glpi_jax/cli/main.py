@@ -15,7 +15,6 @@ from glpi_jax.cli import (
     export,
     port,
     push,
-    quality_map,
     rank,
     report,
     run,
@@ -23,6 +22,7 @@ from glpi_jax.cli import (
     score,
     serve,
 )
+from glpi_jax.cli import map as map_command
 from glpi_jax.cli.common import (
     EXIT_AGAIN,
     EXIT_FAILED,
@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         score,
         rank,
         compare,
-        quality_map,
+        map_command,
         serve,
         data,
         saqt,

@@ -16,7 +16,7 @@ def add(saqt: Commands) -> None:
     render.add_argument("photographs", type=Path, help="folder of image files")
     render.add_argument("out", type=Path, help="folder for the distorted images")
     render.add_argument(
-        "--types", type=int, nargs="+", metavar="T", help="KADID types (default: 1 to 25)"
+        "--types", type=int, nargs="+", metavar="T", help="types (default: KADID-10k's 1 to 25)"
     )
     render.add_argument(
         "--levels", type=int, nargs="+", metavar="L", help="levels (default: 1 to 5)"
@@ -75,7 +75,7 @@ def _render(args: argparse.Namespace) -> int:
         # Before JAX starts: the rendering processes share an accelerator's memory.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-    from glpi_jax.distortions import DISTORTIONS, LEVELS
+    from glpi_jax.distortions import KADID_TYPES, LEVELS
     from glpi_jax.saqt.render import render_photographs
     from glpi_jax.saqt.render_photograph import RenderSettings
     from glpi_jax.saqt.selection import (
@@ -93,7 +93,7 @@ def _render(args: argparse.Namespace) -> int:
     else:
         selection = select_all(args.photographs)
     settings = RenderSettings(
-        types=tuple(args.types or DISTORTIONS),
+        types=tuple(args.types or KADID_TYPES),
         levels=tuple(args.levels or LEVELS),
         seed=args.seed,
         dncnn=args.dncnn,

@@ -1,10 +1,9 @@
 """Options that the commands share that score photographs."""
 
 import argparse
-import os
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,17 +64,6 @@ def given_path(text: str) -> Path:
     return Path(given_name(text))
 
 
-def refuse_models(images: Iterable[str]) -> None:
-    """Raise a GlpiError if a model was given in the place of an image."""
-    from glpi_jax.hub.sources import looks_like_a_model
-    from glpi_jax.scoring.fetch import is_url
-
-    for name in images:
-        with suppress(OSError):  # of a name that is too long, which is told later
-            if not is_url(name) and looks_like_a_model(name):
-                raise GlpiError(f"{name}: a model in the place of an image; --model {name} uses it")
-
-
 @contextmanager
 def naming_options(*parameters: str) -> Iterator[None]:
     """Say `--crops 0` in errors where the package says `crops 0`."""
@@ -125,29 +113,8 @@ def silence_pillow() -> None:
 
 
 def check_png(path: Path) -> Path:
-    """Whether a picture may be written there, before the long work that makes it.
+    """Check the file of `--out`, as `check_picture_file` does."""
+    from glpi_jax.scoring.picture_files import check_picture_file
 
-    Returns:
-        The path, or where it leads if it is a link, which is kept.
-
-    Raises:
-        GlpiError: it does not end in .png; it exists, and is no picture of glpi; its folder is
-            missing or cannot be written to.
-    """
-    from glpi_jax.scoring.picture_files import is_own_picture
-
-    if path.suffix.lower() != ".png":
-        raise GlpiError(f"--out {path}: must end in .png")
-    if not path.parent.is_dir():
-        raise GlpiError(f"--out {path}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise GlpiError(f"--out {path}: this is a folder; name a file in it")
-    # Most likely a photograph, as in `--out *.png`.
-    if os.path.lexists(path) and not is_own_picture(path):
-        raise GlpiError(
-            f"--out {path}: exists, and is no picture of glpi; give another name or delete it"
-        )
-    target = path.resolve() if path.is_symlink() else path
-    if not os.access(target.parent, os.W_OK):
-        raise GlpiError(f"--out {path}: the folder {target.parent} cannot be written to")
-    return target
+    with naming_options("out"):
+        return check_picture_file(path)

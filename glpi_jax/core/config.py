@@ -20,7 +20,7 @@ _OPEN_SECTIONS = ("optimizer.arguments",)
 # What runs did before these keys were in the config: an old run.json or results.json without them
 # means this. `with_later_keys` alone puts them in: for resuming, evaluating, exporting, reports.
 _LATER_KEYS: dict[str, dict[str, Any]] = {
-    "model": {"param_dtype": "float32"},
+    "model": {"param_dtype": "float32", "plain_operators": []},
     "optimizer": {"name": "adam_l2", "arguments": {}},
     "train": {"loss": "l1", "huber_delta": 1.0},
 }

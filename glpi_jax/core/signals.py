@@ -5,8 +5,8 @@ who                             Ctrl-C                  SIGTERM
 ==============================  ======================  ==========================================
 command that resumes or clears  ends, exit code 130     ends, exit code 75: `sigterm_raises`
 any other command               ends, exit code 130     ends at once: the system's default
-training loop                   finishes its step       finishes its step, saves, then exit code 75:
-                                                        `stop_between_steps`
+training loop                   finishes its step,      finishes its step, saves, then exit code 75:
+                                saves nothing           `stop_between_steps`
 training loop with peers        finishes its step       JAX listens: all save after the same step
 process that found no peers     as any command          Python's again: `take_sigterm_back`
 worker of `core.pools`          ignores it              ends at once; both: `leave_to_parent`
@@ -14,6 +14,7 @@ worker of the input pipeline    ignores it              ignores it, the training
 launch/local.sh                 passes on SIGTERM       passes it on; starts nothing again
 ==============================  ======================  ==========================================
 
+A command says which it is by `set_defaults(resumes=…)` or `(clears_away=…)` in its module of `cli`.
 A second Ctrl-C ends a training loop at once. A worker ends with its parent in any case
 (`core.pools.end_with_parent`). `cli.main` turns what is raised into exit codes.
 """

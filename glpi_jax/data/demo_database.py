@@ -211,7 +211,10 @@ def _check_settings(scenes: Sequence[str], types: Sequence[int], processes: int)
         if scene not in SCENES:
             raise GlpiError(f"unknown scene {scene!r}: must be one of {', '.join(SCENES)}")
     for number in types:
-        find_distortion(number)
+        if number not in MEAN_DMOS:
+            raise GlpiError(
+                f"distortion {find_distortion(number).name}: KADID-10k has no scores of it"
+            )
     for what, values in (("scenes", scenes), ("types", types)):
         if not values or len(set(values)) != len(values):
             raise GlpiError(f"{what} {list(values)}: must name at least one, and none twice")

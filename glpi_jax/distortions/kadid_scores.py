@@ -1,4 +1,4 @@
-"""What KADID-10k fixes: its 25 types, five levels of each, and their mean human scores."""
+"""What KADID-10k fixes: which types it has, five levels of each, and their mean human scores."""
 
 LEVELS = (1, 2, 3, 4, 5)
 """Levels of every distortion type, weakest first by KADID's order."""

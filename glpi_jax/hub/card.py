@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.templates import template_environment
 from glpi_jax.hub.trained import TrainedModel
 from glpi_jax.models.glpi import SIZES
 from glpi_jax.report.tables import results_markdown
@@ -17,6 +18,7 @@ TAGS = ("image-quality-assessment", "no-reference-image-quality-assessment", "gl
 # Metrics by the Hub's names, which have none for KRCC and RMSE.
 _METRICS = {"spearmanr": ("SROCC", "srocc"), "pearsonr": ("PLCC", "plcc")}
 
+_TEMPLATES = template_environment("glpi_jax.hub")
 _LEFT_OUT = "entries that never reach the score are left out."
 _FORM_NOTES = {
     "float32": "",
@@ -63,44 +65,19 @@ def card_text(
         weights: form of the weights, see `weights_file`.
     """
     title = card.title or f"GLPI, size {trained.name}"
-    lines = ["---", *_front_matter(card, results, title), "---", "", f"# {title}", ""]
-    if card.text:
-        lines += [card.text.strip(), ""]
-    labels = trained.label_note.rstrip(".")
-    lines += [
-        "No-reference image quality assessment with GLPI (the paper's GlintIQA, "
-        "[arXiv 2408.03885](https://arxiv.org/abs/2408.03885)), in the form of glpi_jax.",
-        "",
-        f"A score is the mean over {trained.crops} crops of {trained.model.size.crop} pixels on a "
-        f"regular grid: {trained.scale}. Training labels: {labels}. Preprocessing before the crops"
-        f"{', assumed' if trained.preprocessing_assumed else ''}: {trained.preprocessing.words}.",
-        "",
-        "```bash",
-        f"glpi score hf://{REPOSITORY} photo.jpg",
-        "```",
-        "",
-        "```python",
-        "import glpi_jax",
-        "",
-        f'scorer = glpi_jax.load("hf://{REPOSITORY}")',
-        'print(scorer.score(["photo.jpg"]))',
-        "```",
-        "",
-        "`model.safetensors` has the names and the layout of the official PyTorch state dict; "
-        f"{_LEFT_OUT}{_FORM_NOTES[weights]}",
-        "",
-    ]
-    own = [entry.torch_name for entry in all_entries(trained.model) if not entry.official]
-    if own:
-        lines += [f"Not in the official model, by their Flax paths: {', '.join(own)}.", ""]
-    # The size that the authors' code builds.
-    if trained.model.size == SIZES["glpi_s16"] and weights != "int8" and not own:
-        lines += ["The authors' model takes it with `load_state_dict(..., strict=False)`.", ""]
-    if results is not None:
-        lines += ["## Results", "", results_markdown(results), ""]
-        if results["protocol"] == "official":
-            lines += ["The official protocol selects the epoch on the test part itself.", ""]
-    return "\n".join(lines)
+    return _TEMPLATES.get_template("card.md").render(
+        card=card,
+        title=title,
+        front_matter=_front_matter(card, results, title),
+        trained=trained,
+        repository=REPOSITORY,
+        form=f"{_LEFT_OUT}{_FORM_NOTES[weights]}",
+        own=[entry.torch_name for entry in all_entries(trained.model) if not entry.official],
+        # The size that the authors' code builds.
+        official=trained.model.size == SIZES["glpi_s16"] and weights != "int8",
+        results=results,
+        results_table=None if results is None else results_markdown(results),
+    )
 
 
 def with_form(card: str, weights: str) -> str:
@@ -110,20 +87,19 @@ def with_form(card: str, weights: str) -> str:
     return card.replace(_LEFT_OUT, f"{_LEFT_OUT}{_FORM_NOTES[weights]}")
 
 
-def _front_matter(card: Card, results: Mapping[str, Any] | None, title: str) -> Iterator[str]:
-    """YAML, of which JSON's texts, numbers and lists are a part."""
-    if card.license is not None:
-        yield f"license: {json.dumps(card.license)}"
-    yield "library_name: glpi_jax"
-    yield f"tags: {json.dumps(TAGS)}"
+def _front_matter(card: Card, results: Mapping[str, Any] | None, title: str) -> dict[str, str]:
+    """YAML by its keys, of which JSON's texts, numbers and lists are a part."""
+    matter = {} if card.license is None else {"license": json.dumps(card.license)}
+    matter |= {"library_name": "glpi_jax", "tags": json.dumps(TAGS)}
     if results is None:
-        return
-    yield f"metrics: {json.dumps([*_METRICS])}"
+        return matter
+    matter["metrics"] = json.dumps([*_METRICS])
     tests = [part for name, part in parts_in_order(results) if is_test(name)]
     entries = [entry for part in tests if (entry := _model_index(part))["metrics"]]
     if entries:
         index = [{"name": title, "results": entries}]
-        yield f"model-index: {json.dumps(index, ensure_ascii=False)}"
+        matter["model-index"] = json.dumps(index, ensure_ascii=False)
+    return matter
 
 
 def _model_index(part: Mapping[str, Any]) -> dict[str, Any]:

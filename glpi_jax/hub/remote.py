@@ -5,21 +5,18 @@ That library reads `HF_TOKEN`, `HF_HUB_OFFLINE`, `HF_ENDPOINT` and `HF_HOME`, wh
 
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import huggingface_hub
 
 from glpi_jax import __version__
 from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.hub_errors import hub_errors
 from glpi_jax.hub.folder import CARD_FILE, CONFIG_FILE, LIBRARY, WEIGHTS_FILE
 
 SCHEME = "hf://"
 _FILES = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]
 _ADDRESS = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^\s@]+))?", re.ASCII)
-# What the Hub's refusals mean, by HTTP status.
-_REFUSALS = {
-    401: "not authorised: no such repository, or it is private and HF_TOKEN is missing or wrong",
-    403: "forbidden: the token of HF_TOKEN has no access, or may not write",
-    404: "no such repository, or it is private",
-}
 
 
 class Address(NamedTuple):
@@ -38,23 +35,20 @@ def parse_address(text: str) -> Address:
 
 
 def download(address: str) -> Path:
-    """Fetch the files of a model, as far as the cache does not have them; returns their folder.
+    """Download the files of a model that are not in the cache; return their folder.
 
     Raises:
-        GlpiError: another form, huggingface_hub is missing, or the Hub does not give them.
+        GlpiError: another form, or the Hub does not give them.
     """
     repository, revision = parse_address(address)
-    hub = _huggingface_hub(address)
-    try:
-        folder = hub.snapshot_download(
+    with hub_errors(address):
+        folder = huggingface_hub.snapshot_download(
             repository,
             revision=revision,
             allow_patterns=_FILES,
             library_name=LIBRARY,
             library_version=__version__,
         )
-    except Exception as error:  # of huggingface_hub, its HTTP library or the system
-        raise GlpiError(f"{address}: {_why(error)}") from error
     return Path(folder)
 
 
@@ -62,7 +56,7 @@ def check_upload(address: str) -> None:
     """Raise a GlpiError unless an address can be uploaded to, as far as this machine knows."""
     if parse_address(address).revision is not None:
         raise GlpiError(f"{address}: push goes to the main branch; leave out the revision")
-    if _huggingface_hub(address).get_token() is None:
+    if huggingface_hub.get_token() is None:
         raise GlpiError(
             f"{address}: no token to write with: set HF_TOKEN, or log in with `hf auth login`"
         )
@@ -79,9 +73,8 @@ def upload(folder: Path, address: str, *, private: bool) -> str:
     """
     check_upload(address)
     repository = parse_address(address).repository
-    hub = _huggingface_hub(address)
-    api = hub.HfApi(library_name=LIBRARY, library_version=__version__)
-    try:
+    api = huggingface_hub.HfApi(library_name=LIBRARY, library_version=__version__)
+    with hub_errors(address):
         api.create_repo(repository, private=private, exist_ok=True)
         commit = api.upload_folder(
             repo_id=repository,
@@ -89,34 +82,4 @@ def upload(folder: Path, address: str, *, private: bool) -> str:
             allow_patterns=_FILES,
             commit_message=f"Upload with glpi_jax {__version__}",
         )
-    except Exception as error:
-        raise GlpiError(f"{address}: {_why(error)}") from error
     return str(commit.commit_url)
-
-
-def _huggingface_hub(address: str) -> Any:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise GlpiError(f"{address}: needs huggingface_hub: pip install 'glpi_jax[hub]'") from error
-    return huggingface_hub
-
-
-def _why(error: Exception) -> str:
-    """What went wrong, in a line; of a refusal its meaning, since the Hub answers at length."""
-    from huggingface_hub import errors
-
-    # Of a snapshot "not in the cache" comes first, and what the Hub answered is its cause.
-    chain = [cause for cause in (error, error.__cause__) if cause is not None]
-    if any(isinstance(cause, errors.OfflineModeIsEnabled) for cause in chain):
-        return "the Hub is needed, but HF_HUB_OFFLINE is set"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return "the repository has no such revision"
-    for cause in chain:
-        if isinstance(cause, errors.HfHubHTTPError):
-            status = cause.response.status_code
-            return f"{_REFUSALS.get(status, 'the Hub cannot serve it now')} (HTTP {status})"
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return "not in the cache, and the Hub cannot be reached (or HF_HUB_OFFLINE is set)"
-    lines = str(error).strip().splitlines()
-    return f"the Hub cannot be used ({type(error).__name__}: {lines[0] if lines else ''})"

@@ -117,6 +117,7 @@ class Remat:
 
 
 NO_REMAT = Remat()
+PLATFORMS = ("cpu", "gpu", "tpu")
 
 
 class GLPI(nn.Module):
@@ -132,6 +133,8 @@ class GLPI(nn.Module):
         param_dtype: of the parameters, float32 or bfloat16; running statistics are float32.
         attention: what computes the ViT's, see `glpi_jax.models.vit.SelfAttention`.
         remat: what is computed again for the gradient.
+        plain: XLA's own convolutions, pooling and gradient of BatchNorm, where the CPU takes matrix
+            products, slices and a gradient written out. Speed and last digits differ.
     """
 
     size: Size
@@ -141,6 +144,7 @@ class GLPI(nn.Module):
     param_dtype: Dtype = jnp.float32
     attention: str = "matmul"
     remat: Remat = NO_REMAT
+    plain: bool = False
 
     @nn.nowrap
     def make_clfe(self, name: str | None = None) -> CLFE:
@@ -154,6 +158,7 @@ class GLPI(nn.Module):
             blocks=size.blocks,
             inference_stages=self.batch_norm_inference_stages,
             remat=self.remat.clfe,
+            plain=self.plain,
             name=name,
             **types_of(self),
         )
@@ -206,6 +211,7 @@ class GLPI(nn.Module):
             taps=size.taps,
             attention=self.attention,
             remat=self.remat.vgfe,
+            plain=self.plain,
             name="vgfe",
             **types,
         )
@@ -247,6 +253,7 @@ def build(
     batch_norm_inference_stages: tuple[str, ...] = (),
     attention: str = "matmul",
     remat: Remat = NO_REMAT,
+    plain_operators: Sequence[str] = (),
 ) -> GLPI:
     """Make a GLPI of a named size.
 
@@ -255,10 +262,11 @@ def build(
         dropout: rate of every dropout, 0 ≤ rate < 1.
         dtype, param_dtype: of the computation and of the parameters, "float32" or "bfloat16".
         batch_norm_inference_stages, attention, remat: see `GLPI`.
+        plain_operators: of `PLATFORMS`; where JAX runs on one of them the model is `plain`.
 
     Raises:
-        GlpiError: a name, a dtype, the attention, a rematerialization or a part of the ResNet is
-            unknown.
+        GlpiError: a name, a dtype, the attention, a rematerialization, a platform or a part of the
+            ResNet is unknown.
     """
     if name not in SIZES:
         raise GlpiError(f"unknown model size '{name}': choose one of {', '.join(SIZES)}")
@@ -272,6 +280,12 @@ def build(
             raise GlpiError(
                 f"unknown rematerialization '{what}' of {part}: choose one of"
                 f" {', '.join(REMATERIALIZATIONS)}"
+            )
+    for platform in plain_operators:
+        if platform not in PLATFORMS:
+            raise GlpiError(
+                f"unknown platform {platform!r} in plain_operators: choose of"
+                f" {', '.join(PLATFORMS)}"
             )
     size, stages = SIZES[name], tuple(batch_norm_inference_stages)
     parts = ("stem", *(f"layer{i}" for i in range(1, len(size.widths) + 1)))
@@ -289,4 +303,5 @@ def build(
         param_dtype=jnp.dtype(param_dtype),
         attention=attention,
         remat=remat,
+        plain=jax.default_backend() in plain_operators,
     )

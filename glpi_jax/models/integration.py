@@ -104,6 +104,7 @@ class CLFE(nn.Module, kw_only=True):
     dtype: Dtype
     param_dtype: Dtype = jnp.float32
     remat: str = "none"
+    plain: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> list[jax.Array]:
@@ -115,6 +116,7 @@ class CLFE(nn.Module, kw_only=True):
             blocks=self.blocks,
             inference_stages=self.inference_stages,
             remat=self.remat,
+            plain=self.plain,
             name="backbone",
             **types,
         )
@@ -127,6 +129,7 @@ class CLFE(nn.Module, kw_only=True):
                 patch=kernel,
                 kernel_init=torch_kernel_init,
                 bias_init=torch_bias_init(kernel * kernel * features.shape[-1]),
+                plain=self.plain,
                 name=f"patch_embed{i}",
                 **types,
             )

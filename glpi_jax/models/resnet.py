@@ -12,7 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glpi_jax.models.layers import BatchNorm, Conv1x1, Dtype, rematerialized, types_of
+from glpi_jax.models.layers import (
+    BatchNorm,
+    Conv1x1,
+    Dtype,
+    max_pool,
+    rematerialized,
+    types_of,
+)
 
 EXPANSION = 4
 
@@ -40,21 +47,6 @@ def _conv(
     )
 
 
-def _max_pool(x: jax.Array) -> jax.Array:
-    """torch's MaxPool2d(3, stride 2, padding 1) over NHWC, as maxima of strided slices.
-
-    On the CPU its gradient is five times faster than that of `nn.max_pool`. Only where values tie
-    do the gradients differ (shared instead of given to the first); after a ReLU ties are zeros,
-    whose gradient the ReLU drops. Sides may be odd: (B, H, W, C) to (B, ⌈H/2⌉, ⌈W/2⌉, C).
-    """
-    height, width = x.shape[1:3]
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
-    columns = [x[:, :, i : i + width : 2] for i in range(3)]
-    x = jnp.maximum(jnp.maximum(columns[0], columns[1]), columns[2])
-    rows = [x[:, i : i + height : 2] for i in range(3)]
-    return jnp.maximum(jnp.maximum(rows[0], rows[1]), rows[2])
-
-
 def _valid(shape: tuple[int, ...], sizes: jax.Array) -> jax.Array:
     """(B, H, W, 1) bool: which positions of a (B, H, W, C) array the sizes (B, 2) cover."""
     rows = jnp.arange(shape[1])[None] < sizes[:, :1]
@@ -80,6 +72,7 @@ class Bottleneck(nn.Module, kw_only=True):
     project: bool
     dtype: Dtype
     param_dtype: Dtype = jnp.float32
+    plain: bool = False
 
     @nn.compact
     def __call__(
@@ -92,8 +85,8 @@ class Bottleneck(nn.Module, kw_only=True):
         """
         features = EXPANSION * self.width
         types = types_of(self)
-        conv1x1 = functools.partial(Conv1x1, kernel_init=_conv_init, **types)
-        norm = functools.partial(BatchNorm, param_dtype=self.param_dtype)
+        conv1x1 = functools.partial(Conv1x1, kernel_init=_conv_init, plain=self.plain, **types)
+        norm = functools.partial(BatchNorm, param_dtype=self.param_dtype, plain=self.plain)
         y = conv1x1(features=self.width, stride=1, name="conv1")(x)
         y = nn.relu(norm(name="bn1")(y, use_batch_statistics)).astype(self.dtype)
         y = _zero_beyond(y, sizes)  # the only layer here that sees its neighbours comes next
@@ -119,6 +112,8 @@ class ResNet(nn.Module, kw_only=True):
             also in training.
         dtype, param_dtype: of the computation (BatchNorm is always float32) and the parameters.
         remat: of the blocks, see `rematerialized`.
+        plain: XLA's own convolutions, pooling and gradients; see `BatchNorm`, `Conv1x1`,
+            `max_pool`.
     """
 
     stem: int
@@ -128,6 +123,7 @@ class ResNet(nn.Module, kw_only=True):
     dtype: Dtype
     param_dtype: Dtype = jnp.float32
     remat: str = "none"
+    plain: bool = False
 
     @nn.compact
     def __call__(
@@ -154,21 +150,23 @@ class ResNet(nn.Module, kw_only=True):
         statistics = train and "stem" not in self.inference_stages
         types = types_of(self)
         x = _conv(self.stem, 7, 2, name="conv1", **types)(images)
-        norm = BatchNorm(param_dtype=self.param_dtype, name="bn1")
+        norm = BatchNorm(param_dtype=self.param_dtype, plain=self.plain, name="bn1")
         x = nn.relu(norm(x, statistics)).astype(self.dtype)
         sizes = _strided(sizes, 2)
         x = _zero_beyond(x, sizes)  # behind a ReLU zero never wins a maximum, like torch's -inf
-        x = _max_pool(x)
+        x = max_pool(x, plain=self.plain)
         sizes = _strided(sizes, 2)
 
         taps = {}
-        bottleneck = rematerialized(Bottleneck, self.remat, static=1)
+        bottleneck = functools.partial(
+            rematerialized(Bottleneck, self.remat, static=1), plain=self.plain, **types
+        )
         for stage, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True), 1):
             statistics = train and f"layer{stage}" not in self.inference_stages
             for i in range(blocks):
                 stride = 2 if stage > 1 and i == 0 else 1
                 name = f"layer{stage}_{i}"
-                block = bottleneck(width=width, stride=stride, project=i == 0, name=name, **types)
+                block = bottleneck(width=width, stride=stride, project=i == 0, name=name)
                 x = block(x, statistics, sizes)
                 sizes = _strided(sizes, stride)
             taps[f"layer{stage}"] = x

@@ -118,6 +118,7 @@ class ViT(nn.Module, kw_only=True):
         dtype, param_dtype: of the computation and of the parameters.
         attention: see `SelfAttention`.
         remat: of the blocks, see `rematerialized`.
+        plain: see `PatchEmbedding`.
     """
 
     dim: int
@@ -129,6 +130,7 @@ class ViT(nn.Module, kw_only=True):
     param_dtype: Dtype = jnp.float32
     attention: str = "matmul"
     remat: str = "none"
+    plain: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -144,6 +146,7 @@ class ViT(nn.Module, kw_only=True):
             patch=self.patch,
             kernel_init=nn.initializers.lecun_normal(),
             bias_init=nn.initializers.zeros,
+            plain=self.plain,
             name="patch_embed",
             **types,
         )(images)

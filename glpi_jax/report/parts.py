@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from glpi_jax.evaluation.logistic import LogisticFit, fit_logistic
-from glpi_jax.report.markup import muted, thumbnail
+from glpi_jax.report.markup import Thumbnail, embed_thumbnail
 from glpi_jax.report.plots import ScatterPanel
 from glpi_jax.report.tables import number
 from glpi_jax.results.workdirs import PartResults, Results, label_name, target_of
@@ -41,8 +40,40 @@ def scatter_panel(
     return ScatterPanel(title, facts, part["predictions"], fit, label)
 
 
-def worst_images(name: str, results: Results, fit: LogisticFit | None, count: int) -> str:
-    """The images that the model is most wrong about, with thumbnails where they are still there.
+class WrongImage(NamedTuple):
+    """An image with its entry of results.json and what the entry's `predicted` is after the fit.
+
+    Attributes:
+        entry: of the part's predictions.
+        fitted: in units of the label.
+        error: `fitted` minus the label.
+        thumbnail: None if the image cannot be read any more.
+    """
+
+    entry: dict[str, Any]
+    fitted: float
+    error: float
+    thumbnail: Thumbnail | None
+
+
+class WorstImages(NamedTuple):
+    """The images that a model is most wrong about, the worst first.
+
+    Attributes:
+        label: what the labels are called.
+        root: the folder of the images.
+        images: at least one.
+    """
+
+    label: str
+    root: str
+    images: list[WrongImage]
+
+
+def worst_images(
+    name: str, results: Results, fit: LogisticFit | None, count: int
+) -> WorstImages | None:
+    """The images that the model is most wrong about; None for a part without images.
 
     The error is that after the fitted curve, so that it means something where model and labels
     have different scales or directions, as in a cross-dataset test.
@@ -52,38 +83,25 @@ def worst_images(name: str, results: Results, fit: LogisticFit | None, count: in
         results: of the run.
         fit: from `fit_of`; without one the error is that of the raw prediction.
         count: how many images.
-
-    Returns:
-        HTML, empty for a part without images.
     """
     entries = results["parts"][name]["predictions"]
     if not entries:
-        return ""
-    label = label_name(name, results)
+        return None
     predicted = np.array([entry["predicted"] for entry in entries])
     fitted = predicted if fit is None else fit(predicted)
     errors = fitted - np.array([entry["mos"] for entry in entries])
-    worst = np.argsort(-np.abs(errors), kind="stable")[:count]
     section = _images_section(name, results)
-    cards = []
-    missing = 0
-    for index in worst:
-        entry = entries[index]
-        picture = thumbnail(
-            Path(section["root"], entry["image"]), apply_orientation=section["apply_orientation"]
+    root, turned = section["root"], section["apply_orientation"]
+    images = [
+        WrongImage(
+            entries[index],
+            fitted[index],
+            errors[index],
+            embed_thumbnail(Path(root, entries[index]["image"]), apply_orientation=turned),
         )
-        missing += picture is None
-        cards.append(_card(entry, fitted[index], errors[index], picture or "", label))
-    about = (
-        f"Error is the fitted prediction minus the {label}; ± is the spread of the raw"
-        " prediction over the crops of the image."
-    )
-    if missing:
-        about += (
-            f" {missing} of the {len(worst)} images cannot be read any more in"
-            f" {section['root'] or 'the database folder'} and are shown by name."
-        )
-    return f'{muted(about)}<div class="gallery">{"".join(cards)}</div>'
+        for index in np.argsort(-np.abs(errors), kind="stable")[:count]
+    ]
+    return WorstImages(label_name(name, results), root, images)
 
 
 def _images_section(name: str, results: Results) -> dict[str, Any]:
@@ -91,22 +109,3 @@ def _images_section(name: str, results: Results) -> dict[str, Any]:
     config = results["config"]
     target = target_of(name)
     return dict(config["data"] if target is None else config["targets"][target])
-
-
-def _card(entry: dict[str, Any], fitted: float, error: float, picture: str, label: str) -> str:
-    facts = {
-        label: number(entry["mos"], 2),
-        "predicted": f"{number(entry['predicted'], 2)} ± {number(entry['crop_std'], 2)}",
-        "fitted": number(fitted, 2),
-        "error": f"{error:+.2f}",
-    }
-    rows = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in facts.items()
-    )
-    kind = [] if entry["distortion"] is None else [entry["distortion"].replace("_", " ")]
-    kind += [] if entry["level"] is None else [f"level {entry['level']}"]
-    shown = f"<p>{escape(', '.join(kind))}</p>" if kind else ""
-    return (
-        f'<article><div class="thumbnail">{picture}</div><dl>{rows}</dl>{shown}'
-        f"<code>{escape(entry['image'])}</code></article>"
-    )

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from glpi_jax.core.config import with_later_keys
@@ -21,42 +22,6 @@ EVALUATE_AGAIN = "evaluate again to rewrite it"
 Results = Mapping[str, Any]
 PartResults = Mapping[str, Any]
 
-# The keys that the reports use, with the types that they may have.
-_NUMBER = (int, float)
-_OPTIONAL_TEXT = (str, type(None))
-_RESULTS_KEYS = {
-    "protocol": str,
-    "seed": int,
-    "config": dict,
-    "config.data.root": str,
-    "config.data.apply_orientation": bool,
-    "config.targets": dict,
-    "config.train": dict,
-    "config.evaluation.confidence": _NUMBER,
-    "git_revision": _OPTIONAL_TEXT,
-    "versions": dict,
-    "device": str,
-    "model.name": str,
-    "model.parameters": int,
-    "selection": (dict, type(None)),
-    "split.sha256": str,
-    "split.references": dict,
-    "label_note": str,
-    "score_name": str,
-    "higher_is_better": bool,
-    "parts": dict,
-}
-_SELECTION_KEYS = {"step": int, "epoch": int, "criterion": str, "value": (*_NUMBER, type(None))}
-_PART_KEYS = {
-    "database": str,
-    "images": int,
-    "crops": int,
-    "metrics": dict,
-    "intervals": dict,
-    "by_distortion": dict,
-    "predictions": list,
-}
-_OPTIONAL_NUMBER = (*_NUMBER, type(None))
 METRICS = (
     "srocc",
     "plcc",
@@ -67,20 +32,54 @@ METRICS = (
     "plcc_logistic5",
     "rmse_logistic5",
 )
-_METRIC_KEYS: dict[str, Any] = {
-    **dict.fromkeys(METRICS, _OPTIONAL_NUMBER),
-    "logistic4_converged": (bool, type(None)),
-    "logistic5_converged": (bool, type(None)),
+# What the reports use, as `_check` takes it: keys with types, `str` for any key, [type of items].
+_NUMBER, _MAYBE_NUMBER = (int, float), (int, float, NoneType)
+_IMAGES = {"root": str, "apply_orientation": bool}
+_PART = {
+    "database": str,
+    "images": int,
+    "crops": int,
+    "metrics": {
+        **dict.fromkeys(METRICS, _MAYBE_NUMBER),
+        "logistic4_converged": (bool, NoneType),
+        "logistic5_converged": (bool, NoneType),
+    },
+    "intervals": {str: {"low": _MAYBE_NUMBER, "high": _MAYBE_NUMBER}},
+    "by_distortion": {str: {"images": int, "srocc": _MAYBE_NUMBER}},
+    "predictions": [
+        {
+            "image": str,
+            "distortion": (str, NoneType),
+            "level": (int, NoneType),
+            "mos": _NUMBER,
+            "predicted": _NUMBER,
+            "crop_std": _NUMBER,
+        }
+    ],
 }
-_INTERVAL_KEYS = {"low": _OPTIONAL_NUMBER, "high": _OPTIONAL_NUMBER}
-_PREDICTION_KEYS = {
-    "image": str,
-    "distortion": _OPTIONAL_TEXT,
-    "level": (int, type(None)),
-    "mos": _NUMBER,
-    "predicted": _NUMBER,
-    "crop_std": _NUMBER,
+_RESULTS = {
+    "protocol": str,
+    "seed": int,
+    "config": {
+        "data": _IMAGES,
+        "targets": {str: _IMAGES},
+        "train": dict,
+        "evaluation": {"confidence": _NUMBER},
+    },
+    "git_revision": (str, NoneType),
+    "versions": dict,
+    "device": str,
+    "model": {"name": str, "parameters": int},
+    "selection": (dict, NoneType),
+    "split": {"sha256": str, "references": {str: list}},
+    "label_note": str,
+    "score_name": str,
+    "higher_is_better": bool,
+    "parts": {str: _PART},
 }
+_SELECTION = {"step": int, "epoch": int, "criterion": str, "value": _MAYBE_NUMBER}
+_BENCHMARK = {"rounds": [{"folder": str, "metrics": dict}]}
+_RUN = {"database": {"name": str}}
 _LOSS_WORDS = {"l1": "mean absolute error", "mse": "mean squared error", "plcc": "1 − PLCC"}
 
 
@@ -194,34 +193,16 @@ def read_results(folder: Path) -> Results:
             need is missing or of another type.
     """
     path = folder / RESULTS_FILE
-    results = _read_json(path, missing="run 'glpi evaluate' on this folder first")
-    _check(path, results, _RESULTS_KEYS)
+    results = _read_json(path, _RESULTS, missing="run 'glpi evaluate' on this folder first")
     if results["selection"] is not None:
-        _check(path, results["selection"], _SELECTION_KEYS, "selection.")
+        _check(path, results["selection"], _SELECTION, EVALUATE_AGAIN, "selection")
     if results["protocol"] not in PROTOCOLS:
         raise GlpiError(f"{path} has protocol {results['protocol']!r}: {EVALUATE_AGAIN}")
     if not results["parts"]:
         raise GlpiError(f"{path} has no parts: {EVALUATE_AGAIN}")
-    for name, part in results["parts"].items():
-        where = f"parts.{name}."
-        _check(path, part, _PART_KEYS, where)
-        _check(path, part["metrics"], _METRIC_KEYS, f"{where}metrics.")
-        for metric, interval in part["intervals"].items():
-            _check(path, interval, _INTERVAL_KEYS, f"{where}intervals.{metric}.")
-        for distortion, metrics in part["by_distortion"].items():
-            keys = {"images": int, "srocc": _OPTIONAL_NUMBER}
-            _check(path, metrics, keys, f"{where}by_distortion.{distortion}.")
-        for index, entry in enumerate(part["predictions"]):
-            _check(path, entry, _PREDICTION_KEYS, f"{where}predictions[{index}].")
-        target = target_of(name)
-        if target is not None:
-            keys = {"root": str, "apply_orientation": bool}
-            _check(
-                path, results["config"]["targets"].get(target), keys, f"config.targets.{target}."
-            )
-    for name, references in results["split"]["references"].items():
-        if not isinstance(references, list):
-            raise GlpiError(f"{path} lacks split.references.{name}: {EVALUATE_AGAIN}")
+    for target in filter(None, map(target_of, results["parts"])):
+        if target not in results["config"]["targets"]:
+            raise GlpiError(f"{path} lacks config.targets.{target}: {EVALUATE_AGAIN}")
     return results | {"config": with_later_keys(results["config"])}
 
 
@@ -289,22 +270,19 @@ def trained_on(run: RunResults) -> str | None:
     if not run.results["config"]["targets"]:
         return None
     path = run.folder / RUN_FILE
-    description = _read_json(path, missing="a cross-dataset report takes the source's name from it")
-    _check(path, description, {"database.name": str})
+    why = "a cross-dataset report takes the source's name from it"
+    description = _read_json(path, _RUN, missing=why)
     return str(description["database"]["name"])
 
 
 def _rounds_of(folder: Path) -> tuple[RunResults, ...]:
     path = folder / BENCHMARK_FILE
     again = "give the 'glpi benchmark' again to rewrite it"
-    benchmark = _read_json(path, missing=again, remedy=again)
-    _check(path, benchmark, {"rounds": list}, remedy=again)
+    benchmark = _read_json(path, _BENCHMARK, missing=again, remedy=again)
     if not benchmark["rounds"]:
         raise GlpiError(f"{path} has no rounds: {again}")
     rounds = []
-    for index, entry in enumerate(benchmark["rounds"]):
-        keys = {"folder": str, "metrics": dict}
-        _check(path, entry, keys, f"rounds[{index}].", remedy=again)
+    for entry in benchmark["rounds"]:
         run = read_round(folder / entry["folder"])
         metrics = {name: part["metrics"] for name, part in run.results["parts"].items()}
         if metrics != entry["metrics"]:
@@ -316,7 +294,9 @@ def _rounds_of(folder: Path) -> tuple[RunResults, ...]:
     return tuple(rounds)
 
 
-def _read_json(path: Path, *, missing: str, remedy: str = EVALUATE_AGAIN) -> dict[str, Any]:
+def _read_json(
+    path: Path, shape: Mapping[Any, Any], *, missing: str, remedy: str = EVALUATE_AGAIN
+) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -326,23 +306,20 @@ def _read_json(path: Path, *, missing: str, remedy: str = EVALUATE_AGAIN) -> dic
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
         raise GlpiError(f"{path} has format {found!r}, not {FORMAT}: {remedy}")
+    _check(path, content, shape, remedy)
     return dict(content)
 
 
-def _check(
-    path: Path,
-    tree: Any,
-    keys: Mapping[str, Any],
-    prefix: str = "",
-    *,
-    remedy: str = EVALUATE_AGAIN,
-) -> None:
-    """Raise a GlpiError unless the tree holds every key, "a.b" for nested ones, with its type."""
-    for key, types in keys.items():
-        node = tree
-        for name in key.split("."):
-            if not isinstance(node, dict) or name not in node:
-                raise GlpiError(f"{path} lacks {prefix}{key}: {remedy}")
-            node = node[name]
-        if not isinstance(node, types):
-            raise GlpiError(f"{path}: {prefix}{key} is {str(node)[:40]!r}: {remedy}")
+def _check(path: Path, value: Any, shape: Any, remedy: str, where: str = "") -> None:
+    """Raise a GlpiError that names the first key of a value that is missing or of another type."""
+    if not isinstance(value, type(shape) if isinstance(shape, (dict, list)) else shape):
+        raise GlpiError(f"{path}: {where} is {str(value)[:40]!r}: {remedy}")
+    if isinstance(shape, list):
+        for index, item in enumerate(value):
+            _check(path, item, shape[0], remedy, f"{where}[{index}]")
+    elif isinstance(shape, dict):
+        for key, part in (dict.fromkeys(value, shape[str]) if str in shape else shape).items():
+            below = f"{where}.{key}" if where else key
+            if key not in value:
+                raise GlpiError(f"{path} lacks {below}: {remedy}")
+            _check(path, value[key], part, remedy, below)

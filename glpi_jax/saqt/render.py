@@ -17,7 +17,13 @@ from glpi_jax.core.pools import Stopped, run_unordered
 from glpi_jax.core.progress import progress_bar
 from glpi_jax.data.sources.manifest import MANIFEST
 from glpi_jax.saqt.record_shards import pack
-from glpi_jax.saqt.render_manifest import check_place, check_settings, claim, manifest_of
+from glpi_jax.saqt.render_manifest import (
+    check_labelled,
+    check_place,
+    check_settings,
+    claim,
+    manifest_of,
+)
 from glpi_jax.saqt.render_photograph import (
     RenderSettings,
     render_photograph,
@@ -110,6 +116,8 @@ def render_photographs(
             the same work, or a file that cannot be written.
     """
     check_settings(settings, shard, processes)
+    if selection.labelled is not None:
+        check_labelled(settings)
     manifest = manifest_of(selection.photographs, settings)
     check_place(out)
     all_folders = by_folder(selection.photographs)

@@ -13,7 +13,7 @@ from glpi_jax.core.config import flatten
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.files import write_json
 from glpi_jax.data.sources.manifest import FORMAT, MANIFEST, read_manifest, shown
-from glpi_jax.distortions import LEVELS, find_distortion
+from glpi_jax.distortions import KADID_TYPES, LEVELS, find_distortion
 from glpi_jax.saqt.render_photograph import FORMATS, RenderSettings, denoiser_of
 from glpi_jax.saqt.rendered import RECORDS, SourcePhotograph, file_sizes, is_temporary
 
@@ -38,6 +38,16 @@ def check_settings(settings: RenderSettings, shard: tuple[int, int], processes: 
         raise GlpiError(f"shard {shard[0]}/{shard[1]}: must be a part from 1 to the number of them")
     if processes < 1:
         raise GlpiError(f"processes {processes}: must be at least 1")
+
+
+def check_labelled(settings: RenderSettings) -> None:
+    """Raise a GlpiError if label tables have no scores of a type."""
+    for number in settings.types:
+        if number not in KADID_TYPES:
+            raise GlpiError(
+                f"distortion {find_distortion(number).name}: label tables hold KADID-10k's types"
+                " alone; leave it out of --types, or leave out --labels"
+            )
 
 
 def manifest_of(

@@ -14,7 +14,7 @@ from glpi_jax.core.files import home_expanded
 from glpi_jax.data.images import walk_images
 from glpi_jax.scoring.fetch import is_foreign_url, is_url
 from glpi_jax.scoring.results import Problem
-from glpi_jax.scoring.video import VIDEO_SUFFIXES, Frame, is_video, video_frames
+from glpi_jax.scoring.video import VIDEO_SUFFIXES, Frame, check_package, is_video, video_frames
 
 STDIN = "-"
 
@@ -44,6 +44,23 @@ def videos_as_frames(
 def names_video(name: str) -> bool:
     """Whether a path or URL is that of a video whose frames can be scored: a local file."""
     return not is_url(name) and is_video(name)
+
+
+def count_images(arguments: Sequence[str]) -> int | None:
+    """How many images arguments stand for, None if only stdin or a video knows.
+
+    Raises:
+        GlpiError: there are videos, and nothing is installed that reads them.
+    """
+    if STDIN in arguments:
+        return None
+    count = 0
+    for source in list_inputs(arguments):
+        count += 1
+        if isinstance(source, str) and names_video(source):
+            check_package(source)
+            return None
+    return count
 
 
 def list_inputs(

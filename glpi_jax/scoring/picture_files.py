@@ -1,10 +1,13 @@
 """Pictures that `glpi rank` and `glpi map` write: PNG files that say so, and replace no other."""
 
 import io
+import os
 from pathlib import Path
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from glpi_jax.core.errors import GlpiError
 
 SOFTWARE = "glpi_jax"  # in the text chunk `Software`; photographs have another or none
 
@@ -27,3 +30,30 @@ def is_own_picture(path: Path) -> bool:
             return image.info.get("Software") == SOFTWARE
     except Exception:  # as in decoding: Pillow raises nearly anything on damaged files
         return False
+
+
+def check_picture_file(path: Path) -> Path:
+    """Check that a picture may be written to a path, before the long work that makes it.
+
+    Returns:
+        The path, or where it leads if it is a link, which is kept.
+
+    Raises:
+        GlpiError: it does not end in .png; it exists, and is no picture of glpi; its folder is
+            missing or cannot be written to.
+    """
+    if path.suffix.lower() != ".png":
+        raise GlpiError(f"out {path}: must end in .png")
+    if not path.parent.is_dir():
+        raise GlpiError(f"out {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise GlpiError(f"out {path}: this is a folder; name a file in it")
+    # Most likely a photograph, as in `--out *.png`.
+    if os.path.lexists(path) and not is_own_picture(path):
+        raise GlpiError(
+            f"out {path}: exists, and is no picture of glpi; give another name or delete it"
+        )
+    target = path.resolve() if path.is_symlink() else path
+    if not os.access(target.parent, os.W_OK):
+        raise GlpiError(f"out {path}: the folder {target.parent} cannot be written to")
+    return target

@@ -7,7 +7,6 @@ import asyncio
 import math
 import threading
 from collections.abc import Callable, Collection
-from importlib.resources import files
 from io import BytesIO
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -24,6 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.templates import template_environment
 from glpi_jax.scoring import ImageScore, Scorer
 from glpi_jax.scoring.map_picture import map_picture
 from glpi_jax.scoring.record_forms import filled_fields
@@ -61,7 +61,7 @@ def build_app(
             a page of somebody else that leads here. None allows any.
     """
     Image.init()  # else Pillow does not know all of UPLOAD_FORMATS yet
-    page = files("glpi_jax.serve").joinpath("page.html").read_text(encoding="utf-8")
+    page = template_environment("glpi_jax.serve").get_template("page.html").render()
     score_turn, map_turn = asyncio.Lock(), asyncio.Lock()
     no_score = threading.Event()
     no_score.set()

@@ -46,7 +46,9 @@ def clean(folder: Path) -> None:
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    remove_unfinished(folder)
+    for path in folder.iterdir():
+        if _SAVED.fullmatch(path.name) and not (path / SEAL_FILE).is_file():
+            shutil.rmtree(path)
     finished = _steps(folder)
     for step in _steps(folder, _OLDER):
         older = folder / f"{step}{_OLDER}"
@@ -54,13 +56,6 @@ def clean(folder: Path) -> None:
             _remove(older)
         else:
             older.rename(folder / str(step))
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove what saves have left that did not come to their end."""
-    for path in folder.iterdir():
-        if _SAVED.fullmatch(path.name) and not (path / SEAL_FILE).is_file():
-            shutil.rmtree(path)
 
 
 def make_room(folder: Path, step: int) -> None:

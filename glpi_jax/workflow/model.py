@@ -15,4 +15,5 @@ def model_of(config: ConfigDict, *, remat: Remat = NO_REMAT) -> GLPI:
         batch_norm_inference_stages=tuple(config.model.batch_norm_inference_stages),
         attention=config.model.attention,
         remat=remat,
+        plain_operators=tuple(config.model.plain_operators),
     )

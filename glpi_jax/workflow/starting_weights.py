@@ -24,20 +24,36 @@ from glpi_jax.weights.backbones import (
 )
 from glpi_jax.weights.carried import Carried
 from glpi_jax.weights.convert import carried_names, is_count, load_torch
-from glpi_jax.weights.download import fetch, published_on_hub
+from glpi_jax.weights.download import PublishedFile, download
 
 DOWNLOAD = "download"  # for a path: the published file that the official recipe starts from
 
 # By model size. The paper starts from those of glpi_s16; the other ViTs were trained as that one.
 # timm publishes torchvision's resnet50-19c8e357.pth once more, in a form that needs no PyTorch.
-_RESNET_50 = published_on_hub("timm/resnet50.tv_in1k", "resnet50.tv_in1k.safetensors")
+# Commits and SHA-256 are as stated by users of these files on GitHub: bkc39/rktorch (ResNet),
+# Libre-YOLO/libreyolo, docs/provenance/vit.md (ViT-S, ViT-Ti), and asifuddin01/ViT_reverse,
+# configs/vit_base.yaml (ViT-B).
+_RESNET_50 = PublishedFile(
+    "timm/resnet50.tv_in1k",
+    "78f3ecfdb38e06d9b8397f662e7ab8fee96026fa",
+    "5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888",
+)
 _VITS = {
-    name: published_on_hub(f"timm/{vit}", f"{vit}.safetensors")
-    for name, vit in (
-        ("glpi_s16", "vit_small_patch16_224.augreg_in21k_ft_in1k"),
-        ("glpi_b16", "vit_base_patch16_224.augreg_in21k_ft_in1k"),
-        ("glpi_ti16", "vit_tiny_patch16_224.augreg_in21k_ft_in1k"),
-    )
+    "glpi_s16": PublishedFile(
+        "timm/vit_small_patch16_224.augreg_in21k_ft_in1k",
+        "7e2c55630205e1266030f18370f4c6ed1a514b52",
+        "79c03c635cdfd798a364a9d8c4e5c0b7255b975ea2c9616046d4f77ab01435aa",
+    ),
+    "glpi_b16": PublishedFile(
+        "timm/vit_base_patch16_224.augreg_in21k_ft_in1k",
+        "b5b38b8f7dd93ce67d12e356a8771556b95c8cf9",
+        "c401d219603ac3e20b6373c7b198c78d3a733f80b755d148bda3bc320ae69800",
+    ),
+    "glpi_ti16": PublishedFile(
+        "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+        "7d3afdd0cf93ad84d986eb2d6bcc5812ebd0b106",
+        "fecf81b492bd13ee7a5297cb74d1d417aac8bf7e1b7d96aed89c4691984587ed",
+    ),
 }
 PUBLISHED = {
     "vit": _VITS,
@@ -129,7 +145,7 @@ def _download(part: str, name: str) -> Path:
             f"{key} = '{DOWNLOAD}': nothing is published for {name}, only for"
             f" {', '.join(PUBLISHED[part])}; give a path, or leave it empty"
         )
-    return fetch(PUBLISHED[part][name], key)
+    return download(PUBLISHED[part][name], key)
 
 
 def read_starting_weights(path: str, model: GLPI, mesh: Mesh) -> StartingWeights:

@@ -192,7 +192,7 @@ def check_origin(weights: StartingWeights, workdir: Path) -> None:
             f" {', '.join(before['path'] for before in noted)}; make it anew"
         )
     for file, before in zip(files, noted, strict=True):
-        if file != before:
+        if file["sha256"] != before["sha256"]:
             raise GlpiError(
                 f"{file['path']}: has changed since {workdir / RUN_FILE} noted its SHA-256,"
                 f" {before['sha256']}; train in another workdir"

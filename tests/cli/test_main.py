@@ -19,7 +19,7 @@ from glpi_jax import scoring
 from glpi_jax.cli import score
 from glpi_jax.cli.main import main
 from glpi_jax.models.glpi import SIZES
-from glpi_jax.scoring import MIN_SIDE
+from glpi_jax.scoring import MIN_SIDE, score_file
 from glpi_jax.workflow import runs
 
 CROP = SIZES["glpi_demo"].crop
@@ -322,11 +322,11 @@ def test_an_interruption_ends_with_130(arguments, stage, resumes, plan_run, monk
 def test_interrupted_scoring_goes_on_if_told_to(
     number, code, resume, monkeypatch, tmp_path, capsys
 ):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         signal.raise_signal(number)
 
     monkeypatch.setattr(score, "scorer_of", lambda *_, **__: None)
-    monkeypatch.setattr(score, "_open", interrupted)
+    monkeypatch.setattr(score_file, "open_scores", interrupted)
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # or a failure would end the tests
     try:
         assert main(["score", "a.png", "--csv", str(tmp_path / "scores.csv"), *resume]) == code

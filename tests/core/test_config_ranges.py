@@ -32,6 +32,10 @@ from glpi_jax.cli.main import main
             "config.train.loss = 'plcc' with config.train.accumulation = 2: it is no mean",
         ),
         ("train.huber_delta=0.0", "config.train.huber_delta = 0.0: must be above 0 and finite"),
+        (
+            "model.plain_operators=('cuda',)",
+            "unknown platform 'cuda' in plain_operators: choose of",
+        ),
         ("model.param_dtype=float16", "unknown parameter dtype 'float16'"),
         ("optimizer.name=scale", "config.optimizer.name = 'scale': neither adam_l2 nor"),
         ("optimizer.name=lbfgs", "config.optimizer.name = 'lbfgs' with config.optimizer.arg"),

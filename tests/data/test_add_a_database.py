@@ -1,4 +1,4 @@
-"""The example of docs/data.md: a file that describes a kind is all that a database takes."""
+"""The example of docs/data.md: a file that describes a kind is all that a run takes."""
 
 import importlib.util
 import re

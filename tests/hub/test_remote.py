@@ -1,156 +1,21 @@
 """Models on the Hugging Face Hub: reading and publishing against a server on this machine."""
 
-import base64
-import functools
-import hashlib
 import json
 import subprocess
 import sys
-import threading
-from urllib.parse import urlsplit
 
 import huggingface_hub
 import numpy as np
 import pytest
+from hub_server import TOKEN
 from huggingface_hub import constants
 from PIL import Image
-from stand_in import QuietHandler, StandIn
 
 from glpi_jax.cli.main import main
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.hub import read_folder, remote, save_folder
 from glpi_jax.hub.remote import Address, parse_address
 from glpi_jax.scoring import load
-
-TOKEN = "hf_of_the_tests"
-
-
-class Hub(StandIn):
-    """As much of the Hub's interface as huggingface_hub uses for models.
-
-    Attributes:
-        repositories: by "owner/name", the content of each file by name.
-        refuse: HTTP status of every answer, if not None.
-    """
-
-    def __init__(self):
-        super().__init__(_Request)
-        self.repositories = {}
-        self.refuse = None
-
-
-class _Request(QuietHandler):
-    protocol_version = "HTTP/1.1"
-    COMMIT = "a" * 40
-
-    def answer(self, status, content=b"", **headers):
-        body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def files_of(self, owner, name):
-        return self.server.repositories.get(f"{owner}/{name}")
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        match urlsplit(self.path).path.strip("/").split("/"):
-            case _ if self.server.refuse is not None:
-                self.answer(self.server.refuse)
-            case ["api", "models", owner, name, *_] if self.files_of(owner, name) is None:
-                self.answer(404, X_Error_Code="RepoNotFound")
-            case ["api", "models", _, _, ("revision" | "tree"), revision] if revision not in (
-                "main",
-                self.COMMIT,
-            ):
-                self.answer(404, X_Error_Code="RevisionNotFound")
-            case ["api", "models", owner, name, "tree", _]:
-                files = self.files_of(owner, name)
-                self.answer(
-                    200,
-                    [
-                        {"type": "file", "path": path, "size": len(content), "oid": digest(content)}
-                        for path, content in files.items()
-                    ],
-                )
-            case ["api", "models", owner, name, *_]:
-                siblings = [{"rfilename": path} for path in self.files_of(owner, name)]
-                facts = {"id": f"{owner}/{name}", "sha": self.COMMIT, "siblings": siblings}
-                self.answer(200, facts)
-            case [owner, name, "resolve", _, path]:
-                content = self.files_of(owner, name)[path]
-                etag = f'"{digest(content)}"'
-                self.answer(200, content, ETag=etag, X_Repo_Commit=self.COMMIT)
-            case _:
-                self.answer(500, {"error": f"the fake does not know GET {self.path}"})
-
-    def do_POST(self):
-        body = self.read_body()
-        match urlsplit(self.path).path.strip("/").split("/"):
-            case _ if self.headers["Authorization"] != f"Bearer {TOKEN}":
-                self.answer(401, {"error": "Invalid username or password."})
-            case _ if self.server.refuse is not None:
-                self.answer(self.server.refuse)
-            case ["api", "repos", "create"]:
-                asked = json.loads(body)
-                repository = f"{asked['organization']}/{asked['name']}"
-                self.server.repositories.setdefault(repository, {})
-                self.answer(200, {"url": f"{self.server.address}/{repository}"})
-            case ["api", "validate-yaml"]:
-                self.answer(200, {"errors": [], "warnings": []})
-            case ["api", "models", _, _, "preupload", "main"]:
-                files = json.loads(body)["files"]
-                modes = [{"path": f["path"], "uploadMode": "regular"} for f in files]
-                self.answer(200, {"files": [m | {"shouldIgnore": False} for m in modes]})
-            case ["api", "models", owner, name, "commit", "main"]:
-                for line in map(json.loads, body.splitlines()):
-                    if line["key"] == "file":
-                        content = base64.b64decode(line["value"]["content"])
-                        self.files_of(owner, name)[line["value"]["path"]] = content
-                url = f"{self.server.address}/{owner}/{name}/commit/{self.COMMIT}"
-                self.answer(200, {"success": True, "commitOid": self.COMMIT, "commitUrl": url})
-            case _:
-                self.answer(500, {"error": f"the fake does not know POST {self.path}"})
-
-    def read_body(self):
-        if self.headers.get("Transfer-Encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        body = b""
-        while size := int(self.rfile.readline(), 16):
-            body += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        return body
-
-
-def digest(content):
-    return hashlib.sha256(content).hexdigest()
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A server, and a huggingface_hub that knows no other, nor a token or cache of the user's."""
-    server = Hub()
-    serve = functools.partial(server.serve_forever, poll_interval=0.01)
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    monkeypatch.setattr(constants, "ENDPOINT", server.address)
-    template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    yield server
-    huggingface_hub.close_session()
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -208,14 +73,6 @@ def test_what_cannot_be_fetched_is_one_line(hub, tmp_path, capsys, address, stat
     hub.refuse = status
     assert main(["score", address, str(tmp_path)]) == 2
     assert words in only_error(capsys)
-
-
-def test_reading_needs_the_library(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert main(["score", "hf://me/model", "a.png"]) == 2
-    assert only_error(capsys) == (
-        "glpi: error: hf://me/model: needs huggingface_hub: pip install 'glpi_jax[hub]'"
-    )
 
 
 def test_the_environment_says_where_the_hub_is(hub, published, tmp_path, shared_compilations):

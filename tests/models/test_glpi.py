@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -156,6 +158,34 @@ def test_inference_stages_keep_their_statistics():
         if all(jax.tree.leaves(jax.tree.map(jnp.array_equal, old[name], new[name])))
     ]
     assert still == ["bn1", "layer1_0"]
+
+
+def test_plain_operators_compute_the_same_with_the_same_parameters():
+    shaped, variables, images = demo_model_and_images()
+    plain, _, _ = demo_model_and_images(plain_operators=("cpu",))
+    assert not demo_model_and_images(plain_operators=("gpu", "tpu"))[0].plain
+    results = []
+    for model in (shaped, plain):
+
+        @jax.jit
+        def loss_and_gradients(params, model=model):
+            def loss(params):
+                tree = {**variables, "params": params}
+                rngs = {"dropout": jax.random.key(0)}
+                apply = functools.partial(model.apply, rngs=rngs, mutable=["batch_stats"])
+                (scores, taps), updated = apply(tree, images, train=True)
+                clfe = sum(jnp.square(taps[f"clfe_{i}"]).mean() for i in range(3))
+                return clfe + jnp.square(scores).mean(), updated
+
+            return jax.value_and_grad(loss, has_aux=True)(params)
+
+        assert ("reduce_window" in str(jax.make_jaxpr(model.apply)(variables, images))) == (
+            model is plain
+        )
+        results.append(loss_and_gradients(variables["params"]))
+    scale = jax.tree.map(lambda x: float(jnp.abs(x).max()) + 1e-6, results[0])
+    differences = jax.tree.map(lambda a, b, s: float(jnp.abs(a - b).max()) / s, *results, scale)
+    assert max(jax.tree.leaves(differences)) < 1e-3, differences
 
 
 def test_wrong_crop_is_named():

@@ -11,9 +11,9 @@ from glpi_jax.models.layers import (
     Dropout,
     PatchEmbedding,
     gelu,
+    max_pool,
     torch_dense,
 )
-from glpi_jax.models.resnet import _max_pool
 
 
 def test_batch_norm_follows_torch():
@@ -111,7 +111,7 @@ def test_dropout_goes_by_the_examples_number_alone():
 def test_max_pool_equals_the_windowed_maximum():
     x = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32)
     expected = nn.max_pool(jnp.asarray(x), (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-    np.testing.assert_array_equal(_max_pool(jnp.asarray(x)), expected)
+    np.testing.assert_array_equal(max_pool(jnp.asarray(x), plain=False), expected)
 
 
 def test_conv1x1_equals_a_strided_convolution():

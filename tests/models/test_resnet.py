@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from glpi_jax.models.resnet import IMAGENET_MEAN, IMAGENET_STD, ResNet, _max_pool, semantic_vectors
+from glpi_jax.models.layers import max_pool
+from glpi_jax.models.resnet import IMAGENET_MEAN, IMAGENET_STD, ResNet, semantic_vectors
 
 NETWORK = ResNet(
     stem=4, widths=(2, 3, 4, 5), blocks=(1, 2, 1, 1), inference_stages=(), dtype=jnp.float32
@@ -103,4 +104,4 @@ def test_padded_images_have_no_batch_statistics(variables):
 def test_max_pool_of_odd_sides(sides):
     x = np.random.default_rng(0).normal(size=(2, *sides, 3)).astype(np.float32)
     expected = nn.max_pool(jnp.asarray(x), (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-    np.testing.assert_array_equal(_max_pool(jnp.asarray(x)), expected)
+    np.testing.assert_array_equal(max_pool(jnp.asarray(x), plain=False), expected)

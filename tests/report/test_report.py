@@ -326,10 +326,10 @@ def test_results_that_cannot_be_used_are_named(tmp_path, text, message):
             None,
             r"test\.predictions\[2\]\.mos is 'None'",
         ),
-        (("parts", "test", "intervals", "srocc"), 1, r"lacks parts\.test\.intervals\.srocc\.low"),
+        (("parts", "test", "intervals", "srocc"), 1, r"parts\.test\.intervals\.srocc is '1'"),
         (("parts", "test", "by_distortion", "jpeg"), {}, r"test\.by_distortion\.jpeg\.images"),
-        (("parts", "test mars"), "validation", r"lacks config\.targets\.mars\.root"),
-        (("split", "references", "train"), 3, r"lacks split\.references\.train"),
+        (("parts", "test mars"), "validation", r"lacks config\.targets\.mars"),
+        (("split", "references", "train"), 3, r"split\.references\.train is '3'"),
     ],
 )
 def test_results_of_another_shape_are_named(tmp_path, results, write_run, path, value, message):

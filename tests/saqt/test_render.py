@@ -1,5 +1,6 @@
 """Rendered folders: the right pixels of photographs of every kind, and labels beside them."""
 
+import dataclasses
 import json
 import shutil
 import tracemalloc
@@ -12,9 +13,10 @@ from rendering import NAMES, content, expected, photograph, read, render
 from safetensors.numpy import save_file
 
 from glpi_jax.core.errors import GlpiError
+from glpi_jax.data.demo_database import render_demo_database
 from glpi_jax.data.images import read_image
 from glpi_jax.data.sources import load_database
-from glpi_jax.distortions import distort
+from glpi_jax.distortions import dispatch, distort
 from glpi_jax.saqt.record_shards import unpack
 from glpi_jax.saqt.render import Rendered
 from glpi_jax.saqt.rendered import SourcePhotograph
@@ -181,6 +183,24 @@ def test_labels_make_it_a_database(
             expected(root / database.references[row], number, database.levels[row] or 0),
         )
     assert verify_rendered(out, fast=False, threads=1, progress=False).problems == []
+
+
+def test_types_beyond_kadid_have_no_labels(
+    root: Path, tmp_path: Path, label_tables: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their rows would be those of the next photograph."""
+    another = dataclasses.replace(dispatch.find_distortion(1), number=26, name="smear")
+    monkeypatch.setattr(dispatch, "_TABLE", (*dispatch._TABLE, another))
+    monkeypatch.setitem(dispatch.DISTORTIONS, 26, another)
+    selection = select_labelled(root, label_tables, skip_bad=False)
+    with pytest.raises(GlpiError, match="smear: label tables hold KADID-10k's types alone; leave"):
+        render(selection, tmp_path / "labelled", types=(1, 26))
+    assert not (tmp_path / "labelled").exists()
+    assert render(root, tmp_path / "images", types=(26,)).images > 0
+    with pytest.raises(GlpiError, match="smear: KADID-10k has no scores of it"):
+        render_demo_database(
+            tmp_path / "demo", types=(26,), seed=0, processes=1, progress=False, scenes=("cat",)
+        )
 
 
 def test_similarity_table_decides_on_order_and_folder(

@@ -10,10 +10,10 @@ from PIL import Image, ImageFilter
 from skimage import data
 
 from glpi_jax.cli import scoring_options
-from glpi_jax.cli.compare import verdict
 from glpi_jax.cli.main import main
 from glpi_jax.scoring import ImageScore, Scorer, scorer
 from glpi_jax.scoring.contact_sheet import contact_sheet
+from glpi_jax.scoring.verdict import verdict
 
 
 @pytest.fixture

@@ -83,19 +83,19 @@ def test_content_comes_whole_and_redirections_are_followed(server):
     ("path", "limits", "words"),
     [
         ("missing.png", {}, "the server answers 404 Not Found"),
-        ("local", {}, "cannot be fetched|the server answers 302"),
-        ("round", {}, "the server answers 302"),
+        ("local", {}, "the server answers 302 Found - Redirection to url 'file:///etc/passwd' is"),
+        ("round", {}, "the server answers 302 The HTTP server returned a redirect error"),
         ("cut", {}, "the connection broke after 100 of 7,000 bytes"),
         ("a.png", {"max_bytes": 2**12}, "more than 0.00390625 MiB"),
-        ("silent", {"silence_seconds": 0.1}, "nothing came for 0.1 s|no answer within 0.1 s"),
+        ("silent", {"silence_seconds": 0.1}, "nothing came for 0.1 s"),
         ("drip", {"total_seconds": 0.2}, "took longer than 0.2 s"),
     ],
 )
 def test_what_goes_wrong_is_one_line_that_names_the_url(server, path, limits, words):
     url = f"{server}/{path}"
-    with pytest.raises(ImageError, match=words) as caught:
+    with pytest.raises(ImageError) as caught:
         fetch_image(url, **limits)
-    assert str(caught.value).startswith(f"{url}: ")
+    assert str(caught.value).startswith(f"{url}: {words}")
     assert "\n" not in str(caught.value)
 
 
@@ -111,13 +111,20 @@ def test_whoever_needs_no_more_does_not_wait_for_a_slow_server(server, make_pixe
 
 
 @pytest.mark.parametrize(
-    "url",
-    ["http://127.0.0.1:1/a.png", "http://", "http://[x/a.png", "http://h:port/", "http://a\n"],
+    ("url", "cause"),
+    [
+        ("http://127.0.0.1:1/a.png", "[Errno 111] Connection refused"),
+        ("http://", "no host given"),
+        ("http://[x/a.png", "Invalid IPv6 URL"),
+        ("http://h:port/", "nonnumeric port: 'port'"),
+        ("http://a\n", "URL can't contain control characters."),
+    ],
 )
-def test_no_server(url, monkeypatch):
+def test_no_server(url, cause, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
-    with pytest.raises(ImageError):
+    with pytest.raises(ImageError) as caught:
         fetch_image(url, silence_seconds=2)
+    assert str(caught.value).startswith(f"{url}: cannot be fetched ({cause}")
 
 
 def test_what_is_a_url():

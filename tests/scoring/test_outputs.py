@@ -7,10 +7,9 @@ import os
 import pytest
 from PIL import Image
 
-from glpi_jax.cli import scoring_options
 from glpi_jax.cli.main import main
 from glpi_jax.data.images import ImageError
-from glpi_jax.scoring import contact_sheet, scorer
+from glpi_jax.scoring import contact_sheet, picture_files, scorer
 
 
 @pytest.fixture
@@ -63,7 +62,7 @@ def test_a_picture_that_cannot_be_written_is_told_before_the_work(
     assert refused("folder.png") == "--out folder.png: this is a folder; name a file in it"
     for name in ("pipe.png", "link.png"):
         assert f"--out {name}: exists, and is no picture of glpi" in refused(name)
-    monkeypatch.setattr(scoring_options.os, "access", lambda *_: False)
+    monkeypatch.setattr(picture_files.os, "access", lambda *_: False)
     assert refused("new.png") == "--out new.png: the folder . cannot be written to"
 
 
@@ -133,7 +132,7 @@ def test_pipes_and_what_stdout_goes_to_are_refused(photos, capsys, monkeypatch):
     for name in ("pipe", "/dev/null"):
         assert error_of(capsys, "score", "photos", "--csv", name) == f"--csv {name}: {words}"
     open("out.csv", "w").close()
-    monkeypatch.setattr("glpi_jax.cli.score.os.fstat", lambda _: os.stat("out.csv"))
+    monkeypatch.setattr("glpi_jax.scoring.score_file.os.fstat", lambda _: os.stat("out.csv"))
     assert error_of(capsys, "score", "photos", "--csv", "out.csv") == f"--csv out.csv: {words}"
 
 

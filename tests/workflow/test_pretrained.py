@@ -3,12 +3,14 @@
 import functools
 import hashlib
 import json
+import re
 import shutil
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from hub_server import COMMIT
 from safetensors.numpy import load_file, save_file
 from short_runs import short_config, stopped_before_the_first_step
 
@@ -136,6 +138,14 @@ def test_files_that_change_before_they_are_saved(files, config, tmp_path, monkey
         patch.setattr("glpi_jax.workflow.runs.fit", stop)
         with pytest.raises(GlpiError, match="stopped"):
             train_run(own, run)
+    # Of an address that has moved the SHA-256 alone counts.
+    noted = read(run / "run.json")
+    noted["pretrained"]["vit"]["path"] = "https://example.org/vit.safetensors"
+    (run / "run.json").write_text(json.dumps(noted))
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "create_state", stop)
+        with pytest.raises(GlpiError, match="stopped"):
+            train_run(own, run)
     vit = load_file(files["vit"])
     save_file(vit | {"cls_token": vit["cls_token"] + 1}, files["vit"])
     with pytest.raises(GlpiError, match=r"vit\.safetensors: has changed since .*run\.json noted"):
@@ -190,31 +200,31 @@ def test_a_whole_model_replaces_backbones(files, config, tmp_path, demo_state):
     assert weights.origin["path"] == own.init_from
 
 
-def test_download_takes_what_the_cache_has(files, state, initial, config, tmp_path, monkeypatch):
-    """The published files of a size, under a name that says where they were published."""
-    monkeypatch.setenv("GLPI_CACHE", str(tmp_path))
+def test_download_takes_the_published_file(hub, files, state, initial, config, monkeypatch):
+    """Of the size, recorded under the address where it was published."""
     for part, path in files.items():
-        address = f"https://example.org/{part}"
-        published = PublishedFile(path.name, address)
+        content = path.read_bytes()
+        hub.repositories[f"of/{part}"] = {"model.safetensors": content}
+        published = PublishedFile(f"of/{part}", COMMIT, hashlib.sha256(content).hexdigest())
         monkeypatch.setitem(PUBLISHED, part, {"glpi_demo": published})
     pretrained = config(vit="download", resnet="download").model.pretrained
     weights = read_pretrained(pretrained, "glpi_demo", MODEL, 0)
     assert_holds(weights.variables, state, (VIT, RESNET), initial)
-    assert weights.origin["vit"]["path"] == "https://example.org/vit"
+    assert weights.origin["vit"] == {
+        "path": f"https://huggingface.co/of/vit/resolve/{COMMIT}/model.safetensors",
+        "sha256": hashlib.sha256(files["vit"].read_bytes()).hexdigest(),
+    }
 
 
 def test_what_is_published():
-    """One for each size that has official backbones, of a form that needs no PyTorch."""
+    """One for each size that has official backbones, pinned."""
     for part in ("vit", "resnet"):
         assert PUBLISHED[part].keys() == SIZES.keys() - {"glpi_small", "glpi_demo"}
     small = PUBLISHED["vit"]["glpi_s16"]
-    assert small.address == (
-        "https://huggingface.co/timm/vit_small_patch16_224.augreg_in21k_ft_in1k/resolve/main/"
-        "model.safetensors"
-    )
-    resnet = PUBLISHED["resnet"]["glpi_s16"]
-    assert resnet.address == (
-        "https://huggingface.co/timm/resnet50.tv_in1k/resolve/main/model.safetensors"
-    )
-    files = [file for sizes in PUBLISHED.values() for file in sizes.values()]
-    assert all(file.name.endswith(".safetensors") for file in files)
+    assert small.repository == "timm/vit_small_patch16_224.augreg_in21k_ft_in1k"
+    assert PUBLISHED["resnet"]["glpi_s16"].repository == "timm/resnet50.tv_in1k"
+    files = {file for sizes in PUBLISHED.values() for file in sizes.values()}
+    assert len({file.sha256 for file in files}) == len(files) == 4
+    for file in files:
+        assert re.fullmatch("[0-9a-f]{40}", file.revision)
+        assert re.fullmatch("[0-9a-f]{64}", file.sha256)

@@ -137,21 +137,50 @@ def test_a_finished_run_started_again_does_nothing(trained, copy, capsys):
     assert state_of(copy) == before
 
 
+def make_older(path):
+    """Take the keys out of a saved config that older versions did not know."""
+    saved = read(path)
+    for section, keys in {
+        "model": ["param_dtype", "plain_operators"],
+        "optimizer": ["name", "arguments"],
+        "train": ["loss", "huber_delta"],
+    }.items():
+        for key in keys:
+            del saved["config"][section][key]
+    path.write_text(json.dumps(saved))
+
+
 def test_run_from_before_loss_and_optimizer_were_chosen_is_as_it_was(copy, load):
     """Its files lack the keys: its loss was l1, its optimizer the official Adam."""
     for name in ("run.json", "results.json"):
-        old = read(copy / name)
-        for section, keys in {
-            "model": ["param_dtype"],
-            "optimizer": ["name", "arguments"],
-            "train": ["loss", "huber_delta"],
-        }.items():
-            for key in keys:
-                del old["config"][section][key]
-        (copy / name).write_text(json.dumps(old))
+        make_older(copy / name)
     assert not train_run(load(), copy)
     with pytest.raises(GlpiError, match=r"config\.train\.loss = 'mse' \(was 'l1'\)\. Give"):
         train_run(load("--config.train.loss=mse"), copy)
+
+
+def test_interrupted_run_of_an_older_version_resumes_to_the_same_numbers(trained, load, tmp_path):
+    workdir = tmp_path / "run"
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "mean_srocc", interrupted)  # in the validation after step 4
+        with pytest.raises(KeyboardInterrupt):
+            train_run(load(), workdir)
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["3"]
+    make_older(workdir / "run.json")
+    assert train_run(load(), workdir)
+    results, expected = (read(path / "results.json") for path in (workdir, trained.workdir))
+    for key in ("parts", "selection", "split", "config"):
+        assert results[key] == expected[key]
+    speed = "train/images_per_second"
+    values, expected = (
+        [row for row in rows(path / "metrics.csv") if row["name"] != speed]
+        for path in (workdir, trained.workdir)
+    )
+    assert values == expected
 
 
 def test_a_run_stopped_between_training_and_report_is_completed(trained, copy, load):

@@ -11,7 +11,6 @@ from glpi_jax.cli.scoring_options import (
     given_name,
     given_path,
     naming_options,
-    refuse_models,
     scorer_of,
     silence_pillow,
 )
@@ -44,6 +43,7 @@ def add(commands: Commands) -> None:
 def _map(args: argparse.Namespace) -> int:
     from glpi_jax.core.files import write_bytes
     from glpi_jax.core.progress import progress_bar
+    from glpi_jax.scoring.arguments import refuse_models
     from glpi_jax.scoring.fetch import is_url
     from glpi_jax.scoring.map_picture import map_picture
     from glpi_jax.scoring.reading import read_pixels
@@ -59,7 +59,7 @@ def _map(args: argparse.Namespace) -> int:
     with progress_bar(None, unit="crop", description="map", leave=False) as bar:
 
         def show(done: int, total: int) -> None:
-            bar.total = total
+            bar.set_total(total)
             bar.advance()
 
         with naming_options("stride"):
