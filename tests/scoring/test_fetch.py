@@ -3,9 +3,9 @@
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from stand_in import QuietHandler, StandIn
 
 from glpi_jax.data.crops import Crops
 from glpi_jax.data.images import ImageError
@@ -16,7 +16,7 @@ from glpi_jax.scoring.reading import Reader
 CONTENT = b"picture" * 1000
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     released = threading.Event()
 
     def do_GET(self):
@@ -56,18 +56,15 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def log_message(self, *arguments):
-        pass
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     Handler.released.clear()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with StandIn(Handler) as server:
         server.daemon_threads = False
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield server.address
         Handler.released.set()
         server.shutdown()
         thread.join()
