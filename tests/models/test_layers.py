@@ -38,7 +38,8 @@ def test_batch_norm_uses_running_statistics_in_inference():
     np.testing.assert_allclose(norm.apply(variables, x, False), -1.0, atol=1e-5)
 
 
-def test_batch_norms_gradient_is_that_of_its_formula():
+@pytest.mark.parametrize("plain", [False, True])
+def test_batch_norms_gradient_is_that_of_its_formula(plain):
     """Against JAX's own derivative of mean, variance and the rest."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(3, 2, (2, 3, 4, 5)), jnp.float32)
@@ -48,7 +49,7 @@ def test_batch_norms_gradient_is_that_of_its_formula():
 
     def ours(x, scale, bias):
         variables = {"params": {"scale": scale, "bias": bias}, "batch_stats": stats}
-        y, _ = BatchNorm().apply(variables, x, True, mutable=["batch_stats"])
+        y, _ = BatchNorm(plain=plain).apply(variables, x, True, mutable=["batch_stats"])
         return jnp.sum(y * weights)
 
     def formula(x, scale, bias):
@@ -68,7 +69,8 @@ def test_gelu_is_the_exact_one():
     np.testing.assert_allclose(gelu(x), jax.nn.gelu(x, approximate=False), atol=1e-6)
 
 
-def test_patch_embedding_equals_a_strided_convolution():
+@pytest.mark.parametrize("plain", [False, True])
+def test_patch_embedding_equals_a_strided_convolution(plain):
     x = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32)
     layer = PatchEmbedding(
         features=5,
@@ -76,6 +78,7 @@ def test_patch_embedding_equals_a_strided_convolution():
         dtype=jnp.float32,
         kernel_init=nn.initializers.normal(1.0),
         bias_init=nn.initializers.ones,
+        plain=plain,
     )
     variables = layer.init(jax.random.key(0), x)
     kernel = variables["params"]["kernel"]
@@ -108,16 +111,25 @@ def test_dropout_goes_by_the_examples_number_alone():
     np.testing.assert_array_equal(drop(0.5, x[:2], [3, 1]), whole[[3, 1]])
 
 
-def test_max_pool_equals_the_windowed_maximum():
-    x = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32)
-    expected = nn.max_pool(jnp.asarray(x), (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-    np.testing.assert_array_equal(max_pool(jnp.asarray(x), plain=False), expected)
+def test_max_pool_and_its_gradient_are_those_of_the_windowed_maximum():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 12, 3)), jnp.float32)
+    expected = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+    gradients = []
+    for plain in (False, True):
+        np.testing.assert_array_equal(max_pool(x, plain=plain), expected)
+        gradients.append(jax.grad(lambda x, p=plain: jnp.square(max_pool(x, plain=p)).sum())(x))
+    np.testing.assert_allclose(*gradients, atol=1e-6)
 
 
-def test_conv1x1_equals_a_strided_convolution():
+@pytest.mark.parametrize("plain", [False, True])
+def test_conv1x1_equals_a_strided_convolution(plain):
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
     layer = Conv1x1(
-        features=5, stride=2, dtype=jnp.float32, kernel_init=nn.initializers.normal(1.0)
+        features=5,
+        stride=2,
+        dtype=jnp.float32,
+        kernel_init=nn.initializers.normal(1.0),
+        plain=plain,
     )
     variables = layer.init(jax.random.key(0), x)
     kernel = variables["params"]["kernel"]
