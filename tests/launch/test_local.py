@@ -106,7 +106,7 @@ def test_a_saved_job_is_started_again(launch, stand_in, tmp_path):
     job = stand_in(
         "[[ ! -e again ]] || exit 0\n"
         f"((process == 1)) || {{ {WAIT}; }}\n"
-        "until grep -q waiting runs/logs/process_0.log; do sleep 0.05; done; touch again; exit 75"
+        "until grep -qs waiting runs/logs/process_0.log; do sleep 0.05; done; touch again; exit 75"
     )
     done = launch("local.sh", *job, "--", "train")
     assert done.returncode == 0
@@ -116,7 +116,7 @@ def test_a_saved_job_is_started_again(launch, stand_in, tmp_path):
 def test_a_crash_ends_the_others(launch, stand_in, tmp_path):
     job = stand_in(
         f"((process == 0)) || {{ {WAIT}; }}\n"
-        "until grep -q waiting runs/logs/process_1.log; do sleep 0.05; done; exit 3"
+        "until grep -qs waiting runs/logs/process_1.log; do sleep 0.05; done; exit 3"
     )
     done = launch("local.sh", *job, "--", "train")
     assert done.returncode == 3  # not the 75 of the other
@@ -126,7 +126,7 @@ def test_a_crash_ends_the_others(launch, stand_in, tmp_path):
 def test_a_process_that_hangs_is_killed(launch, stand_in, tmp_path):
     job = stand_in(
         "((process == 0)) || { trap '' TERM; echo waiting; while :; do sleep 0.05; done; }\n"
-        "until grep -q waiting runs/logs/process_1.log; do sleep 0.05; done; exit 4"
+        "until grep -qs waiting runs/logs/process_1.log; do sleep 0.05; done; exit 4"
     )
     done = launch("local.sh", *job, "--grace", "0", "--", "train")
     assert done.returncode == 4
