@@ -19,7 +19,7 @@ can show what distortions look like on more scenes, but nothing here measures th
 photographs with references, and all of it is far smaller than the method's own experiments.
 
 About twelve minutes on one core; another number of cores rounds otherwise and gives other figures.
-A run that was killed goes on where it stopped in the same folder.
+A run that was killed resumes where it stopped in the same folder.
 """
 
 import argparse

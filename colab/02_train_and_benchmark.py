@@ -128,7 +128,7 @@ print(config.train)
 # the loss (the mean absolute error of a batch) fall at once, and the SROCC on the validation scene
 # rise, unevenly: one scene is little to measure by.
 #
-# Interrupt the cell and run it again: it goes on where it stopped.
+# Interrupt the cell and run it again: it resumes where it stopped.
 
 # %%
 from glpi_jax.core.compilation import kept_compilations

@@ -121,7 +121,7 @@ def _outcome(args: argparse.Namespace) -> int:
 
 def _again(args: argparse.Namespace) -> str:
     """What the same command would do; `glpi score` knows it only when it has begun."""
-    return "; the same command goes on where it stopped" if args.resumes else ""
+    return "; the same command resumes where it stopped" if args.resumes else ""
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ from glpi_jax.core.errors import GlpiError
 def add(saqt: Commands) -> None:
     """Add the commands to those of `glpi saqt`."""
     render = add_command(
-        saqt, "render", "Distort photographs by 25 types at 5 levels; goes on where it stopped."
+        saqt, "render", "Distort photographs by 25 types at 5 levels; resumes where it stopped."
     )
     render.add_argument("photographs", type=Path, help="folder of image files")
     render.add_argument("out", type=Path, help="folder for the distorted images")

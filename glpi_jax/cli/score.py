@@ -129,9 +129,7 @@ def _score(args: argparse.Namespace) -> int:
             opened = open_scores(file, form, scorer, args.every_seconds, resume=args.resume)
             records = stack.enter_context(opened)
             if not args.resume:
-                remark = (
-                    f"{partial_file(file)} holds the scores so far; --resume goes on from there"
-                )
+                remark = f"{partial_file(file)} holds the scores so far; --resume starts from there"
                 stack.push(lambda kind, error, traceback: say(remark) if kind else None)
         known = records.names if records else set()
         bar = stack.enter_context(

@@ -5,6 +5,7 @@ who                             Ctrl-C                  SIGTERM
 ==============================  ======================  ==========================================
 command that resumes or clears  ends, exit code 130     ends, exit code 75: `sigterm_raises`
 any other command               ends, exit code 130     ends at once: the system's default
+`glpi serve`                    ends, exit code 0       answers what it has begun, then ends
 training loop                   finishes its step,      finishes its step, saves, then exit code 75:
                                 saves nothing           `stop_between_steps`
 training loop with peers        finishes its step       JAX listens: all save after the same step

@@ -179,7 +179,7 @@ def _write(path: Path, content: bytes) -> None:
         write_bytes(path, content)
     except GlpiError as error:
         raise GlpiError(
-            f"{error}; make room, and the same command goes on where it stopped"
+            f"{error}; make room, and the same command resumes where it stopped"
         ) from error
 
 

@@ -17,7 +17,7 @@ from glpi_jax.scoring.video import VIDEO_SUFFIXES
 def refuse_models(images: Iterable[str]) -> None:
     """Raise a GlpiError if a model was given in the place of an image."""
     for name in images:
-        with suppress(OSError):  # of a name that is too long, which is told later
+        with suppress(OSError):  # of a name that is too long, which is reported later
             if not is_url(name) and looks_like_a_model(name):
                 raise GlpiError(f"{name}: a model in the place of an image; --model {name} uses it")
 

@@ -1,4 +1,4 @@
-"""The training loop: batches in, checkpoints and metrics out; it goes on where it stopped."""
+"""The training loop: batches in, checkpoints and metrics out; it resumes where it stopped."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence

@@ -314,7 +314,7 @@ def test_an_interruption_ends_with_130(arguments, stage, resumes, plan_run, monk
     assert main([*arguments, *rest]) == 130
     error = capsys.readouterr().err
     assert error.startswith("glpi: interrupted")
-    assert ("the same command goes on where it stopped" in error) == resumes
+    assert ("the same command resumes where it stopped" in error) == resumes
 
 
 @pytest.mark.parametrize("resume", [[], ["--resume"]])
@@ -333,7 +333,7 @@ def test_interrupted_scoring_goes_on_if_told_to(
     finally:
         signal.signal(signal.SIGTERM, before)
     error = capsys.readouterr().err
-    assert ("the same command goes on where it stopped" in error) == bool(resume)
+    assert ("the same command resumes where it stopped" in error) == bool(resume)
 
 
 def test_the_demo_needs_a_config_that_renders(tmp_path, capsys):
@@ -391,4 +391,4 @@ def test_interrupted_training_says_so(plan_run, shared_compilations, tmp_path):
         error = process.communicate()[1]
     assert process.returncode == 130
     assert "Traceback" not in error
-    assert error.splitlines()[-1] == "glpi: interrupted; the same command goes on where it stopped"
+    assert error.splitlines()[-1] == "glpi: interrupted; the same command resumes where it stopped"

@@ -70,7 +70,7 @@ def test_all_end_together_and_say_so(pair):
     _, codes, errors = pair
     assert codes == [EXIT_AGAIN, EXIT_AGAIN], errors
     for error in errors:
-        assert "terminated; the same command goes on where it stopped" in error
+        assert "terminated; the same command resumes where it stopped" in error
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_parts_cover_all_rows(monkeypatch):
     [
         ("killed", -signal.SIGKILL, ""),
         ("bad input", 2, "glpi: error: a.png: not an image\n"),
-        ("interrupted", 130, "glpi: interrupted; the same command goes on where it stopped\n"),
+        ("interrupted", 130, "glpi: interrupted; the same command resumes where it stopped\n"),
         ("unforeseen", EXIT_FAILED, "KeyError: 'no such name'\n"),
     ],
 )

@@ -71,7 +71,7 @@ def test_killed_again_and_again_by_two_processes_it_ends_with_the_same_bytes(
     if code != 0:  # it may have been quicker
         assert code == 130
         assert "Traceback" not in error
-        assert error.splitlines()[-1].endswith("the same command goes on where it stopped")
+        assert error.splitlines()[-1].endswith("the same command resumes where it stopped")
     kill(lambda pid: os.kill(pid, signal.SIGKILL), 1)
     render(root, out, processes=2)
     assert content(out) == content(undisturbed), f"killed after {after} images"

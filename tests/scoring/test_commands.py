@@ -116,7 +116,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(photos, capsys, tmp_path, m
     with monkeypatch.context() as patch:
         Interrupting(patch, after=2)
         _, err = run(capsys, "score", f"--{form}", file, folder, code=130)
-    assert f"{file}.partial holds the scores so far; --resume goes on from there" in err
+    assert f"{file}.partial holds the scores so far; --resume starts from there" in err
     assert not file.exists()
     # Without the option the work is not thrown away; with other crops it is not mixed.
     _, err = run(capsys, "score", f"--{form}", file, folder, code=2)
