@@ -188,7 +188,7 @@ def test_full_disk_leaves_nothing_half_written(
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     line = done.stderr.splitlines()[-1]
-    assert "cannot be written (File too large); make room, and the same command goes on" in line
+    assert "cannot be written (File too large); make room, and the same command resumes" in line
     sizes = {path.name: path.stat().st_size for path in undisturbed.glob("001/*")}
     for name, image in content(out / "001").items():
         assert len(image) == sizes[name]  # no part of a file, and no temporary one
