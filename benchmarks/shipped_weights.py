@@ -61,16 +61,19 @@ LADDERS = {
     "81992a83592267e69125666f3e3e04c1819529b4c4c1e55fde0a6a741bac4219",
 }
 CLIVE_SIDES = (None, 340, 280)  # of the copies, shorter side in pixels; None is the photograph
-# Of a clean photograph, shorter side in pixels: one of them with all types, the larger one with the
-# ladder types alone, since training and scoring reduce it once more.
+# Of a clean photograph, shorter side in pixels: one of the first with all types, the larger one with
+# the ladder types alone, since training and scoring reduce it once more.
 PHOTOGRAPH_SIDES, LARGER_SIDE = (320, 384, 448), 512
+# At these sides with mild levels, over grain too faint to be seen: standard deviations of 255. A
+# codec that smooths such grain away must not gain by it.
+GRAINY_SIDES, GRAIN = (352, 416, 512, 576), (1.0, 4.0)
 # Types whose five levels are all rendered: Gaussian blur, JPEG 2000, JPEG and white noise; of the
 # others so many levels for each photograph.
 LADDER_TYPES, OTHER_LEVELS = (1, 9, 10, 11), 2
 # KADID-10k has no scores of its references; its mildest distortion scores 90.3.
 UNTOUCHED = 95.0
-# Of each photograph of CLIVE's training part: mild levels of blur, JPEG 2000 and JPEG, a strong one
-# of any ladder, and levels of other types.
+# Of each photograph of CLIVE's training part: two mild levels of blur, JPEG 2000 and JPEG, a strong
+# one of any ladder, and levels of other types.
 MILD_TYPES, MILD_LEVELS, CLIVE_OTHERS = (1, 9, 10), (1, 2, 3), 2
 SMALLEST_SIDE = 300  # pixels: smaller pictures are no photographs to distort
 AGIQA_SCALE = 20.0  # from 0 … 5 to 0 … 100
@@ -187,11 +190,30 @@ def distort_photograph(folder: Path, name: str, path: Path) -> list[Item]:
     }
     part = "test" if test else "train"
     items = _distort(folder, name, name, shrink(pixels, rng.choice(PHOTOGRAPH_SIDES)), levels, part)
-    if not test and min(pixels.shape[:2]) >= LARGER_SIDE:
+    if test:
+        return items
+    if min(pixels.shape[:2]) >= LARGER_SIDE:
         ladders = {number: chosen for number, chosen in levels.items() if number in LADDER_TYPES}
         larger = shrink(pixels, LARGER_SIDE)
         items += _distort(folder, name, f"{name}_{LARGER_SIDE}", larger, ladders, part)
+    return items + grainy_copies(folder, name, pixels)
+
+
+def grainy_copies(folder: Path, name: str, pixels: np.ndarray) -> list[Item]:
+    """Write a clean photograph at some sizes, with faint grain, at mild levels."""
+    items = []
+    mild = dict.fromkeys(MILD_TYPES, list(MILD_LEVELS))
+    for side in GRAINY_SIDES:
+        if side <= min(pixels.shape[:2]):
+            copy = _with_grain(shrink(pixels, side), seed_for(name, 0, side, SEED))
+            items += _distort(folder, name, f"{name}_grain_{side}", copy, mild, "train")
     return items
+
+
+def _with_grain(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Add grain of a drawn strength, the same to each channel."""
+    grain = rng.uniform(*GRAIN) * rng.standard_normal((*pixels.shape[:2], 1))
+    return np.clip(np.rint(pixels + grain), 0, 255).astype(np.uint8)
 
 
 def _distort(
