@@ -12,8 +12,8 @@ Three sources on one scale, 0 to 100, higher is better:
   d is KADID-10k's mean score of the type and level: photographs with the grain and the faults of
   cameras, which must not gain when a codec or a blur smooths them;
 - AGIQA-3K's training part (round 1, strict), with its quality MOS times 20;
-- clean photographs under KADID-10k's 25 distortions, with KADID-10k's mean score d of the type and
-  level as 25·(d − 1), and untouched, with a score of 95.
+- clean photographs untouched and under KADID-10k's 25 distortions, as if CLIVE's raters had given
+  them a MOS of 78: nine of ten photographs of CLIVE's training part have less.
 
 Validation parts of the two databases are watched, test parts are scored at the end. Kept out of
 training altogether: the test scenes of the demonstration, and the five photographs of Kodak whose
@@ -70,8 +70,11 @@ GRAINY_SIDES, GRAIN = (352, 416, 512, 576), (1.0, 4.0)
 # Types whose five levels are all rendered: Gaussian blur, JPEG 2000, JPEG and white noise; of the
 # others so many levels for each photograph.
 LADDER_TYPES, OTHER_LEVELS = (1, 9, 10, 11), 2
-# KADID-10k has no scores of its references; its mildest distortion scores 90.3.
-UNTOUCHED = 95.0
+# KADID-10k has no scores of its references; d, 1 to 5, is 4.61 for its mildest distortion.
+UNTOUCHED_D = 4.8
+# Of a clean photograph. A label far above what photographs of CLIVE score pulls at mild distortions
+# as much as at the photograph itself, and the network does not learn to tell them apart.
+CLEAN = 78.0
 # Of each photograph of CLIVE's training part: two mild levels of blur, JPEG 2000 and JPEG, a strong
 # one of any ladder, and levels of other types.
 MILD_TYPES, MILD_LEVELS, CLIVE_OTHERS = (1, 9, 10), (1, 2, 3), 2
@@ -91,11 +94,6 @@ class Item(NamedTuple):
     reference: str
     source: str
     part: str
-
-
-def kadid_score(dmos: float) -> float:
-    """Bring KADID-10k's DMOS, 1 to 5 and higher is better, to 0 … 100."""
-    return 25 * (dmos - 1)
 
 
 def pixels_sha256(image: np.ndarray) -> str:
@@ -225,9 +223,9 @@ def _distort(
     part: str,
 ) -> list[Item]:
     """Write one size of a photograph untouched and at these levels of each type."""
-    untouched = Item(f"images/{name}.png", UNTOUCHED, reference, "kadid", part)
+    untouched = Item(f"images/{name}.png", CLEAN, reference, "kadid", part)
     Image.fromarray(pixels).save(folder / untouched.image, compress_level=1)
-    return [untouched, *_distorted(folder, reference, name, pixels, levels, part, UNTOUCHED)]
+    return [untouched, *_distorted(folder, reference, name, pixels, levels, part, CLEAN)]
 
 
 def _distorted(
@@ -248,7 +246,7 @@ def _distorted(
             if level in chosen:
                 image = f"images/{name}_{number:02d}_{level}.png"
                 Image.fromarray(distorted).save(folder / image, compress_level=1)
-                score = kadid_score(MEAN_DMOS[number][level - 1]) * untouched / UNTOUCHED
+                score = untouched * (MEAN_DMOS[number][level - 1] - 1) / (UNTOUCHED_D - 1)
                 items.append(Item(image, score, reference, "kadid", part))
     return items
 
@@ -301,9 +299,8 @@ def render(args: argparse.Namespace, folder: Path) -> None:
                 "higher_is_better": True,
                 "label_note": (
                     "the MOS of CLIVE (0 to 100), the quality MOS of AGIQA-3K times 20; under"
-                    " KADID-10k's distortions 25·(d − 1) with KADID-10k's mean score d of the type"
-                    " and level for clean photographs (95 untouched), and MOS·(d − 1)/3.8 for"
-                    " CLIVE's"
+                    " KADID-10k's distortions MOS·(d − 1)/3.8 with KADID-10k's mean score d of the"
+                    " type and level, where a clean photograph counts as 78"
                 ),
             },
         )

@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
 
     config.optimizer.learning_rate = 3e-4
     config.optimizer.warmup_steps = 200
-    config.optimizer.cosine_half_period = EPOCHS * 918  # batches of an epoch: one descent
+    config.optimizer.cosine_half_period = EPOCHS * 1014  # batches of an epoch: one descent
     config.optimizer.rules = (
         (r"vgfe/(patch_embed/.*|cls_token|pos_embed)", None),
         (r"vgfe/blocks_[0-3]/.*", None),
