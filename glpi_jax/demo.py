@@ -13,7 +13,7 @@ from glpi_jax.data.sources import Database, load_database
 from glpi_jax.data.splits import read_split
 from glpi_jax.distortions import LEVELS
 from glpi_jax.report import results_markdown
-from glpi_jax.scoring import ImageScore, load
+from glpi_jax.scoring import load
 from glpi_jax.workflow.runs import evaluate_run, train_run
 from glpi_jax.workflow.workdir import SPLIT_FILE
 
@@ -21,11 +21,7 @@ LADDERS = ("gaussian_blur", "jpeg", "white_noise")  # scored level by level at t
 
 
 def render(config: ConfigDict) -> Path:
-    """Render the config's demonstration database, or find it finished; returns its folder.
-
-    Raises:
-        GlpiError: the config renders nothing, or its folder holds something else.
-    """
+    """Render the config's demonstration database, or find it finished; returns its folder."""
     if "render" not in config:
         raise GlpiError("this config has no section `render`: use configs/demo.py")
     return render_demo_database(
@@ -79,6 +75,9 @@ def _ladder_tables(database: Database, rows: Sequence[int], workdir: Path) -> st
         if tile in tiles.values() and name in LADDERS:
             pictures[tile, name, database.levels[row] or 0] = database.path(row)
     results = load(workdir).score(list(pictures.values()))
+    for result in results:
+        if result.error is not None:
+            raise GlpiError(result.error)
     scores = dict(zip(pictures, results, strict=True))
     lines = []
     for tile in tiles.values():
@@ -87,19 +86,13 @@ def _ladder_tables(database: Database, rows: Sequence[int], workdir: Path) -> st
         for name in LADDERS:
             if (tile, name, 1) in scores:
                 levels = [scores[tile, "", 0], *(scores[tile, name, n] for n in LEVELS)]
-                lines.append(f"{name:16}" + "".join(f"{_shown(s):>10}" for s in levels))
+                lines.append(f"{name:16}" + "".join(f"{s.score:>10.3f}" for s in levels))
     return "\n".join(lines[1:])
 
 
 def _tile_of(image: str) -> str:
     """Name of the tile that a rendered image shows: images/<tile>_<type>_<level>.png."""
     return Path(image).stem.rsplit("_", 2)[0]
-
-
-def _shown(result: ImageScore) -> str:
-    if result.score is None:
-        raise GlpiError(str(result.error))
-    return f"{result.score:.3f}"
 
 
 def _stage(text: str) -> None:

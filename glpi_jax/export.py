@@ -8,8 +8,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,23 +50,27 @@ def export_model(
         GlpiError: the source cannot be read, or the file cannot be written.
     """
     path = Path(path)
-    _check_output(path, force=force)
+    if path.suffix == ".onnx":
+        raise GlpiError(
+            f"{path}: ONNX cannot be written: jax2onnx needs an orbax-checkpoint older than this"
+            f" package does; name a {SUFFIX} file"
+        )
+    if path.suffix != SUFFIX:
+        raise GlpiError(f"{path}: must end in {SUFFIX}")
+    files.check_output(path, force=force)
     trained = read_model(source)
     exported = export_scorer(trained)
     program = bytes(exported.serialize())
     description = _describe(trained, exported, program, path.name)
     sidecar = path.with_name(f"{path.name}.json")
-    with suppress(FileNotFoundError):
-        sidecar.unlink()
+    sidecar.unlink(missing_ok=True)
     files.write_bytes(path, program)
     files.write_json(sidecar, description)
     return description
 
 
 def export_scorer(trained: TrainedModel) -> jax_export.Exported:
-    """Lower a model for all of `PLATFORMS`: (b, crop, crop, 3) uint8 → (b,) float32.
-
-    The scores are in the units of the labels.
+    """Lower a model for all of `PLATFORMS`: (b, crop, crop, 3) uint8 → (b,) float32 label units.
 
     The same model, JAX version and matmul precision give the same bytes.
     """
@@ -82,31 +84,14 @@ def export_scorer(trained: TrainedModel) -> jax_export.Exported:
     crop = trained.model.size.crop
     (batch,) = jax_export.symbolic_shape("batch")
     crops = jax.ShapeDtypeStruct((batch, crop, crop, 3), jnp.uint8)
-    with _without_source_lines():
-        return jax_export.export(jax.jit(score), platforms=PLATFORMS)(crops)
-
-
-@contextmanager
-def _without_source_lines() -> Iterator[None]:
-    """Lower without the paths and lines of the code, which would be part of the program."""
+    # The paths and lines of the code would be part of the program.
     name = "jax_traceback_in_locations_limit"
     before = getattr(jax.config, name)
     jax.config.update(name, 0)
     try:
-        yield
+        return jax_export.export(jax.jit(score), platforms=PLATFORMS)(crops)
     finally:
         jax.config.update(name, before)
-
-
-def _check_output(path: Path, *, force: bool) -> None:
-    if path.suffix == ".onnx":
-        raise GlpiError(
-            f"{path}: ONNX cannot be written: jax2onnx needs an orbax-checkpoint older than this"
-            f" package does; name a {SUFFIX} file"
-        )
-    if path.suffix != SUFFIX:
-        raise GlpiError(f"{path}: must end in {SUFFIX}")
-    files.check_output(path, force=force)
 
 
 def _describe(

@@ -12,35 +12,28 @@ def add(commands: Commands) -> None:
     what = add_command(commands, "data", "Databases on disk.")
     data = what.add_subparsers(required=True, metavar="WHAT")
 
-    demo = add_command(data, "demo", "Render the demonstration database.")
+    demo = add_command(data, "demo", "Render the demonstration database.", _demo, clears_away=True)
     add_demo_options(demo)
-    demo.set_defaults(run=_demo, clears_away=True)
 
-    check = add_command(data, "check", "Verify a copy of a database: labels, counts, every image.")
-    check.add_argument("name", help="the kind of source, such as kadid10k, koniq10k or csv")
-    check.add_argument("root", type=Path, help="folder of the database")
-    check.add_argument("--labels", type=Path, help="label file, for the kinds pyiqa and liqe")
+    help_text = "Verify a copy of a database: labels, counts, every image."
+    check = add_command(data, "check", help_text, _check)
+    help_text = "Copy a database into a few files, for slow file systems; kind: prepared."
+    prepare = add_command(data, "prepare", help_text, _prepare, clears_away=True)
+    for command in (check, prepare):
+        command.add_argument("name", help="the kind of source, such as kadid10k, koniq10k or csv")
+        command.add_argument("root", type=Path, help="folder of the database")
+        command.add_argument("--labels", type=Path, help="label file, for the kinds pyiqa and liqe")
     check.add_argument("--threads", type=int, default=4, help="images decoded at a time")
-    check.set_defaults(run=_check)
-
-    prepare = add_command(
-        data, "prepare", "Copy a database into a few files, for slow file systems; kind: prepared."
-    )
-    prepare.add_argument("name", help="the kind of source, such as kadid10k, koniq10k or csv")
-    prepare.add_argument("root", type=Path, help="folder of the database")
     prepare.add_argument("out", type=Path, help="folder to make")
-    prepare.add_argument("--labels", type=Path, help="label file, for the kinds pyiqa and liqe")
     prepare.add_argument(
         "--skip-bad", action="store_true", help="leave out rows that cannot be used, and list them"
     )
-    prepare.set_defaults(run=_prepare, clears_away=True)
 
 
-def _demo(args: argparse.Namespace) -> int:
+def _demo(args: argparse.Namespace) -> None:
     from glpi_jax.demo import render
 
     print(render(demo_config(args)))
-    return EXIT_OK
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -58,7 +51,7 @@ def _check(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _prepare(args: argparse.Namespace) -> int:
+def _prepare(args: argparse.Namespace) -> None:
     from glpi_jax.data.prepare import prepare_database
     from glpi_jax.data.sources import load_database
 
@@ -69,4 +62,3 @@ def _prepare(args: argparse.Namespace) -> int:
     left_out = f", {len(database.left_out)} left out" if database.left_out else ""
     say(f"{folder}: {len(database)} images of {database.name}{left_out}; its kind is prepared")
     print(folder)
-    return EXIT_OK

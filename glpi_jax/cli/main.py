@@ -9,20 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 from glpi_jax import __version__
-from glpi_jax.cli import (
-    compare,
-    data,
-    export,
-    port,
-    push,
-    rank,
-    report,
-    run,
-    saqt,
-    score,
-    serve,
-)
-from glpi_jax.cli import map as map_command
+from glpi_jax.cli import data, port, publish, rank, run, saqt, score, serve
 from glpi_jax.cli.common import (
     EXIT_AGAIN,
     EXIT_FAILED,
@@ -91,7 +78,7 @@ def _outcome(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code, after telling what it stands for."""
     try:
         with sigterm_raises(enabled=args.resumes or args.clears_away):
-            code: int = args.run(args)
+            code: int = args.run(args) or EXIT_OK
         sys.stdout.flush()  # not at exit, where a closed pipe would be too late to handle
         return code
     except GlpiError as error:
@@ -135,19 +122,6 @@ def _parser() -> argparse.ArgumentParser:
     # clear away when it is interrupted, and whether other processes are joined.
     parser.set_defaults(resumes=False, clears_away=False, joined=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for family in (
-        run,
-        report,
-        score,
-        rank,
-        compare,
-        map_command,
-        serve,
-        data,
-        saqt,
-        port,
-        push,
-        export,
-    ):
+    for family in (run, score, rank, serve, data, saqt, port, publish):
         family.add(commands)
     return parser

@@ -4,14 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glpi_jax.cli.common import (
-    EXIT_BAD_INPUT,
-    EXIT_OK,
-    OVERRIDE_HELP,
-    Commands,
-    add_command,
-    say,
-)
+from glpi_jax.cli.common import EXIT_BAD_INPUT, EXIT_OK, OVERRIDE_HELP, Commands, add_command, say
 from glpi_jax.core.errors import GlpiError
 
 if TYPE_CHECKING:
@@ -25,7 +18,8 @@ def add(commands: Commands) -> None:
     what = add_command(commands, "port", "Official PyTorch checkpoints, in both directions.")
     port = what.add_subparsers(required=True, metavar="WHAT")
 
-    to_torch = add_command(port, "to-torch", "Write an official checkpoint from a workdir.")
+    help_text = "Write an official checkpoint from a workdir."
+    to_torch = add_command(port, "to-torch", help_text, _to_torch, clears_away=True)
     to_torch.add_argument(
         "source",
         type=Path,
@@ -38,9 +32,9 @@ def add(commands: Commands) -> None:
     )
     to_torch.add_argument("--weights-only", action="store_true", help="leave out the optimizer")
     to_torch.add_argument("--force", action="store_true", help="replace an existing file")
-    to_torch.set_defaults(run=_to_torch, clears_away=True)
 
-    from_torch = add_command(port, "from-torch", "Make a workdir from an official checkpoint.")
+    help_text = "Make a workdir from an official checkpoint."
+    from_torch = add_command(port, "from-torch", help_text, _from_torch, clears_away=True)
     from_torch.add_argument("file", type=Path, help="a .pth, .pt or .safetensors file")
     from_torch.add_argument("workdir", type=Path, help="folder to make")
     from_torch.add_argument(
@@ -52,11 +46,9 @@ def add(commands: Commands) -> None:
     from_torch.add_argument(
         "--lower-is-better", action="store_true", help="the labels behind it are such a DMOS"
     )
-    from_torch.set_defaults(run=_from_torch, clears_away=True)
 
-    verify = add_command(
-        port, "verify", "Compare a workdir with an official checkpoint, stage by stage."
-    )
+    help_text = "Compare a workdir with an official checkpoint, stage by stage."
+    verify = add_command(port, "verify", help_text, _verify)
     verify.add_argument("file", type=Path, help="a .pth, .pt or .safetensors file")
     verify.add_argument("workdir", type=Path, help="folder of a run")
     verify.add_argument(
@@ -72,10 +64,9 @@ def add(commands: Commands) -> None:
         default=1e-3,
         help="largest difference in standard deviations (default: 0.001)",
     )
-    verify.set_defaults(run=_verify)
 
 
-def _to_torch(args: argparse.Namespace) -> int:
+def _to_torch(args: argparse.Namespace) -> None:
     from glpi_jax.interop.to_torch import to_torch
 
     notes = to_torch(
@@ -84,10 +75,9 @@ def _to_torch(args: argparse.Namespace) -> int:
     for note in notes:
         say(note)
     print(args.out)
-    return EXIT_OK
 
 
-def _from_torch(args: argparse.Namespace) -> int:
+def _from_torch(args: argparse.Namespace) -> None:
     from glpi_jax.core.config import load_config, shipped_config
     from glpi_jax.interop.from_torch import from_torch
 
@@ -103,7 +93,6 @@ def _from_torch(args: argparse.Namespace) -> int:
     for note in notes:
         say(note)
     print(args.workdir)
-    return EXIT_OK
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -134,8 +123,7 @@ def _verify(args: argparse.Namespace) -> int:
     apart = [d for d in differences if not d.relative <= args.tolerance]
     if apart:
         say(f"{len(apart)} weights or stages differ by more than {args.tolerance:g}")
-        return EXIT_BAD_INPUT
-    return EXIT_OK
+    return EXIT_BAD_INPUT if apart else EXIT_OK
 
 
 def _print_weights(weights: "WeightComparison") -> None:

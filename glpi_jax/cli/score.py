@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,11 +18,10 @@ from glpi_jax.cli.scoring_options import (
 )
 from glpi_jax.core.errors import GlpiError
 
-STDOUT = "-"
-
 if TYPE_CHECKING:
-    from glpi_jax.scoring import ImageScore
-    from glpi_jax.scoring.record_forms import Form
+    from glpi_jax.scoring.records import Form
+
+STDOUT = "-"
 
 _IMAGES = (
     "files, folders (searched for images), quoted patterns, URLs, videos; - reads a list of these"
@@ -32,13 +31,12 @@ _IMAGES = (
 
 def add(commands: Commands) -> None:
     """Add the command to the parser."""
-    score = add_command(
-        commands,
-        "score",
+    help_text = (
         "Score photographs, and frames of videos. The model is a workdir, a hub folder, a"
         " checkpoint or hf://owner/name; without one, the weights of the package score: MOS, 0 to"
-        " 100, higher is better.",
+        " 100, higher is better."
     )
+    score = add_command(commands, "score", help_text, _score, clears_away=True)
     score.usage = "%(prog)s [-h] [--model MODEL] [OPTION ...] [MODEL] IMAGE|FOLDER|URL|- ..."
     score.add_argument(
         "first",
@@ -93,26 +91,29 @@ def add(commands: Commands) -> None:
         " (default: 1)",
     )
     add_crop_options(score)
-    score.set_defaults(run=_score, clears_away=True)
 
 
 def _score(args: argparse.Namespace) -> int:
     from glpi_jax.core.progress import progress_bar
     from glpi_jax.scoring.inputs import count_images, list_inputs
-    from glpi_jax.scoring.record_forms import filled_fields
-    from glpi_jax.scoring.records import partial_file
-    from glpi_jax.scoring.score_file import check_complete, is_complete, open_scores, unscored
+    from glpi_jax.scoring.records import filled_fields, header, partial_file, record
+    from glpi_jax.scoring.score_file import check_complete, check_score_file, open_scores, unscored
     from glpi_jax.scoring.video import check_interval
 
     with naming_options("every_seconds"):
         check_interval(args.every_seconds)
-    form: Form = "jsonl" if args.jsonl is not None else "csv"
-    file = _file(args, form)
+    form: Form = "csv" if args.jsonl is None else "jsonl"
+    target = getattr(args, form)
+    prints_records = target == STDOUT
+    file = None
+    if target is not None and not prints_records:
+        file = check_score_file(Path(target), form)
+    elif args.resume:
+        raise GlpiError("--resume: needs the --csv FILE or --jsonl FILE of the earlier run")
     model, arguments = _model_and_images(args)
-    _check_stdin(args, arguments)
     stdin = None if sys.stdin is None else sys.stdin.buffer
     inputs = list_inputs(arguments, stdin=stdin, null=args.null)
-    if file is not None and args.resume and is_complete(file):
+    if file and args.resume and file.exists() and not partial_file(file).exists():
         images, errors = check_complete(file, form, inputs)
         say(f"{file} is complete; without --resume it would be made anew")
         if errors:
@@ -133,24 +134,24 @@ def _score(args: argparse.Namespace) -> int:
                 stack.push(lambda kind, error, traceback: say(remark) if kind else None)
         known = records.names if records else set()
         bar = stack.enter_context(
-            progress_bar(
-                count,
-                unit="image",
-                description="score",
-                initial=len(known),
-                leave=False,
-            )
+            progress_bar(count, unit="image", description="score", initial=len(known), leave=False)
         )
-        show = _shower(args)
+        if prints_records:
+            _print_record(header(form))
         for result in scorer.score_iter(unscored(inputs, args.every_seconds, known)):
             if records:
                 records.write(result)
             if args.json:
                 results.append(filled_fields(result))
-            else:
-                show(result)
-            _remark(result)
-            errors += result.error is not None
+            elif prints_records:
+                _print_record(record(result, form))
+            elif result.score is not None:
+                print(table_row(result), flush=sys.stdout.isatty())
+            if result.note:
+                say(f"{result.image}: {result.note}")
+            if result.error:
+                say(f"error: {result.error}")
+                errors += 1
             bar.advance()
         if records and records.errors:
             say(f"{records.errors} of the {len(known)} images that were scored before had errors")
@@ -160,66 +161,27 @@ def _score(args: argparse.Namespace) -> int:
     return EXIT_BAD_INPUT if errors else EXIT_OK
 
 
-def _shower(args: argparse.Namespace) -> "Callable[[ImageScore], None]":
-    """What prints a result: as a record if --csv - or --jsonl - is given, else in a table."""
-    from glpi_jax.scoring.record_forms import header, record
-
-    form: Form | None = "csv" if args.csv == STDOUT else "jsonl" if args.jsonl == STDOUT else None
-
-    def show(result: "ImageScore") -> None:
-        if form is not None:
-            _print_record(record(result, form))
-        elif result.score is not None:
-            print(table_row(result), flush=sys.stdout.isatty())
-
-    if form is not None:
-        _print_record(header(form))
-    return show
-
-
 def _print_record(text: str) -> None:
     """In UTF-8 whatever the terminal's encoding, as it would be in a file."""
     sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
     sys.stdout.flush()
 
 
-def _file(args: argparse.Namespace, form: "Form") -> Path | None:
-    """The file that results go to, if any."""
-    from glpi_jax.scoring.score_file import check_score_file
+def _model_and_images(args: argparse.Namespace) -> tuple[str | None, Sequence[str]]:
+    """The model, None for the shipped one, and what to score with it."""
+    from glpi_jax.scoring.inputs import STDIN, model_and_images, refuse_models
 
-    name = args.csv if form == "csv" else args.jsonl
-    if name is None or name == STDOUT:
-        if args.resume:
-            raise GlpiError("--resume: needs the --csv FILE or --jsonl FILE of the earlier run")
-        return None
-    with naming_options("csv", "jsonl"):
-        return check_score_file(Path(name), form)
-
-
-def _check_stdin(args: argparse.Namespace, arguments: Sequence[str]) -> None:
-    if "-" not in arguments:
+    model: str | None = args.model
+    images: Sequence[str] = [args.first, *args.more]
+    if model is not None:
+        refuse_models(images)
+    else:
+        model, images = model_and_images(images, say)
+        if not images:
+            args.usage_error(f"{model} is a model: name an image or a folder to score with it")
+    if STDIN not in images:
         if args.null:
             raise GlpiError("--null: is for a list on stdin; name - as well")
     elif sys.stdin is None:
         raise GlpiError("-: stdin is closed; pipe a list of images into it, or name them")
-
-
-def _remark(result: "ImageScore") -> None:
-    if result.note:
-        say(f"{result.image}: {result.note}")
-    if result.error:
-        say(f"error: {result.error}")
-
-
-def _model_and_images(args: argparse.Namespace) -> tuple[str | None, Sequence[str]]:
-    """The model, None for the shipped one, and what to score with it."""
-    from glpi_jax.scoring.arguments import model_and_images, refuse_models
-
-    arguments = [args.first, *args.more]
-    if args.model is not None:
-        refuse_models(arguments)
-        return args.model, arguments
-    model, images = model_and_images(arguments, say)
-    if not images:
-        args.usage_error(f"{model} is a model: name an image or a folder to score with it")
     return model, images

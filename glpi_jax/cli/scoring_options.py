@@ -14,8 +14,6 @@ from glpi_jax.core.files import home_expanded
 if TYPE_CHECKING:
     from glpi_jax.scoring import ImageScore, Scorer
 
-SHIPPED_NAME = "weights of the package (glpi_small)"
-
 
 def add_model_option(parser: argparse.ArgumentParser) -> None:
     """`--model`."""
@@ -47,6 +45,19 @@ def add_crop_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_picture_option(
+    parser: argparse.ArgumentParser, picture: str, *, required: bool = False
+) -> None:
+    """`--out`, which `check_picture_file` checks."""
+    parser.add_argument(
+        "--out",
+        type=lambda text: Path(given_name(text)),
+        required=required,
+        metavar="FILE.png",
+        help=f"{picture}; of existing files only a picture of glpi is replaced",
+    )
+
+
 def not_empty(text: str) -> str:
     """The type of an argument that is no empty text."""
     if not text:
@@ -57,11 +68,6 @@ def not_empty(text: str) -> str:
 def given_name(text: str) -> str:
     """The type of an argument that names a file, folder or URL: not empty, `~` replaced."""
     return home_expanded(not_empty(text))
-
-
-def given_path(text: str) -> Path:
-    """The type of an argument that names a file to write, as `given_name`."""
-    return Path(given_name(text))
 
 
 @contextmanager
@@ -79,10 +85,7 @@ def naming_options(*parameters: str) -> Iterator[None]:
 def scorer_of(args: argparse.Namespace, model: str | None) -> "Scorer":
     """Load the model with the crops that the options of `add_crop_options` say, if it has them.
 
-    Says what the scores mean.
-
-    Raises:
-        GlpiError: options that contradict each other, or what `load` raises.
+    Says what the scores mean; GlpiError if options contradict each other.
     """
     from glpi_jax.scoring import PAPER_CROPS, Crops, load
 
@@ -97,7 +100,7 @@ def scorer_of(args: argparse.Namespace, model: str | None) -> "Scorer":
     with naming_options("crops", "seed"):  # before the model is read, which may take long
         Crops(1 if crops is None else crops, placement or "grid", seed or 0)
     scorer = load(model, crops=crops, placement=placement or "grid", seed=seed or 0)
-    say(f"{SHIPPED_NAME}: {scorer.meaning}" if model is None else scorer.meaning)
+    say(f"{'' if model else 'weights of the package (glpi_small): '}{scorer.meaning}")
     return scorer
 
 
@@ -110,11 +113,3 @@ def table_row(result: "ImageScore") -> str:
 def silence_pillow() -> None:
     """No remarks of Pillow on stderr: on large images, and on files that are damaged a little."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
-
-
-def check_png(path: Path) -> Path:
-    """Check the file of `--out`, as `check_picture_file` does."""
-    from glpi_jax.scoring.picture_files import check_picture_file
-
-    with naming_options("out"):
-        return check_picture_file(path)

@@ -7,13 +7,8 @@ import logging
 import socket
 from contextlib import suppress
 
-from glpi_jax.cli.common import EXIT_OK, Commands, add_command, say
-from glpi_jax.cli.scoring_options import (
-    add_crop_options,
-    add_model_option,
-    not_empty,
-    scorer_of,
-)
+from glpi_jax.cli.common import Commands, add_command, say
+from glpi_jax.cli.scoring_options import add_crop_options, add_model_option, not_empty, scorer_of
 from glpi_jax.core.errors import GlpiError
 
 _LOCAL_NAMES = {"127.0.0.1", "::1", "localhost"}
@@ -22,11 +17,10 @@ _GRACE_SECONDS = 3  # for answers that are being made when the server is ended
 
 def add(commands: Commands) -> None:
     """Add the command to the parser."""
-    command = add_command(
-        commands,
-        "serve",
-        "Score photographs on a web page and by HTTP, on this machine. Needs the extra `serve`.",
+    help_text = (
+        "Score photographs on a web page and by HTTP, on this machine. Needs the extra `serve`."
     )
+    command = add_command(commands, "serve", help_text, _serve)
     command.add_argument(
         "--host",
         type=not_empty,  # which would listen on all addresses
@@ -48,10 +42,9 @@ def add(commands: Commands) -> None:
     )
     add_model_option(command)
     add_crop_options(command)
-    command.set_defaults(run=_serve)
 
 
-def _serve(args: argparse.Namespace) -> int:
+def _serve(args: argparse.Namespace) -> None:
     try:
         import uvicorn
 
@@ -84,7 +77,6 @@ def _serve(args: argparse.Namespace) -> int:
         say(f"http://{name}:{port}/ (Ctrl-C ends it)")
         with suppress(KeyboardInterrupt):  # raised when the server has ended: its normal end
             uvicorn.Server(settings).run(sockets=[listening])
-    return EXIT_OK
 
 
 def _check_numbers(args: argparse.Namespace) -> None:

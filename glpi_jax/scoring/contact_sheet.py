@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from glpi_jax.scoring.picture_files import shrunk
 from glpi_jax.scoring.reading import read_pixels
 from glpi_jax.scoring.results import ImageScore
 
@@ -18,9 +18,8 @@ def contact_sheet(
     """Draw groups of photographs with their scores and file names.
 
     Args:
-        groups: the heading of each group, and its photographs, which are read again and drawn
-            upright.
-        columns: photographs side by side.
+        groups: the heading of each group, and its photographs, which are read again.
+        columns: photographs side by side, drawn upright.
         cell: longer side of a photograph in the sheet, in pixels.
 
     Raises:
@@ -39,7 +38,7 @@ def contact_sheet(
         for index, result in enumerate(results):
             left = _MARGIN + index % columns * (cell + _MARGIN)
             above = top + _HEADING + index // columns * row
-            small = _small(read_pixels(result.image, apply_orientation=True), cell)
+            small = shrunk(read_pixels(result.image, apply_orientation=True), cell)
             sheet.paste(small, (left + (cell - small.width) // 2, above + cell - small.height))
             score = f"{result.score:.3f}"
             if result.standard_error is not None:
@@ -49,13 +48,6 @@ def contact_sheet(
             draw.text((left, above + cell + 2 + _LINE), name, _MUTED, font)
         top += height
     return sheet
-
-
-def _small(pixels: np.ndarray, cell: int) -> Image.Image:
-    height, width = pixels.shape[:2]
-    factor = min(1.0, cell / max(height, width))
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
 
 
 def _fitting(name: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

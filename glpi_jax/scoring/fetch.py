@@ -39,15 +39,9 @@ def fetch_image(
 ) -> bytes:
     """The content that a URL leads to, redirections to http and https included.
 
-    Args:
-        url: http:// or https://.
-        max_bytes: the most that is taken.
-        silence_seconds: the longest wait for a connection, or for more of the content.
-        total_seconds: the longest time until all has come.
-        stop: set when the content is needed no more.
-
     Raises:
-        ImageError: no connection, no such file, too much, too slow, or stopped.
+        ImageError: no connection, no such file, more than `max_bytes`, `silence_seconds` without a
+            connection or more of the content, `total_seconds` in all, or `stop` is set.
     """
     deadline = time.monotonic() + total_seconds
     headers = {"User-Agent": f"glpi_jax/{__version__}", "Accept": "image/*"}
@@ -70,16 +64,13 @@ def fetch_image(
             expected = response.headers.get("Content-Length")
     except urllib.error.HTTPError as error:
         error.close()
-        reason = " ".join(str(error.reason).split())
-        raise ImageError(f"{url}: the server answers {error.code} {reason}") from None
-    except TimeoutError:
-        raise ImageError(f"{url}: nothing came for {silence_seconds:g} s") from None
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, TimeoutError):
-            raise ImageError(f"{url}: no answer within {silence_seconds:g} s") from None
-        raise ImageError(f"{url}: cannot be fetched ({error.reason})") from None
+        words = " ".join(str(error.reason).split())
+        raise ImageError(f"{url}: the server answers {error.code} {words}") from None
     except (OSError, ValueError, http.client.HTTPException) as error:
-        cause = " ".join(str(error).split()) or type(error).__name__
+        reason: object = error.reason if isinstance(error, urllib.error.URLError) else error
+        if isinstance(reason, TimeoutError):
+            raise ImageError(f"{url}: nothing came for {silence_seconds:g} s") from None
+        cause = " ".join(str(reason).split()) or type(reason).__name__
         raise ImageError(f"{url}: cannot be fetched ({cause})") from error
     if expected is not None and expected.isdecimal() and size < int(expected):
         raise ImageError(f"{url}: the connection broke after {size:,} of {int(expected):,} bytes")

@@ -1,20 +1,21 @@
-"""What a command was given to score, one image after the other: files, folders, patterns, URLs.
-
-Of videos it is frames.
-"""
+"""What a command was given to score: a model, and files, folders, patterns and URLs of images."""
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.files import home_expanded
-from glpi_jax.data.images import walk_images
+from glpi_jax.data.images import IMAGE_SUFFIXES, walk_images
+from glpi_jax.hub.remote import SCHEME
+from glpi_jax.hub.sources import SOURCES, looks_like_a_model
 from glpi_jax.scoring.fetch import is_foreign_url, is_url
 from glpi_jax.scoring.results import Problem
-from glpi_jax.scoring.video import VIDEO_SUFFIXES, Frame, check_package, is_video, video_frames
+from glpi_jax.scoring.video import VIDEO_SUFFIXES, check_package, is_video
 
 STDIN = "-"
 
@@ -26,19 +27,43 @@ _IMAGE_STARTS = (
 )  # fmt: skip
 
 
-def videos_as_frames(
-    inputs: Iterable[str | Problem], every_seconds: float
-) -> Iterator[str | Frame | Problem]:
-    """Replace each video by its frames, which `video_frames` gives.
+def refuse_models(images: Iterable[str]) -> None:
+    """Raise a GlpiError if a model was given in the place of an image."""
+    for name in images:
+        with suppress(OSError):  # of a name that is too long, which is reported later
+            if not is_url(name) and looks_like_a_model(name):
+                raise GlpiError(f"{name}: a model in the place of an image; --model {name} uses it")
+
+
+def model_and_images(
+    arguments: Sequence[str], tell: Callable[[str], None]
+) -> tuple[str | None, Sequence[str]]:
+    """Split arguments, of which the first may be a model, into that (or None) and the images.
+
+    `tell` is called with a remark on a folder that may be a misnamed model.
 
     Raises:
-        GlpiError: as of `video_frames`.
+        GlpiError: the first is neither an image nor a model, or a later one is a model.
     """
-    for found in inputs:
-        if isinstance(found, str) and names_video(found):
-            yield from video_frames(found, every_seconds)
-        else:
-            yield found
+    first, *more = arguments
+    refuse_models(more)
+    if first == STDIN or is_url(first) or (is_foreign_url(first) and not first.startswith(SCHEME)):
+        return None, arguments
+    if looks_like_a_model(first):
+        return first, more
+    path = Path(first)
+    if path.is_dir():
+        try:
+            next(walk_images(path, lambda error: None))
+        except GlpiError:  # without an image, told with the others; it may be a model misnamed
+            tell(f"{first} is no model, which is {SOURCES}; it is taken for a folder of images")
+    elif not (
+        path.exists()
+        or glob.has_magic(first)
+        or path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    ):
+        raise GlpiError(f"{first}: no such image, folder or model; a model is {SOURCES}")
+    return None, arguments
 
 
 def names_video(name: str) -> bool:
@@ -70,14 +95,9 @@ def list_inputs(
 
     A file is taken whatever its suffix and content, a folder is searched by `walk_images`, which
     leaves videos out, and what does not exist but holds one of `*?[` is a pattern (`**` is any
-    depth of folders). `-` is a list of files, folders and URLs on stdin; nothing in the list is a
-    pattern. Of several arguments, a file that is reached twice is given once; a list is taken as it
-    is.
-
-    Args:
-        arguments: of the command line.
-        stdin: where `-` reads.
-        null: the list on stdin is divided by zero bytes, not by lines.
+    depth of folders). `-` is a list of files, folders and URLs on stdin, a line each or (`null`) up
+    to a zero byte; nothing in the list is a pattern. Of several arguments, a file that is reached
+    twice is given once; a list is taken as it is.
 
     Yields:
         a path, normalised, or a URL, or a `Problem` for what leads to no image.
@@ -91,7 +111,7 @@ def list_inputs(
             listed = False
             for entry in _entries(stdin, b"\0" if null else b"\n"):
                 listed = True
-                if glob.has_magic(entry) and not (is_url(entry) or _exists(entry)):
+                if glob.has_magic(entry) and not (is_url(entry) or os.path.exists(entry)):
                     yield Problem(entry, f"{entry}: no such file; a list takes no patterns")
                 else:
                     yield from _images_of(entry)
@@ -108,7 +128,7 @@ def list_inputs(
 
 def _matches(argument: str) -> list[str]:
     """The argument, or what it matches if it is a pattern."""
-    if is_url(argument) or not glob.has_magic(argument) or _exists(argument):
+    if is_url(argument) or not glob.has_magic(argument) or os.path.exists(argument):
         return [argument]
     found = sorted(glob.glob(argument, recursive=True))
     if "**" in argument:  # matches the files in the folders that it matches, too
@@ -161,42 +181,25 @@ def _problems(folder: Path, errors: list[GlpiError]) -> Iterator[Problem]:
         yield Problem(str(folder), str(errors.pop(0)))
 
 
-def _exists(name: str) -> bool:
-    try:
-        return Path(name).exists()
-    except (OSError, ValueError):
-        return False
-
-
 def _entries(stream: BinaryIO, separator: bytes) -> Iterator[str]:
     """The entries of a list, without empty ones."""
+    blocks = iter(lambda: stream.read(_READ_BYTES), b"")
     rest = b""
-    begun = False
-    while block := stream.read(_READ_BYTES):
-        if not begun:
-            begun = True
-            _check_list(block, separator)
+    for number, block in enumerate(chain(blocks, [separator])):
+        if number == 0 and b"\0" in block:
+            if block.startswith(_IMAGE_STARTS):
+                raise GlpiError(
+                    "-: an image on stdin; - reads a list of paths, so name the image's file"
+                )
+            if separator != b"\0":
+                raise GlpiError(
+                    "-: zero bytes on stdin; a list of find -print0 needs --null, an image has to"
+                    " be named"
+                )
         *entries, rest = (rest + block).split(separator)
         for entry in entries:
-            yield from _entry(entry, separator)
+            name = entry.removesuffix(b"\r") if separator == b"\n" else entry
+            if name:
+                yield home_expanded(os.fsdecode(name))
         if len(rest) > _LONGEST_PATH:
             raise GlpiError("stdin: no list of paths; one of them would be longer than 64 kB")
-    yield from _entry(rest, separator)
-
-
-def _check_list(start: bytes, separator: bytes) -> None:
-    if b"\0" not in start:
-        return
-    if start.startswith(_IMAGE_STARTS):
-        raise GlpiError("-: an image on stdin; - reads a list of paths, so name the image's file")
-    if separator != b"\0":
-        raise GlpiError(
-            "-: zero bytes on stdin; a list of find -print0 needs --null, an image has to be named"
-        )
-
-
-def _entry(entry: bytes, separator: bytes) -> Iterator[str]:
-    if separator == b"\n":
-        entry = entry.removesuffix(b"\r")
-    if entry:
-        yield home_expanded(os.fsdecode(entry))

@@ -20,6 +20,7 @@ _CUT_PIXELS = 260  # longer side of what is shown of a picture
 _CELL_INCHES, _CURVE_INCHES = 1.75, 2.6
 _DOTS_PER_INCH = 120
 _COLOR = "#0072b2"
+_SETTINGS: dict[Any, Any] = {"errorbar.capsize": 2, "font.size": 9, "text.parse_math": False}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +77,8 @@ def score_ladders(
     for index, distortion in enumerate(distortions):
         first = 1 + index * len(LEVELS)
         places = [0, *range(first, first + len(LEVELS))]
-        ladders.append(
-            Ladder(
-                distortion.name, tuple(pictures[i] for i in places), scores[places], errors[places]
-            )
-        )
+        images = tuple(pictures[i] for i in places)
+        ladders.append(Ladder(distortion.name, images, scores[places], errors[places]))
     return ladders
 
 
@@ -89,12 +87,7 @@ def ladder_picture(ladders: Sequence[Ladder], *, scale: str) -> bytes:
 
     Of large pictures the centre is shown, pixel for pixel: noise is not to be seen in reduced ones.
 
-    Args:
-        ladders: from `score_ladders`, at least one.
-        scale: what the scores are, written at the curves.
-
-    Returns:
-        A PNG file.
+    Returns a PNG file; `scale` says what the scores are, at the curves.
     """
     spreads = [np.nan_to_num(ladder.standard_errors) for ladder in ladders]
     low = min((x.scores - s).min() for x, s in zip(ladders, spreads, strict=True))
@@ -103,8 +96,7 @@ def ladder_picture(ladders: Sequence[Ladder], *, scale: str) -> bytes:
     height, width = ladders[0].images[0].shape[:2]
     row_inches = min(max(_CELL_INCHES * height / width, 0.9), 2.4) + 0.35
     size = (len(LADDER_LEVELS) * _CELL_INCHES + _CURVE_INCHES, len(ladders) * row_inches + 0.5)
-    settings: dict[Any, Any] = {"font.size": 9, "text.parse_math": False}
-    with settings_of(settings):
+    with settings_of(_SETTINGS):
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(
             len(ladders),
@@ -116,16 +108,13 @@ def ladder_picture(ladders: Sequence[Ladder], *, scale: str) -> bytes:
             for level, axes in enumerate(row[:-1]):
                 axes.imshow(_centre(ladder.images[level]))
                 axes.set_title(f"{ladder.scores[level]:.2f}", fontsize=9, pad=3)
-                axes.set_xticks([])
-                axes.set_yticks([])
+                axes.set(xticks=[], yticks=[])
             row[0].set_ylabel(ladder.name.replace("_", " "))
-            row[-1].errorbar(
-                LADDER_LEVELS, ladder.scores, spread, color=_COLOR, marker="o", capsize=2
-            )
-            row[-1].set_ylim(low - margin, high + margin)
-            row[-1].set_xticks(LADDER_LEVELS)
-            row[-1].grid(alpha=0.3)
-            row[-1].yaxis.tick_right()
+            curve = row[-1]
+            curve.errorbar(LADDER_LEVELS, ladder.scores, spread, color=_COLOR, marker="o")
+            curve.set(ylim=(low - margin, high + margin), xticks=LADDER_LEVELS)
+            curve.grid(alpha=0.3)
+            curve.yaxis.tick_right()
         for level, axes in enumerate(grid[-1, :-1]):
             axes.set_xlabel(f"level {level}" if level else "untouched")
         grid[-1, -1].set_xlabel("level")

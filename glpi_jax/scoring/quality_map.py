@@ -45,66 +45,60 @@ class QualityMap:
         return self.resized(*self.image.shape[:2])
 
 
-@dataclass(frozen=True, eq=False)
 class Layout:
-    """Where the crops of a map lie: `lay_out` makes it."""
+    """Crops that lie from edge to edge; the last of a row may be nearer to its neighbour.
 
-    image: np.ndarray
-    padded: np.ndarray
-    crop: int
-    stride: int
-    tops: np.ndarray
-    lefts: np.ndarray
+    Attributes:
+        count: number of crops.
+        tops, lefts: pixels from the edges of the image, mirrored outward where it is smaller than
+            a crop, to those of the crops.
+    """
 
-    @property
-    def count(self) -> int:
-        """How many crops there are."""
-        return len(self.tops) * len(self.lefts)
+    def __init__(self, image: np.ndarray, crop: int, stride: int | None):
+        """Lay the crops.
+
+        Args:
+            image: (height, width, 3) uint8.
+            crop: side of a crop in pixels.
+            stride: pixels from one crop to the next; None is half a crop.
+
+        Raises:
+            GlpiError: the stride is below 1, or above the crop, which would leave gaps.
+            TypeError: it is no whole number.
+        """
+        if stride is None:
+            stride = max(1, crop // 2)
+        check_whole("stride", stride)
+        if not 1 <= stride <= crop:
+            raise GlpiError(f"stride {stride}: must be 1 to {crop} pixels, the side of a crop")
+        self._image, self._padded = image, pad_to_crop(image, crop)
+        self._crop, self._stride = crop, stride
+        self.tops, self.lefts = (
+            np.unique([*range(0, side - crop, stride), side - crop])
+            for side in self._padded.shape[:2]
+        )
+        self.count = len(self.tops) * len(self.lefts)
 
     def crops(self) -> Iterator[np.ndarray]:
         """The (crop, crop, 3) uint8 crops, row by row."""
         for top in self.tops:
             for left in self.lefts:
-                yield self.padded[top : top + self.crop, left : left + self.crop]
+                yield self._padded[top : top + self._crop, left : left + self._crop]
 
     def average(self, scores: np.ndarray) -> QualityMap:
         """The map that the scores of the crops make, (count,) float64 in their order."""
         crop_scores = scores.reshape(len(self.tops), len(self.lefts))
-        height, width = self.image.shape[:2]
+        height, width = self._image.shape[:2]
         # Of an image that was mirrored outward only the image itself is in the map.
-        above = (self.padded.shape[0] - height) // 2
-        beside = (self.padded.shape[1] - width) // 2
-        row_edges, down = _cells(self.tops - above, self.crop, height)
-        column_edges, across = _cells(self.lefts - beside, self.crop, width)
+        above = (self._padded.shape[0] - height) // 2
+        beside = (self._padded.shape[1] - width) // 2
+        row_edges, down = _cells(self.tops - above, self._crop, height)
+        column_edges, across = _cells(self.lefts - beside, self._crop, width)
         total = down @ crop_scores @ across.T
         number = down.sum(1)[:, None] * across.sum(1)[None, :]
         return QualityMap(
-            self.image, total / number, row_edges, column_edges, crop_scores, self.stride
+            self._image, total / number, row_edges, column_edges, crop_scores, self._stride
         )
-
-
-def lay_out(image: np.ndarray, crop: int, stride: int | None) -> Layout:
-    """Lay crops over an image, from edge to edge; the last of a row may be nearer to its neighbour.
-
-    Args:
-        image: (height, width, 3) uint8; mirrored outward where it is smaller than a crop.
-        crop: side of a crop in pixels.
-        stride: pixels from one crop to the next; None is half a crop.
-
-    Raises:
-        GlpiError: the stride is below 1, or above the crop, which would leave gaps.
-        TypeError: it is no whole number.
-    """
-    if stride is None:
-        stride = max(1, crop // 2)
-    check_whole("stride", stride)
-    if not 1 <= stride <= crop:
-        raise GlpiError(f"stride {stride}: must be 1 to {crop} pixels, the side of a crop")
-    padded = pad_to_crop(image, crop)
-    tops, lefts = (
-        np.unique([*range(0, side - crop, stride), side - crop]) for side in padded.shape[:2]
-    )
-    return Layout(image, padded, crop, stride, tops, lefts)
 
 
 def _cells(starts: np.ndarray, crop: int, length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -28,45 +28,17 @@ from glpi_jax.data.images import (
 )
 from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.scoring.fetch import fetch_image, is_foreign_url, is_url
-from glpi_jax.scoring.results import Problem
+from glpi_jax.scoring.results import ImageScore, Problem
 from glpi_jax.scoring.video import Frame, has_video_signature, is_video
 
 MIN_SIDE = 16  # pixels: one patch of the ViT; less shows nothing that could be judged
 MEMORY_BYTES = 2**30  # for files and images that are being decoded, together
 
-# A file's path, a URL, a Pillow image, pixels, the content of a file, an open file, or a frame of
-# a video.
-Source: TypeAlias = (
-    str
-    | os.PathLike[str]
-    | Image.Image
-    | np.ndarray
-    | jax.Array
-    | bytes
-    | bytearray
-    | memoryview
-    | BinaryIO
-    | Frame
-    | Problem
-)
-_NO_COLLECTIONS = (str, os.PathLike, Image.Image, bytes, bytearray, memoryview, Frame, Problem)
-
-
-@dataclass
-class Reading:
-    """One image ready to be scored, or why it is not.
-
-    Attributes:
-        name: what results call the image.
-        crops: (n, crop, crop, 3) uint8, None if there is an error.
-        note: what was done to an unusual image.
-        error: why there are no crops.
-    """
-
-    name: str
-    crops: np.ndarray | None = None
-    note: str | None = None
-    error: str | None = None
+_Pixels: TypeAlias = Image.Image | np.ndarray | jax.Array
+_Bytes: TypeAlias = bytes | bytearray | memoryview
+Source: TypeAlias = str | os.PathLike[str] | _Pixels | _Bytes | BinaryIO | Frame | Problem
+"""A file's path or URL, pixels, the content of a file, an open file, or a frame of a video."""
+_NO_COLLECTIONS = str | os.PathLike | Image.Image | _Bytes | Frame | Problem
 
 
 class MemoryBudget:
@@ -94,36 +66,28 @@ class MemoryBudget:
                 self._changed.notify_all()
 
 
+@dataclass(frozen=True)
 class Reader:
-    """Turns sources into crops, in order, a few images ahead of whoever asks for them."""
+    """Turns sources into crops, in order, a few images ahead of whoever asks for them.
 
-    def __init__(
-        self,
-        crops: Crops,
-        *,
-        preprocessing: Preprocessing,
-        side: int,
-        ahead: int,
-        memory_bytes: int = MEMORY_BYTES,
-    ):
-        """Settle what is cut out of every image.
+    Attributes:
+        crops: which crops are cut from every image.
+        preprocessing: of every image before crops are cut.
+        side: of a crop in pixels.
+        ahead: images whose crops are held ready, besides those in the threads.
+        memory_bytes: see `MemoryBudget`; an image that needs more is decoded alone.
+    """
 
-        Args:
-            crops: which crops.
-            preprocessing: of every image before crops are cut.
-            side: of a crop in pixels.
-            ahead: images whose crops are held ready, besides those in the threads.
-            memory_bytes: see `MemoryBudget`; an image that needs more is decoded alone.
-        """
-        self._crops = crops
-        self._preprocessing = preprocessing
-        self._side = side
-        self._ahead = ahead
-        self._threads = min(8, os.cpu_count() or 1)
-        self._budget = MemoryBudget(memory_bytes)
+    crops: Crops
+    preprocessing: Preprocessing
+    side: int
+    ahead: int
+    memory_bytes: int = MEMORY_BYTES
 
-    def read(self, sources: Iterable[Source]) -> Iterator[Reading]:
-        """Yield each source's crops or error, in order; a source is asked for only when needed.
+    def read(self, sources: Iterable[Source]) -> Iterator[tuple[ImageScore, np.ndarray | None]]:
+        """Yield results without scores and (n, side, side, 3) uint8 crops, None where an error is.
+
+        They come in the order of the sources, each of which is asked for only when needed.
 
         Files and URLs are read by threads. An image in memory is cut at once, since whoever gave
         it may change it when asked for the next.
@@ -131,13 +95,19 @@ class Reader:
         Raises:
             TypeError: a source is of no kind that can be read, or an array does not hold pixels.
         """
-        executor = ThreadPoolExecutor(self._threads, thread_name_prefix="glpi-read")
-        stop = threading.Event()
-        waiting: deque[Future[Reading]] = deque()
+        threads = min(8, os.cpu_count() or 1)
+        executor = ThreadPoolExecutor(threads, thread_name_prefix="glpi-read")
+        budget, stop = MemoryBudget(self.memory_bytes), threading.Event()
+        waiting: deque[Future[tuple[ImageScore, np.ndarray | None]]] = deque()
         try:
             for index, source in enumerate(sources):
-                waiting.append(self._start(source, index, executor, stop))
-                if len(waiting) > self._ahead + self._threads:
+                arguments = source, name_of(source, f"image {index}"), budget, stop
+                if isinstance(source, str | os.PathLike):
+                    waiting.append(executor.submit(self._reading, *arguments))
+                else:
+                    waiting.append(Future())
+                    waiting[-1].set_result(self._reading(*arguments))
+                if len(waiting) > self.ahead + threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -145,42 +115,27 @@ class Reader:
             stop.set()  # a slow server would hold up whoever interrupts
             executor.shutdown(cancel_futures=True)
 
-    def _start(
-        self, source: Source, index: int, executor: ThreadPoolExecutor, stop: threading.Event
-    ) -> Future[Reading]:
-        name = _name_of(source, f"image {index}")
-        if isinstance(source, str | os.PathLike):
-            return executor.submit(self._reading, source, name, PurePath(name).name, stop)
-        ready: Future[Reading] = Future()
-        file_name = PurePath(name).name if isinstance(source, Frame) else None
-        ready.set_result(self._reading(source, name, file_name))
-        return ready
-
     def _reading(
-        self,
-        source: Source,
-        name: str,
-        file_name: str | None,
-        stop: threading.Event | None = None,
-    ) -> Reading:
+        self, source: Source, name: str, budget: MemoryBudget, stop: threading.Event
+    ) -> tuple[ImageScore, np.ndarray | None]:
         """Decode and cut; an image that cannot be read is an error, and only that."""
         try:
-            turn = self._preprocessing.apply_orientation
-            image, animated = _decode(source, name, self._budget, stop, apply_orientation=turn)
+            turn = self.preprocessing.apply_orientation
+            image, animated = _decode(source, name, budget, stop, apply_orientation=turn)
             _check_size(image, name)
-            image = self._preprocessing.resized(image, name)
+            image = self.preprocessing.resized(image, name)
         except ImageError as error:
-            return Reading(name, error=str(error))
+            return ImageScore(name, error=str(error)), None
         notes = ["animated: the first frame is scored"] if animated else []
         if isinstance(source, Frame) and source.note:
             notes.append(source.note)
         height, width = image.shape[:2]
-        if min(height, width) < self._side:
-            notes.append(
-                f"{width}×{height}, smaller than the crop: mirrored to {self._side} pixels"
-            )
-        crops = self._crops.cut(image, self._side, file_name)
-        return Reading(name, crops, "; ".join(notes) or None)
+        if min(height, width) < self.side:
+            notes.append(f"{width}×{height}, smaller than the crop: mirrored to {self.side} pixels")
+        has_file_name = isinstance(source, str | os.PathLike | Frame)
+        file_name = PurePath(name).name if has_file_name else None
+        crops = self.crops.cut(image, self.side, file_name)
+        return ImageScore(name, note="; ".join(notes) or None), crops
 
 
 def is_single(images: Any) -> bool:
@@ -199,33 +154,20 @@ def is_single(images: Any) -> bool:
 def read_pixels(source: Source, *, apply_orientation: bool) -> np.ndarray:
     """Return one image as (height, width, 3) uint8 RGB, in its own size.
 
-    Args:
-        source: of any kind.
-        apply_orientation: turn a file or Pillow image as its EXIF orientation says.
+    `apply_orientation` turns a file or Pillow image as its EXIF orientation says.
 
     Raises:
         ImageError: it cannot be read, or is too small to be judged.
         TypeError: it is of no kind that can be read.
     """
-    name = _name_of(source, "image")
-    budget = MemoryBudget(MEMORY_BYTES)
+    name, budget = name_of(source), MemoryBudget(MEMORY_BYTES)
     pixels = _decode(source, name, budget, apply_orientation=apply_orientation).pixels
     _check_size(pixels, name)
     return pixels
 
 
-def read_preprocessed(source: Source, preprocessing: Preprocessing) -> np.ndarray:
-    """Return one image as crops are cut from it: (height, width, 3) uint8 RGB.
-
-    Raises:
-        ImageError: it cannot be read, is too small to be judged, or is too large after the resize.
-        TypeError: it is of no kind that can be read.
-    """
-    pixels = read_pixels(source, apply_orientation=preprocessing.apply_orientation)
-    return preprocessing.resized(pixels, _name_of(source, "image"))
-
-
-def _name_of(source: Source, unnamed: str) -> str:
+def name_of(source: Source, unnamed: str = "image") -> str:
+    """What results and errors call a source."""
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     if isinstance(source, Frame | Problem):
@@ -248,33 +190,35 @@ def _decode(
 ) -> Decoded:
     if isinstance(source, Problem):
         raise ImageError(source.error)
-    if isinstance(source, np.ndarray | jax.Array):
-        source = np.asarray(source)
-        return Decoded(_rgb_pixels(source, name), False)
     if isinstance(source, Frame):
         return Decoded(source.pixels, False)
+    if isinstance(source, np.ndarray | jax.Array):
+        return Decoded(_rgb_pixels(np.asarray(source), name), False)
     if isinstance(source, Image.Image):
         return Decoded(convert_image(source, name, apply_orientation=apply_orientation), False)
-    if isinstance(source, str | os.PathLike) and not is_url(name):
-        if is_foreign_url(name):
-            raise ImageError(
-                f"{name}: of URLs only http:// and https:// are read; name a file by its path"
-            )
-        if is_video(name):
-            raise _video_error(name)
-        size = check_file(name)
-        with budget.reserve(size + DECODING_BYTES_PER_PIXEL * pixel_count(name)):
-            return _decode_file(read_encoded(name), name, apply_orientation=apply_orientation)
-    if isinstance(source, str | os.PathLike):
-        data = fetch_image(name, stop=stop)
-    else:
+    data, size = None, 0
+    if not isinstance(source, str | os.PathLike):
         data = _content(source, name)
-    with budget.reserve(DECODING_BYTES_PER_PIXEL * pixel_count(data)):
-        return _decode_file(data, name, apply_orientation=apply_orientation)
+    elif is_url(name):
+        data = fetch_image(name, stop=stop)
+    elif is_foreign_url(name):
+        raise ImageError(
+            f"{name}: of URLs only http:// and https:// are read; name a file by its path"
+        )
+    elif is_video(name):
+        raise _video_error(name)
+    else:
+        size = check_file(name)
+    pixels = pixel_count(name if data is None else data)
+    with budget.reserve(size + DECODING_BYTES_PER_PIXEL * pixels):
+        data = read_encoded(name) if data is None else data
+        if has_video_signature(data):
+            raise _video_error(name)
+        return decode_first_frame(data, name, apply_orientation=apply_orientation)
 
 
-def _content(source: bytes | bytearray | memoryview | BinaryIO, name: str) -> bytes:
-    if isinstance(source, bytes | bytearray | memoryview):
+def _content(source: _Bytes | BinaryIO, name: str) -> bytes:
+    if isinstance(source, _Bytes):
         return bytes(source)
     if not _is_open_file(source):
         raise TypeError(
@@ -285,12 +229,6 @@ def _content(source: bytes | bytearray | memoryview | BinaryIO, name: str) -> by
     if not isinstance(content, bytes):
         raise TypeError(f"{name}: a file opened as text; open it with 'rb'")
     return content
-
-
-def _decode_file(data: bytes, name: str, *, apply_orientation: bool) -> Decoded:
-    if has_video_signature(data):
-        raise _video_error(name)
-    return decode_first_frame(data, name, apply_orientation=apply_orientation)
 
 
 def _video_error(name: str) -> ImageError:
@@ -326,7 +264,7 @@ def _rgb_pixels(array: np.ndarray, name: str) -> np.ndarray:
 def _check_size(image: np.ndarray, name: str) -> None:
     height, width = image.shape[:2]
     if min(height, width) < MIN_SIDE:
+        least = f"{MIN_SIDE}×{MIN_SIDE}"
         raise ImageError(
-            f"{name}: {width}×{height} pixels are too few to judge; the least is "
-            f"{MIN_SIDE}×{MIN_SIDE}"
+            f"{name}: {width}×{height} pixels are too few to judge; the least is {least}"
         )

@@ -4,30 +4,123 @@ Until the last image it is `NAME.partial`, beside which `NAME.partial.json` says
 made with; then it takes its name in one step. An interrupted run can go on in it.
 """
 
+import csv
 import errno
+import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.core.files import write_json
-from glpi_jax.scoring.record_forms import (
-    FIELDS,
-    Form,
-    check_replaceable,
-    filled_fields,
-    header,
-    read_names,
-    record,
-)
+from glpi_jax.core.files import read_json_object, write_json
 from glpi_jax.scoring.results import ImageScore
 
-__all__ = ["FIELDS", "Form", "Records", "filled_fields", "open_records", "partial_file"]
+Form = Literal["csv", "jsonl"]
+FIELDS = ("image", "score", "crop_std", "standard_error", "crops", "note", "error")
 
 _FORMAT = 1
+_FIRST_LINE_BYTES = 2**18  # at most; a name has up to 2**16, and is in its error again
+
+
+def filled_fields(result: ImageScore) -> dict[str, Any]:
+    """A result as a dictionary without its empty fields, in the order of `FIELDS`."""
+    values = {field: getattr(result, field) for field in FIELDS}
+    return {field: value for field, value in values.items() if value is not None}
+
+
+def header(form: Form) -> str:
+    """What a file begins with."""
+    return _csv_row(FIELDS) if form == "csv" else ""
+
+
+def record(result: ImageScore, form: Form) -> str:
+    """A result with its line end."""
+    if form == "jsonl":
+        return json.dumps(filled_fields(result)) + "\n"
+    return _csv_row([getattr(result, field) for field in FIELDS])
+
+
+def _csv_row(values: Sequence[object]) -> str:
+    # With "\n" for a line end, Python 3.11 leaves a carriage return without the quotes it needs.
+    quoted = any("\r" in value for value in values if isinstance(value, str))
+    text = io.StringIO(newline="")
+    quoting: Literal[0, 1] = csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL
+    csv.writer(text, lineterminator="\n", quoting=quoting).writerow(values)
+    return text.getvalue()
+
+
+def check_replaceable(path: Path, form: Form) -> None:
+    """Raise GlpiError if a file holds anything but results of this form, or cannot be read."""
+    if not path.exists():
+        return
+    try:
+        with open(path, "rb") as file:
+            first = file.readline(_FIRST_LINE_BYTES)
+    except OSError as error:
+        raise GlpiError(f"{path}: exists, and cannot be read ({error.strerror})") from error
+    if first and not _begins_own_file(first, form):
+        kind = {"csv": "CSV", "jsonl": "JSON lines"}[form]
+        raise GlpiError(
+            f"{path}: exists, and holds no scores as {kind}; give another name or delete it"
+        )
+
+
+def _begins_own_file(line: bytes, form: Form) -> bool:
+    if form == "csv":
+        return line.rstrip(b"\r\n").decode("latin-1") == header(form).rstrip("\n")
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        return False
+    if not (isinstance(fields, dict) and {"image"} <= fields.keys() <= set(FIELDS)):
+        return False
+    # Labels have images and scores too, though neither crops nor errors.
+    return "crops" in fields or "error" in fields
+
+
+def read_names(path: Path, form: Form, *, cut: bool) -> tuple[set[str], int]:
+    """Images in a file of results, and how many have an error; GlpiError if it holds anything else.
+
+    `cut` takes away a record at the end that was written by halves.
+    """
+    names: set[str] = set()
+    errors = end = 0
+    try:
+        with open(path, "rb+" if cut else "rb") as file:
+            for content in _whole_records(file, form):
+                end += len(content)
+                text = content.decode("utf-8", "surrogateescape")
+                if form == "jsonl":
+                    result = json.loads(text)
+                else:
+                    (row,) = csv.reader(io.StringIO(text, newline=""))
+                    if row == list(FIELDS) and end == len(content):
+                        continue  # the header
+                    result = dict(zip(FIELDS, row, strict=True))
+                if not (isinstance(result, dict) and isinstance(result.get("image"), str)):
+                    raise ValueError(f"no result: {text.strip()[:40]}")
+                names.add(result["image"])
+                errors += bool(result.get("error"))
+            if cut:
+                file.truncate(end)
+    except (OSError, ValueError, csv.Error) as error:
+        raise GlpiError(f"{path}: damaged; delete it ({error})") from error
+    return names, errors
+
+
+def _whole_records(file: IO[bytes], form: Form) -> Iterator[bytes]:
+    """Records with their line ends; a quoted name may hold line ends too."""
+    content = b""
+    for line in file:
+        content += line
+        quoted = form == "csv" and content.count(b'"') % 2
+        if content.endswith(b"\n") and not quoted:
+            yield content
+            content = b""
 
 
 def partial_file(path: Path) -> Path:
@@ -35,6 +128,7 @@ def partial_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial")
 
 
+@dataclass
 class Records:
     """An open file of results; `open_records` makes it.
 
@@ -44,21 +138,15 @@ class Records:
         written: how many results this run has added.
     """
 
-    def __init__(self, path: Path, file: IO[str], form: Form, names: set[str], errors: int):
-        """Go on at the end of `file`, which is to become `path`."""
-        self.names = names
-        self.errors = errors
-        self.written = 0
-        self._path = path
-        self._file = file
-        self._form = form
+    names: set[str]
+    errors: int
+    _path: Path
+    _file: IO[str]
+    _form: Form
+    written: int = 0
 
     def write(self, result: ImageScore) -> None:
-        """Add a result; it is in the file when this returns.
-
-        Raises:
-            GlpiError: the file cannot be written.
-        """
+        """Add a result, which is in the file when this returns; GlpiError if it cannot be."""
         with _writing(self._path):
             self._file.write(record(result, self._form))
             self._file.flush()
@@ -93,7 +181,7 @@ def open_records(
             file = open(  # noqa: SIM115
                 partial, "a", encoding="utf-8", errors="surrogateescape", newline=""
             )
-        records = Records(path, file, form, names, errors)
+        records = Records(names, errors, path, file, form)
         try:
             with _writing(path):
                 if not partial.stat().st_size:
@@ -101,17 +189,15 @@ def open_records(
                     file.flush()
             yield records
         except BaseException:
+            with suppress(OSError):
+                file.close()  # first, for Windows
             if not (names or records.written):  # nothing to go on from
-                with suppress(OSError):
-                    file.close()  # which Windows wants first
                 for left in (partial, facts):
                     with suppress(OSError):
                         left.unlink()
             raise
-        finally:
-            with suppress(OSError):
-                file.close()
         with _writing(path):
+            file.close()
             os.replace(partial, path)
             facts.unlink()
 
@@ -172,15 +258,14 @@ def _earlier(
 
 
 def _check_settings(partial: Path, facts: Path, settings: Mapping[str, Any]) -> None:
-    try:
-        before = json.loads(facts.read_text(encoding="utf-8"))
-        if not isinstance(before, dict):
-            raise ValueError("no settings")
-    except (OSError, ValueError) as error:
+    before: dict[str, Any] = {}
+    with suppress(GlpiError):
+        before = read_json_object(facts)
+    if not before:
         raise GlpiError(
             f"{facts}: cannot be read, so that nobody knows what {partial} was made with; delete "
             "both"
-        ) from error
+        )
     other = [key for key, value in settings.items() if before.get(key) != value]
     if other:
         changes = ", ".join(f"{key} {_short(before.get(key))}" for key in other)

@@ -7,32 +7,36 @@ from pathlib import Path
 
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.images import IMAGE_SUFFIXES
-from glpi_jax.scoring.inputs import names_video, videos_as_frames
-from glpi_jax.scoring.record_forms import Form, check_replaceable, read_names
-from glpi_jax.scoring.records import Records, open_records, partial_file
+from glpi_jax.scoring.inputs import names_video
+from glpi_jax.scoring.reading import name_of
+from glpi_jax.scoring.records import (
+    Form,
+    Records,
+    check_replaceable,
+    open_records,
+    read_names,
+)
 from glpi_jax.scoring.results import Problem
 from glpi_jax.scoring.scorer import Scorer
-from glpi_jax.scoring.video import VIDEO_SUFFIXES, Frame
+from glpi_jax.scoring.video import VIDEO_SUFFIXES, Frame, video_frames
 
 
 def check_score_file(path: Path, form: Form) -> Path:
     """Check that scores may be written to a path, before the long work that makes them.
 
-    Returns:
-        The path, or where it leads if it is a link, which is kept.
-
-    Raises:
-        GlpiError: there is something that is not to be replaced.
+    Returns the path, or where it leads if it is a link; GlpiError if there is something else.
     """
     # As in `--jsonl photo.jpg`, whose file name was forgotten.
     for suffixes, kind in ((IMAGE_SUFFIXES, "an image"), (VIDEO_SUFFIXES, "a video")):
         if path.suffix.lower() in suffixes:
-            raise GlpiError(f"{form} {path}: this would replace {kind}; name a file for the scores")
+            raise GlpiError(
+                f"--{form} {path}: this would replace {kind}; name a file for the scores"
+            )
     if path.is_dir():
-        raise GlpiError(f"{form} {path}: this is a folder; name a file for the scores")
+        raise GlpiError(f"--{form} {path}: this is a folder; name a file for the scores")
     if path.exists() and (not path.is_file() or _is_stdout(path)):
         raise GlpiError(
-            f"{form} {path}: a pipe, a device or what stdout goes to; --{form} - writes to stdout"
+            f"--{form} {path}: a pipe, a device or what stdout goes to; --{form} - writes to stdout"
         )
     if path.is_symlink():
         path = path.resolve()
@@ -48,26 +52,16 @@ def _is_stdout(path: Path) -> bool:
         return False
 
 
-def is_complete(path: Path) -> bool:
-    """Whether there are scores that no interrupted run has left."""
-    return path.exists() and not partial_file(path).exists()
-
-
 def check_complete(path: Path, form: Form, inputs: Iterable[str | Problem]) -> tuple[int, int]:
-    """Check that a complete file has scores of all inputs: a resume has nothing to add.
+    """Count the images in a complete file, and their errors; GlpiError if inputs are missing.
 
-    Returns:
-        The number of images in the file, and how many of them had errors.
-
-    Raises:
-        GlpiError: inputs are missing. The file does not say what its scores are made with, so that
-            others could not be added.
+    It does not say what its scores are made with, so that a resume could not add others.
     """
     known, errors = read_names(path, form, cut=False)
     known_videos = {name.rpartition("#")[0] for name in known}
     missing = [
         name
-        for name in map(_name, inputs)
+        for name in map(name_of, inputs)
         if name not in known and not (name in known_videos and names_video(name))
     ]
     if missing:
@@ -82,15 +76,7 @@ def check_complete(path: Path, form: Form, inputs: Iterable[str | Problem]) -> t
 def open_scores(
     path: Path, form: Form, scorer: Scorer, every_seconds: float, *, resume: bool
 ) -> AbstractContextManager[Records]:
-    """Open records of a scorer's results; arguments and errors are those of `open_records`.
-
-    Args:
-        path: from `check_score_file`.
-        form: of the records.
-        scorer: that makes the scores; a resume with another one is refused.
-        every_seconds: between the frames of a video, of which the same holds.
-        resume: go on in the partial file of an interrupted run, if there is one.
-    """
+    """Open records as `open_records`; another scorer or interval refuses to resume them."""
     settings = {
         "model": scorer.fingerprint(),
         "crops": scorer.crops.count,
@@ -104,11 +90,9 @@ def open_scores(
 def unscored(
     inputs: Iterable[str | Problem], every_seconds: float, known: Collection[str]
 ) -> Iterator[str | Frame | Problem]:
-    """Yield inputs, frames of videos among them, whose names are not known yet."""
-    for source in videos_as_frames(inputs, every_seconds):
-        if _name(source) not in known:
-            yield source
-
-
-def _name(source: str | Frame | Problem) -> str:
-    return source if isinstance(source, str) else source.name
+    """Yield inputs whose names are not known yet; of a video its frames, as `video_frames` does."""
+    for found in inputs:
+        sources: Iterable[str | Frame | Problem] = [found]
+        if isinstance(found, str) and names_video(found):
+            sources = video_frames(found, every_seconds)
+        yield from (source for source in sources if name_of(source) not in known)

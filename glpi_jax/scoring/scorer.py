@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, overload
 
 import jax
@@ -13,16 +14,11 @@ import numpy as np
 
 from glpi_jax.data.crops import Crops, Placement
 from glpi_jax.distributed.mesh import make_mesh, replicated
-from glpi_jax.evaluation.predict import (
-    Prediction,
-    compile_scorer,
-    in_label_units,
-    predict,
-)
+from glpi_jax.evaluation.predict import Prediction, compile_scorer, in_label_units, predict
 from glpi_jax.hub.sources import read_model
 from glpi_jax.hub.trained import TrainedModel
-from glpi_jax.scoring.quality_map import QualityMap, lay_out
-from glpi_jax.scoring.reading import Reader, Reading, Source, is_single, read_preprocessed
+from glpi_jax.scoring.quality_map import Layout, QualityMap
+from glpi_jax.scoring.reading import Reader, Source, is_single, name_of, read_pixels
 from glpi_jax.scoring.results import ImageScore
 
 _ERRORS_HELD = 64  # after as many, images that wait for a full batch are scored without
@@ -32,14 +28,8 @@ class Scorer:
     """A trained model on all devices, ready to score images.
 
     Attributes:
-        score_name: "MOS" or "DMOS", the kind of label the model predicts; "score" if unknown.
-        higher_is_better: whether a higher score means a better image, None if unknown.
-        score_range: lowest and highest label of the scale that it was trained on, if known.
-        label_note: what the labels are, in plain words.
-        scale: name, range and direction of the scores in a few words.
-        preprocessing: of an image before crops are cut, as in the model's training.
-        preprocessing_assumed: whether the model does not say how its training did that.
-        meaning: all of these in a line.
+        score_name, higher_is_better, score_range, label_note, scale, meaning, preprocessing,
+            preprocessing_assumed: see `TrainedModel`.
         crops: which crops of an image are averaged.
         crop: side of a crop in pixels.
     """
@@ -112,22 +102,19 @@ class Scorer:
         a batch, so that a result comes when its batch is full, or after the last image.
         """
         sources: Iterable[Any] = [images] if is_single(images) else images  # type: ignore[assignment]
-        ahead = math.ceil(self._batch_size / self.crops.count)
+        count = self.crops.count
+        ahead = math.ceil(self._batch_size / count)
         reader = Reader(self.crops, preprocessing=self.preprocessing, side=self.crop, ahead=ahead)
-        with closing(reader.read(sources)) as readings:  # type: ignore[type-var]
-            yield from self._score_readings(readings)
-
-    def _score_readings(self, readings: Iterator[Reading]) -> Iterator[ImageScore]:
-        waiting: deque[Reading] = deque()  # read, and not yet given out
+        readings = reader.read(sources)
+        waiting: deque[ImageScore] = deque()  # read, and not yet given out
         finished = False
 
         def crops() -> Iterator[tuple[int, np.ndarray]]:
             nonlocal finished
             errors = 0
-            for index, reading in enumerate(readings):
-                waiting.append(reading)
-                if reading.crops is not None:
-                    cut, reading.crops = reading.crops, None
+            for index, (result, cut) in enumerate(readings):
+                waiting.append(result)
+                if cut is not None:
                     yield index, cut
                 else:
                     errors += 1
@@ -135,11 +122,16 @@ class Scorer:
                         return
             finished = True
 
-        while not finished:
-            for _, prediction in self._predict(crops()):
-                yield from _leading_errors(waiting)
-                yield _result(waiting.popleft(), prediction, self.crops.count)
-            yield from _leading_errors(waiting)
+        def leading_errors() -> Iterator[ImageScore]:
+            while waiting and waiting[0].error is not None:
+                yield waiting.popleft()
+
+        with closing(readings):  # type: ignore[type-var]
+            while not finished:
+                for _, prediction in self._predict(crops()):
+                    yield from leading_errors()
+                    yield _scored(waiting.popleft(), prediction, count)
+                yield from leading_errors()
 
     def quality_map(
         self,
@@ -162,7 +154,7 @@ class Scorer:
             GlpiError: the stride is out of range.
             TypeError: it is no image, or the stride is no whole number.
         """
-        layout = lay_out(self.read_pixels(image), self.crop, stride)
+        layout = Layout(self.read_pixels(image), self.crop, stride)
         scores = np.empty(layout.count)
         single = ((index, crop[None]) for index, crop in enumerate(layout.crops()))
         for index, prediction in self._predict(single):
@@ -179,7 +171,8 @@ class Scorer:
             ImageError: the image cannot be read, or is too small.
             TypeError: it is no image.
         """
-        return read_preprocessed(image, self.preprocessing)
+        pixels = read_pixels(image, apply_orientation=self.preprocessing.apply_orientation)
+        return self.preprocessing.resized(pixels, name_of(image))
 
     def fingerprint(self) -> str:
         """A text that is the same for the same network, weights and preprocessing, and no other."""
@@ -199,33 +192,16 @@ class Scorer:
 
     def _predict(self, crops: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, Prediction]]:
         """Predict in the units of the labels."""
-        for key, prediction in predict(
-            self._score_crops,
-            self._variables,
-            crops,
-            batch_size=self._batch_size,
-            mesh=self._mesh,
-        ):
-            yield (
-                key,
-                in_label_units(
-                    prediction, label_scale=self._label_scale, label_shift=self._label_shift
-                ),
-            )
+        score, variables, mesh = self._score_crops, self._variables, self._mesh
+        scale, shift = self._label_scale, self._label_shift
+        for key, raw in predict(score, variables, crops, batch_size=self._batch_size, mesh=mesh):
+            yield key, in_label_units(raw, label_scale=scale, label_shift=shift)
 
 
-def _leading_errors(waiting: deque[Reading]) -> Iterator[ImageScore]:
-    while waiting and waiting[0].error is not None:
-        reading = waiting.popleft()
-        yield ImageScore(reading.name, error=reading.error)
-
-
-def _result(reading: Reading, prediction: Prediction, crops: int) -> ImageScore:
+def _scored(result: ImageScore, prediction: Prediction, crops: int) -> ImageScore:
     score, std = prediction
-    standard_error = std / math.sqrt(crops - 1) if crops > 1 else None
-    return ImageScore(
-        reading.name, score, std, reading.note, standard_error=standard_error, crops=crops
-    )
+    error = std / math.sqrt(crops - 1) if crops > 1 else None
+    return replace(result, score=score, crop_std=std, standard_error=error, crops=crops)
 
 
 def load(

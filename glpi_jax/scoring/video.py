@@ -71,16 +71,14 @@ def is_video(path: str | os.PathLike[str]) -> bool:
     What is no regular file, or cannot be read, is none.
     """
     suffix = PurePath(path).suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
+    if suffix in IMAGE_SUFFIXES or not os.path.isfile(path):
         return False
+    if suffix in VIDEO_SUFFIXES:
+        return True
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return False
-        if suffix in VIDEO_SUFFIXES:
-            return True
         with open(path, "rb") as file:
             return has_video_signature(file.read(SIGNATURE_BYTES))
-    except (OSError, ValueError):
+    except OSError:
         return False
 
 
@@ -96,11 +94,7 @@ def has_video_signature(data: bytes) -> bool:
 
 
 def check_interval(every_seconds: float) -> Fraction:
-    """The interval, exactly as it reads in decimal.
-
-    Raises:
-        GlpiError: it is negative or no number.
-    """
+    """The interval, exactly as it reads in decimal; GlpiError if it is negative or no number."""
     if not math.isfinite(every_seconds) or every_seconds < 0:
         raise GlpiError(
             f"every_seconds {every_seconds:g}: must be 0, which is every frame, or more"
@@ -141,18 +135,37 @@ def video_frames(
     """
     interval = check_interval(every_seconds)
     check_package(path)
-    return _frames_and_problem(os.fspath(path), interval)
+    return _frames(os.fspath(path), interval)
 
 
 class _Damage(Exception):
     """What is wrong with a video, found behind its good frames."""
 
 
-def _frames_and_problem(path: str, interval: Fraction) -> Iterator[Frame | Problem]:
+def _frames(path: str, interval: Fraction) -> Iterator[Frame | Problem]:
     import av
 
+    due = Fraction(0)
+    taken = -1  # milliseconds
     try:
-        yield from _sample(path, interval)
+        for position, frame in _decode(path):
+            if position < Fraction(taken, 1000) - _TOLERANCE_SECONDS:
+                raise ImageError(
+                    f"{path}: times go back from {taken / 1000:.3f} to {float(position):.3f} s;"
+                    " split it there"
+                )
+            milliseconds = round(position * 1000)
+            if position < due or milliseconds <= taken:
+                continue
+            taken = milliseconds
+            due = (position // interval + 1) * interval if interval else due
+            seconds = taken / 1000
+            hdr = _HDR.get(frame.color_trc)
+            note = f"HDR ({hdr}): scored without tone mapping" if hdr else None
+            pixels = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+            yield Frame(f"{path}#{seconds:.3f}", seconds, np.ascontiguousarray(pixels), note)
+        if taken < 0:
+            raise ImageError(f"{path}: no frame in this video")
     except ImageError as error:
         yield Problem(path, str(error))
     except (av.FFmpegError, OSError) as error:
@@ -160,35 +173,8 @@ def _frames_and_problem(path: str, interval: Fraction) -> Iterator[Frame | Probl
         yield Problem(path, f"{path}: the video cannot be read ({cause})")
 
 
-def _sample(path: str, interval: Fraction) -> Iterator[Frame]:
-    due = Fraction(0)
-    taken = -1  # milliseconds
-    for position, frame in _decode(path):
-        if position < Fraction(taken, 1000) - _TOLERANCE_SECONDS:
-            raise ImageError(
-                f"{path}: times go back from {taken / 1000:.3f} to {float(position):.3f} s; split"
-                " it there"
-            )
-        milliseconds = round(position * 1000)
-        if position < due or milliseconds <= taken:
-            continue
-        taken = milliseconds
-        due = (position // interval + 1) * interval if interval else due
-        seconds = taken / 1000
-        hdr = _HDR.get(frame.color_trc)
-        note = f"HDR ({hdr}): scored without tone mapping" if hdr else None
-        pixels = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-        yield Frame(f"{path}#{seconds:.3f}", seconds, np.ascontiguousarray(pixels), note)
-    if taken < 0:
-        raise ImageError(f"{path}: no frame in this video")
-
-
 def _decode(path: str) -> Iterator[tuple[Fraction, "av.VideoFrame"]]:
-    """All frames up to the first that is damaged, and their seconds after the first.
-
-    Raises:
-        ImageError: the file is not a whole video.
-    """
+    """All frames up to an ImageError of a damaged one, and their seconds after the first."""
     import av
 
     _check_file(path)
@@ -267,11 +253,7 @@ def _picture_of(path: str, container: "InputContainer") -> "VideoStream":
 def _frames_until_damage(
     container: "InputContainer", stream: "VideoStream"
 ) -> Iterator["av.VideoFrame"]:
-    """Frames, those included that the decoder still holds when it meets the damage.
-
-    Raises:
-        _Damage: part of the file is damaged or missing.
-    """
+    """Frames up to a _Damage, with those that the decoder still holds when it meets that."""
     import av
 
     damage, begun, end = "", False, Fraction(0)

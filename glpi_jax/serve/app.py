@@ -7,6 +7,7 @@ import asyncio
 import math
 import threading
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from io import BytesIO
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -26,7 +27,7 @@ from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.templates import template_environment
 from glpi_jax.scoring import ImageScore, Scorer
 from glpi_jax.scoring.map_picture import map_picture
-from glpi_jax.scoring.record_forms import filled_fields
+from glpi_jax.scoring.records import filled_fields
 from glpi_jax.scoring.video import has_video_signature
 
 UPLOAD_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
@@ -101,14 +102,14 @@ def build_app(
         result = await work_on_image(request, score_turn, make)
         if result.error is not None:
             raise HTTPException(422, result.error.removeprefix(f"{result.image}: "))
-        answer = filled_fields(result)
-        del answer["image"]
-        facts = {
+        answer = {
+            **filled_fields(result),
             "scale": scorer.scale,
             "higher_is_better": scorer.higher_is_better,
             "score_range": scorer.score_range,
         }
-        return JSONResponse({**answer, **facts}, headers=_HEADERS)
+        del answer["image"]
+        return JSONResponse(answer, headers=_HEADERS)
 
     async def quality_map(request: Request) -> Response:
         def draw(data: bytes, left: threading.Event) -> bytes:
@@ -151,7 +152,10 @@ class _KnownHosts:
         app = self._app
         if scope["type"] != "lifespan":
             header = Headers(scope=scope).get("host", "")
-            if _name_in(header) not in self._hosts:
+            name = None
+            with suppress(ValueError):  # half of an IPv6 address
+                name = urlsplit(f"//{header}").hostname
+            if name not in self._hosts:
                 problem = (
                     f"Host {header!r} is no name of this server; ask for "
                     f"{' or '.join(sorted(self._hosts))}, or start it with --host to allow others"
@@ -160,23 +164,10 @@ class _KnownHosts:
         await app(scope, receive, send)
 
 
-def _name_in(host_header: str) -> str | None:
-    try:
-        return urlsplit(f"//{host_header}").hostname
-    except ValueError:  # half of an IPv6 address
-        return None
-
-
 async def _in_turn(
     turn: asyncio.Lock, request: Request, work: Callable[[threading.Event], Result]
 ) -> Result:
-    """Do the work in a thread when it is its turn, unless the client leaves before.
-
-    Args:
-        turn: who holds it works.
-        request: one whose body was read.
-        work: told of an event that is set when the client leaves.
-    """
+    """Do the work in a thread when its turn comes; its event is set when the client leaves."""
     left = threading.Event()
     leaving = asyncio.create_task(_disconnect(request))
     leaving.add_done_callback(lambda _: left.set())
@@ -224,16 +215,15 @@ async def _image_of(request: Request, max_bytes: int, max_pixels: int) -> bytes:
     too_large = HTTPException(413, f"the file is larger than {max_bytes / 2**20:g} MiB")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise too_large
-    parts, size = [], 0
+    data = bytearray()
     now = asyncio.get_running_loop().time
     try:
         async with asyncio.timeout(STALL_SECONDS) as limit:
             async for part in request.stream():
                 limit.reschedule(now() + STALL_SECONDS)
-                size += len(part)
-                if size > max_bytes:
+                data += part
+                if len(data) > max_bytes:
                     raise too_large
-                parts.append(part)
     except TimeoutError:
         raise HTTPException(
             408,
@@ -242,11 +232,11 @@ async def _image_of(request: Request, max_bytes: int, max_pixels: int) -> bytes:
         ) from None
     except ClientDisconnect:
         raise HTTPException(400, "the upload broke off") from None
-    data = b"".join(parts)
     if not data:
         raise HTTPException(400, "the body is empty; send an image")
-    await run_in_threadpool(_check_header, data, max_pixels)
-    return data
+    image = bytes(data)
+    await run_in_threadpool(_check_header, image, max_pixels)
+    return image
 
 
 def _check_header(data: bytes, max_pixels: int) -> None:

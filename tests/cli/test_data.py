@@ -5,8 +5,8 @@ import argparse
 import miniatures
 import pytest
 
-from glpi_jax.cli.common import add_run_options, config_of
 from glpi_jax.cli.main import main
+from glpi_jax.cli.run import add_run_options, config_of
 from glpi_jax.core.config import shipped_config
 
 

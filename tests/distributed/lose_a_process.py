@@ -11,10 +11,12 @@ import sys
 import numpy as np
 from jax.experimental import multihost_utils
 
-from glpi_jax.cli import report
-from glpi_jax.cli.common import add_command, add_process_options, join_processes
+from glpi_jax.cli import serve
+from glpi_jax.cli.common import add_command
 from glpi_jax.cli.main import main
+from glpi_jax.cli.run import add_process_options
 from glpi_jax.core.errors import GlpiError
+from glpi_jax.distributed.ranks import start
 
 port, number, end = sys.argv[1:]
 ENDS = {
@@ -25,7 +27,7 @@ ENDS = {
 
 
 def lose_one(args):
-    join_processes(args)
+    args.joined = start(args.distributed, args.coordinator, args.processes, args.process)
     for count in range(1000):
         multihost_utils.process_allgather(np.zeros(1))
         if count == 3 and number == "1" and end == "killed":
@@ -41,6 +43,6 @@ def add(commands):
     parser.set_defaults(run=lose_one, resumes=True)
 
 
-report.add = add
+serve.add = add
 place = ["--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process", number]
 sys.exit(main(["lose-one", *place]))

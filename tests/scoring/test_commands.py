@@ -13,7 +13,7 @@ from glpi_jax.cli import scoring_options
 from glpi_jax.cli.main import main
 from glpi_jax.scoring import ImageScore, Scorer, scorer
 from glpi_jax.scoring.contact_sheet import contact_sheet
-from glpi_jax.scoring.verdict import verdict
+from glpi_jax.scoring.ranking import verdict
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def test_whoever_needs_no_more_does_not_wait_for_a_slow_server(server, make_pixe
     image = make_pixels(70, 70)
     sources = [image, f"{server}/drip", *[image] * 20]
     readings = Reader(Crops(1), preprocessing=ASSUMED, side=64, ahead=0).read(sources)
-    assert next(readings).error is None
+    assert next(readings)[0].error is None
     time.sleep(0.2)  # the drip has begun
     begun = time.monotonic()
     readings.close()

@@ -10,7 +10,7 @@ from skimage import data
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.scoring import Problem
 from glpi_jax.scoring.map_picture import map_picture
-from glpi_jax.scoring.quality_map import lay_out
+from glpi_jax.scoring.quality_map import Layout
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from glpi_jax.scoring.quality_map import lay_out
 )
 def test_each_pixel_has_the_mean_score_of_the_crops_that_cover_it(height, width, crop, stride):
     image = np.zeros((height, width, 3), np.uint8)
-    layout = lay_out(image, crop, stride)
+    layout = Layout(image, crop, stride)
     scores = np.random.default_rng(0).normal(size=layout.count)
     total, number = np.zeros((height, width)), np.zeros((height, width))
     places = [(top, left) for top in layout.tops for left in layout.lefts]
@@ -36,7 +36,7 @@ def test_each_pixel_has_the_mean_score_of_the_crops_that_cover_it(height, width,
 
 def test_an_image_smaller_than_a_crop_has_a_map_of_its_own_size():
     image = np.zeros((20, 100, 3), np.uint8)
-    quality = lay_out(image, 64, 32).average(np.array([1.0, 2.0, 3.0]))
+    quality = Layout(image, 64, 32).average(np.array([1.0, 2.0, 3.0]))
     pixels = quality.at_pixels()
     assert pixels.shape == (20, 100)
     assert (pixels == pixels[0]).all()
@@ -93,7 +93,7 @@ def test_a_map_of_what_is_no_image(scorer, tmp_path):
 
 def test_the_picture_shows_where_scores_are_high():
     image = np.full((64, 96, 3), 128, np.uint8)
-    quality = lay_out(image, 32, 32).average(np.array([1.0, 1, 5, 1, 1, 5]))
+    quality = Layout(image, 32, 32).average(np.array([1.0, 1, 5, 1, 1, 5]))
     for title in ("photo.png", "bad \udce9 name $x$" * 9):
         png = map_picture(quality, scale="MOS, 1 to 5, higher is better", title=title)
         with Image.open(io.BytesIO(png)) as picture:

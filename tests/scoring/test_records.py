@@ -8,8 +8,7 @@ import pytest
 
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.scoring import ImageScore
-from glpi_jax.scoring.record_forms import FIELDS
-from glpi_jax.scoring.records import open_records, partial_file
+from glpi_jax.scoring.records import FIELDS, open_records, partial_file
 
 SETTINGS = {"model": "0" * 64, "crops": 16}
 RESULTS = [

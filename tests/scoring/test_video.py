@@ -167,7 +167,7 @@ def test_a_frame_is_decoded_when_it_is_asked_for(here, monkeypatch):
     CountingContainer.taken = 0
     reader = Reader(Crops(1), preprocessing=ASSUMED, side=64, ahead=2)
     readings = reader.read(video_frames(path))
-    assert next(readings).name == f"{path}#0.000"
+    assert next(readings)[0].image == f"{path}#0.000"
     ahead = 2 + min(8, os.cpu_count() or 1)
     assert 0 < CountingContainer.taken <= 10 * ahead + held
     readings.close()

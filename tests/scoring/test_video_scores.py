@@ -100,7 +100,7 @@ def test_frames_are_scored_as_images_are(scorer, here):
 def test_random_crops_of_a_frame_follow_its_name():
     def crops_of(path):
         reader = Reader(Crops(2, "random"), preprocessing=ASSUMED, side=32, ahead=1)
-        return [reading.crops for reading in reader.read(video_frames(path))]
+        return [crops for _, crops in reader.read(video_frames(path))]
 
     os.mkdir("deep")
     first = crops_of(write_video("a.mp4", frames=12))

@@ -17,7 +17,7 @@ from PIL import Image
 
 from glpi_jax.cli.main import main
 from glpi_jax.scoring import Scorer
-from glpi_jax.scoring.quality_map import lay_out
+from glpi_jax.scoring.quality_map import Layout
 from glpi_jax.serve import app as application
 from glpi_jax.serve.app import MAX_WAITING
 
@@ -295,7 +295,7 @@ def test_a_map_rests_while_there_is_a_score_to_make(port, monkeypatch):
 )
 def test_maps_of_large_photographs_are_coarser(height, width, crop, stride):
     assert application._stride_of_map(height * width, crop) == stride
-    count = lay_out(np.empty((height, width, 3), np.uint8), crop, stride).count
+    count = Layout(np.empty((height, width, 3), np.uint8), crop, stride).count
     assert count <= 1.1 * application.MAP_CROPS or stride == crop
 
 
