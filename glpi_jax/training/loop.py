@@ -1,9 +1,10 @@
 """The training loop: batches in, checkpoints and metrics out; it resumes where it stopped."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import optax
@@ -21,15 +22,11 @@ from glpi_jax.data.sources import Database
 from glpi_jax.distributed.mesh import check_batch_size, to_devices
 from glpi_jax.distributed.ranks import is_first
 from glpi_jax.models.glpi import GLPI
-from glpi_jax.training.bookkeeping import Bookkeeping, NotFinite, Validate
+from glpi_jax.training.bookkeeping import Bookkeeping, RunSetup
 from glpi_jax.training.loss import Loss, loss_of
 from glpi_jax.training.metric_writer import MetricWriter
-from glpi_jax.training.optimizer import (
-    cosine_schedule,
-    learning_rate_multipliers,
-    make_optimizer,
-)
-from glpi_jax.training.profile import Profile
+from glpi_jax.training.optimizer import cosine_schedule, learning_rate_multipliers, make_optimizer
+from glpi_jax.training.profile import profiled_steps
 from glpi_jax.training.state import TrainState, abstract_state, abstract_variables, create_state
 from glpi_jax.training.step import compile_train_step
 
@@ -43,19 +40,7 @@ class Recipe(NamedTuple):
     loss: Loss
 
 
-def fit(
-    config: ConfigDict,
-    *,
-    model: GLPI,
-    mesh: Mesh,
-    database: Database,
-    rows: Sequence[int],
-    workdir: Path,
-    validate: Validate,
-    criterion: str,
-    starting_weights: Callable[[], Mapping[str, Any]] | None = None,
-    profile: Path | None = None,
-) -> bool:
+def fit(setup: RunSetup, *, model: GLPI, mesh: Mesh, profile: Path | None = None) -> bool:
     """Train to the last step of the config, from the newest checkpoint in the workdir if any.
 
     Every `evaluation.every_epochs` epochs, and at the end, `validate` is called. The weights with
@@ -63,14 +48,8 @@ def fit(
     `evaluation.select` says.
 
     Args:
-        config: the whole tree.
+        setup: data and workdir.
         model, mesh: what to train and where.
-        database, rows: the labelled images, and which of them train.
-        workdir: receives checkpoints, `metrics.csv` and TensorBoard files.
-        validate: variables → `Validation`; its value is an SROCC, None where undefined.
-        criterion: what selects the weights, in words.
-        starting_weights: gives the variables to start from, called if there is no checkpoint yet;
-            None initialises them from the seed. They are saved at once as the checkpoint of step 0.
         profile: receives a trace of a few steps, if given.
 
     Returns:
@@ -81,101 +60,76 @@ def fit(
             that is not finite.
         Terminated: after SIGTERM, when the state of the last step is saved.
     """
-    key = "config.train.batch_size"
-    check_batch_size(config.train.batch_size, mesh, key, parts=config.train.accumulation)
-    recipe = make_recipe(config, model, mesh)
-    record = Bookkeeping(
-        config,
-        database=database,
-        rows=rows,
-        workdir=workdir,
-        validate=validate,
-        criterion=criterion,
-        schedule=recipe.schedule,
-    )
-    try:
+    train = setup.config.train
+    check_batch_size(train.batch_size, mesh, "config.train.batch_size", parts=train.accumulation)
+    recipe = make_recipe(setup.config, model, mesh)
+    with ExitStack() as stack:
+        record = stack.enter_context(closing(Bookkeeping(setup, recipe.schedule)))
         if record.finished:
             return False
-        batches = make_batches(config, model, database, rows)
-        _fit(config, model, mesh, recipe, record, batches, workdir, starting_weights, profile)
-    except NotFinite as error:
-        raise record.diverged(error) from error
-    finally:
-        record.close()
+        batches = make_batches(setup.config, model, setup.database, setup.rows)
+        stack.enter_context(closing(batches))
+        train_step = compile_train_step(
+            model,
+            recipe.optimizer,
+            recipe.multipliers,
+            mesh,
+            loss=recipe.loss,
+            fsdp_rules=setup.config.mesh.fsdp_rules,
+            accumulation=train.accumulation,
+        )
+        state = start_run(setup, record, batches, recipe, model, mesh)
+        start = int(state.step)
+        stop = stack.enter_context(stop_between_steps())
+        metrics = stack.enter_context(MetricWriter(setup.workdir, start, enabled=is_first()))
+        profiled = stack.enter_context(profiled_steps(profile, start))
+        bar = progress_bar(
+            record.total_steps * train.batch_size,
+            unit="image",
+            description="train",
+            initial=start * train.batch_size,
+            enabled=is_first(),
+        )
+        progress = stack.enter_context(bar)
+        for step in range(start + 1, record.total_steps + 1):
+            with profiled(step):
+                state, outputs = train_step(state, to_devices(next(batches), mesh))
+            terminated = stop.save_and_end()
+            now = functools.partial(_same, state)
+            news = record.after_step(step, outputs, now, batches, metrics, terminated=terminated)
+            progress.advance(train.batch_size)
+            progress.note(**news)
+            if terminated:
+                raise Terminated
+            stop.raise_if_interrupted()
+        record.checkpoints.wait()
+        if stop.save_and_end():  # heard in the last validation; all is saved
+            raise Terminated
     return True
 
 
-def _fit(
-    config: ConfigDict,
-    model: GLPI,
-    mesh: Mesh,
-    recipe: Recipe,
+def start_run(
+    setup: RunSetup,
     record: Bookkeeping,
     batches: BatchIterator,
-    workdir: Path,
-    starting_weights: Callable[[], Mapping[str, Any]] | None,
-    profile: Path | None,
-) -> None:
-    batch_size, total_steps = config.train.batch_size, record.total_steps
+    recipe: Recipe,
+    model: GLPI,
+    mesh: Mesh,
+) -> TrainState:
+    """Return the state that a run begins or resumes from, with `batches` put to its step."""
     parts = (model, recipe.optimizer, recipe.multipliers)
-    rules = config.mesh.fsdp_rules
-    train_step = compile_train_step(
-        *parts,
-        mesh,
-        loss=recipe.loss,
-        fsdp_rules=rules,
-        accumulation=config.train.accumulation,
-    )
+    rules = setup.config.mesh.fsdp_rules
 
     def create() -> TrainState:
-        variables = starting_weights() if starting_weights else None
+        variables = setup.starting_weights() if setup.starting_weights else None
         return create_state(
-            *parts, seed=config.seed, mesh=mesh, variables=variables, fsdp_rules=rules
+            *parts, seed=setup.config.seed, mesh=mesh, variables=variables, fsdp_rules=rules
         )
 
     def target() -> TrainState:
         return abstract_state(*parts, mesh=mesh, fsdp_rules=rules)
 
-    try:
-        # With weights from elsewhere, the run stands alone from its first checkpoint on.
-        save_at_once = starting_weights is not None
-        state = record.start(batches, create, target, save_at_once=save_at_once)
-        start = int(state.step)
-        bar = progress_bar(
-            total_steps * batch_size,
-            unit="image",
-            description="train",
-            initial=start * batch_size,
-            enabled=is_first(),
-        )
-        with (
-            stop_between_steps() as stop,
-            MetricWriter(workdir, start, enabled=is_first()) as metrics,
-            Profile(profile, start) as profiled,
-            bar as progress,
-        ):
-            for step in range(start + 1, total_steps + 1):
-                with profiled.step(step):
-                    state, outputs = train_step(state, to_devices(next(batches), mesh))
-                terminated = stop.save_and_end()
-                news = record.after_step(
-                    step,
-                    outputs,
-                    functools.partial(_same, state),
-                    batches,
-                    metrics,
-                    terminated=terminated,
-                )
-                progress.advance(batch_size)
-                progress.note(**news)
-                if terminated:
-                    raise Terminated
-                stop.raise_if_interrupted()
-            record.checkpoints.wait()
-            if stop.save_and_end():  # heard in the last validation; all is saved
-                raise Terminated
-    finally:
-        batches.close()
+    return record.start(batches, create, target)
 
 
 def make_recipe(config: ConfigDict, model: GLPI, mesh: Mesh) -> Recipe:

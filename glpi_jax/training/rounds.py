@@ -6,24 +6,19 @@ those of rounds trained one by one, so that either way goes on where the other s
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from glpi_jax.core.compilation import compiler_options
 from glpi_jax.core.errors import Terminated
 from glpi_jax.core.progress import progress_bar
 from glpi_jax.core.signals import stop_between_steps
 from glpi_jax.data.pipeline import BatchIterator
-from glpi_jax.data.sources import Database
 from glpi_jax.distributed.mesh import (
     place_in_round,
     replicated,
@@ -34,71 +29,43 @@ from glpi_jax.distributed.mesh import (
 from glpi_jax.distributed.ranks import is_first
 from glpi_jax.models.glpi import GLPI
 from glpi_jax.models.pixels import normalise
-from glpi_jax.training.bookkeeping import Bookkeeping, NotFinite, Validate
-from glpi_jax.training.loop import Recipe, make_batches, make_recipe
+from glpi_jax.training.bookkeeping import Bookkeeping, RunSetup
+from glpi_jax.training.loop import Recipe, make_batches, make_recipe, start_run
 from glpi_jax.training.metric_writer import MetricWriter
-from glpi_jax.training.state import TrainState, abstract_state, create_state
+from glpi_jax.training.state import TrainState
 from glpi_jax.training.step import Batch, Metrics, train_step
 
 
-@dataclass(frozen=True)
-class RoundSetup:
-    """What `fit` takes for one run, of several that are trained together.
-
-    The configs differ in seed and split alone.
-    """
-
-    config: ConfigDict
-    database: Database
-    rows: Sequence[int]
-    workdir: Path
-    validate: Validate
-    criterion: str
-    starting_weights: Callable[[], Mapping[str, Any]] | None
-
-
-def fit_rounds(rounds: Sequence[RoundSetup], *, model: GLPI, mesh: Mesh) -> None:
+def fit_rounds(rounds: Sequence[RunSetup], *, model: GLPI, mesh: Mesh) -> None:
     """Train each round to its last step, from its newest checkpoint if it has any.
 
     Args:
-        rounds: as many as the mesh's groups, or a multiple; a group takes its own in turn.
+        rounds: as many as the mesh's groups, or a multiple; a group takes its own in turn. Their
+            configs differ in seed and split alone.
         model, mesh: what to train and where.
 
     Raises:
         GlpiError: numbers that do not fit the mesh, and whatever `fit` raises.
         Terminated: after SIGTERM, when every round is saved.
     """
-    config = rounds[0].config
-    recipe = make_recipe(config, model, mesh)
-    records = [
-        Bookkeeping(
-            one.config,
-            database=one.database,
-            rows=one.rows,
-            workdir=one.workdir,
-            validate=one.validate,
-            criterion=one.criterion,
-            schedule=recipe.schedule,
-        )
-        for one in rounds
-    ]
-    places = [place_in_round(number, len(rounds), mesh) for number in range(len(rounds))]
-    batches = [
-        make_batches(one.config, model, one.database, one.rows, place=place or (0, 1))
-        for one, place in zip(rounds, places, strict=True)
-    ]
-    try:
+    recipe = make_recipe(rounds[0].config, model, mesh)
+    with ExitStack() as stack:
+        records = [
+            stack.enter_context(closing(Bookkeeping(one, recipe.schedule))) for one in rounds
+        ]
+        places = [place_in_round(number, len(rounds), mesh) for number in range(len(rounds))]
+        batches = [
+            make_batches(one.config, model, one.database, one.rows, place=place or (0, 1))
+            for one, place in zip(rounds, places, strict=True)
+        ]
+        for each in batches:
+            stack.enter_context(closing(each))
         if not all(record.finished for record in records):
             _fit(rounds, records, batches, places, recipe, model, mesh)
-    finally:
-        for each in batches:
-            each.close()
-        for record in records:
-            record.close()
 
 
 def _fit(
-    rounds: Sequence[RoundSetup],
+    rounds: Sequence[RunSetup],
     records: Sequence[Bookkeeping],
     batches: Sequence[BatchIterator],
     places: Sequence[tuple[int, int] | None],
@@ -106,22 +73,21 @@ def _fit(
     model: GLPI,
     mesh: Mesh,
 ) -> None:
-    config = rounds[0].config
-    batch_size = config.train.batch_size
+    train = rounds[0].config.train
     states = [
-        _start(one, record, own, recipe, model, mesh)
+        start_run(one, record, own, recipe, model, mesh)
         for one, record, own in zip(rounds, records, batches, strict=True)
     ]
     steps = [int(state.step) for state in states]
     together = jax.jit(_stacked, out_shardings=round_sharding(mesh))(*states)
     del states
-    take_step = _compile_step(model, recipe, mesh, config.train.accumulation)
+    take_step = _compile_step(model, recipe, mesh, train.accumulation)
     state_of = jax.jit(_taken, out_shardings=replicated(mesh))
     bar = progress_bar(
-        sum(record.total_steps for record in records) * batch_size,
+        sum(record.total_steps for record in records) * train.batch_size,
         unit="image",
         description=f"train {len(rounds)} rounds",
-        initial=sum(steps) * batch_size,
+        initial=sum(steps) * train.batch_size,
         enabled=is_first(),
     )
     with ExitStack() as stack:
@@ -131,62 +97,35 @@ def _fit(
             for one, step in zip(rounds, steps, strict=True)
         ]
         progress = stack.enter_context(bar)
+        terminated = False
         while any(unfinished := [s < r.total_steps for s, r in zip(steps, records, strict=True)]):
             own = [
-                _next(one, place, unfinished[number], batch_size, model.size.crop)
+                _next(one, place, unfinished[number], train.batch_size, model.size.crop)
                 for number, (one, place) in enumerate(zip(batches, places, strict=True))
             ]
             together, outputs = take_step(together, *rounds_to_devices(own, unfinished, mesh))
             terminated = stop.save_and_end()
             for number in [n for n, going in enumerate(unfinished) if going]:
                 steps[number] += 1
-                record = records[number]
-                try:
-                    news = record.after_step(
-                        steps[number],
-                        {name: _Element(values, number) for name, values in outputs.items()},
-                        functools.partial(state_of, together, number),
-                        batches[number],
-                        writers[number],
-                        terminated=terminated,
-                    )
-                except NotFinite as error:
-                    raise record.diverged(error) from error
+                news = records[number].after_step(
+                    steps[number],
+                    {name: _Element(values, number) for name, values in outputs.items()},
+                    functools.partial(state_of, together, number),
+                    batches[number],
+                    writers[number],
+                    terminated=terminated,
+                )
                 if jax.process_count() > 1:  # one save at a time, or their barriers could cross
-                    record.checkpoints.wait()
-                progress.advance(batch_size)
+                    records[number].checkpoints.wait()
+                progress.advance(train.batch_size)
                 progress.note(**news)
             if terminated:
-                for record in records:
-                    record.checkpoints.wait()
-                raise Terminated
+                break
             stop.raise_if_interrupted()
         for record in records:
             record.checkpoints.wait()
-        if stop.save_and_end():  # heard in the last validation; all is saved
+        if terminated or stop.save_and_end():  # heard in the last validation; all is saved
             raise Terminated
-
-
-def _start(
-    one: RoundSetup,
-    record: Bookkeeping,
-    batches: BatchIterator,
-    recipe: Recipe,
-    model: GLPI,
-    mesh: Mesh,
-) -> TrainState:
-    """A round's state to go on from, whole on every device."""
-    parts = (model, recipe.optimizer, recipe.multipliers)
-    weights = one.starting_weights
-
-    def create() -> TrainState:
-        variables = weights() if weights else None
-        return create_state(*parts, seed=one.config.seed, mesh=mesh, variables=variables)
-
-    def target() -> TrainState:
-        return abstract_state(*parts, mesh=mesh)
-
-    return record.start(batches, create, target, save_at_once=weights is not None)
 
 
 def _compile_step(
