@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, SupportsFloat
@@ -14,6 +15,7 @@ from ml_collections import ConfigDict
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.pipeline import BatchIterator, training_rows
 from glpi_jax.data.sources import Database
+from glpi_jax.distributed.ranks import is_first
 from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
 from glpi_jax.training.metric_writer import MetricWriter
 from glpi_jax.training.state import TrainState
@@ -63,17 +65,26 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
     return math.ceil(images / batch_size)
 
 
-class Bookkeeping:
-    """Keeps a run's record while it trains."""
+class Bookkeeping(ExitStack):
+    """Keeps a run's record while it trains; closed, it waits for the save under way.
+
+    Attributes:
+        setup: of the run.
+        step: the last step that was taken, from 0.
+        total_steps: the last step of the run.
+        checkpoints: what the run resumes from.
+    """
 
     def __init__(self, setup: RunSetup, schedule: optax.Schedule):
         """Open the run's checkpoints."""
-        self._setup, self._schedule = setup, schedule
+        super().__init__()
+        self.setup, self._schedule = setup, schedule
         train = setup.config.train
+        self.step = 0
         self._epoch_steps = steps_per_epoch(len(setup.rows), train.batch_size)
         self.total_steps = train.epochs * self._epoch_steps
-        self.checkpoints = ResumeCheckpoints(setup.workdir)
-        self.best = BestCheckpoint(setup.workdir, read_only=False)
+        self.checkpoints = self.enter_context(closing(ResumeCheckpoints(setup.workdir)))
+        self._best = self.enter_context(closing(BestCheckpoint(setup.workdir, read_only=False)))
         self._window = _Window(train.batch_size, self._diverged)
 
     def start(
@@ -82,17 +93,18 @@ class Bookkeeping:
         create: Callable[[], TrainState],
         target: Callable[[], TrainState],
     ) -> TrainState:
-        """The state to go on from: of the newest whole checkpoint, or a new one.
+        """Return the state to go on from: of the newest whole checkpoint, or a new one.
 
         Args:
-            batches: put to the state's step.
+            batches: the run's, put to the state's step.
             create: makes the state of step 0.
             target: shapes, dtypes and shardings to restore into.
         """
-        damaged = self.best.damaged_step()
+        self._batches = self.enter_context(closing(batches))
+        damaged = self._best.damaged_step()
         if self.checkpoints.latest_step is None:
             state = create()
-            if self._setup.starting_weights is not None:
+            if self.setup.starting_weights is not None:
                 self.checkpoints.save(state, batches.get_state())
         else:
             # Damaged selected weights are made again: from before their epoch the same steps lead
@@ -100,41 +112,33 @@ class Bookkeeping:
             state, data_state = self.checkpoints.restore(target(), not_after=damaged)
             batches.set_state(data_state)
             self.checkpoints.remove_after(int(state.step))
-        step = int(state.step)
+        self.step = step = int(state.step)
         if damaged is not None and step < damaged:
-            self.best.remove_after(damaged - 1)
-        elif step == damaged or (step == self.total_steps and self.best.selection() is None):
-            validation = self._setup.validate(state.variables)
+            self._best.remove_after(damaged - 1)
+        elif step == damaged or (step == self.total_steps and self._best.selection() is None):
+            validation = self.setup.validate(state.variables)
             self._keep(state, step // self._epoch_steps, validation)
+        writer = MetricWriter(self.setup.workdir, step, enabled=is_first())
+        self._metrics = self.enter_context(writer)
         self._window.restart_clock()
         return state
 
     @property
     def finished(self) -> bool:
         """Whether the run's last step is saved, and what it selected."""
-        whole = self.best.damaged_step() is None and self.best.selection() is not None
+        whole = self._best.damaged_step() is None and self._best.selection() is not None
         return whole and self.checkpoints.latest_step == self.total_steps
 
     def after_step(
-        self,
-        step: int,
-        outputs: Numbers,
-        state: Callable[[], TrainState],
-        batches: BatchIterator,
-        metrics: MetricWriter,
-        *,
-        terminated: bool,
+        self, outputs: Numbers, state: Callable[[], TrainState], *, terminated: bool
     ) -> dict[str, float | None]:
         """Do what is due after a step.
 
         A window of metrics ends at every checkpoint, so that a resumed run has the same windows.
 
         Args:
-            step: that was taken, counted from 1.
             outputs: of `train_step`.
             state: gives the state after the step.
-            batches: the run's, whose position is saved.
-            metrics: the run's.
             terminated: save now, since the run will end.
 
         Returns:
@@ -143,7 +147,8 @@ class Bookkeeping:
         Raises:
             GlpiError: the loss or the gradient is not finite.
         """
-        config, epoch = self._setup.config, step // self._epoch_steps
+        self.step = step = self.step + 1
+        config, epoch = self.setup.config, step // self._epoch_steps
         loss = self._window.add(step, outputs)
         news: dict[str, float | None] = {} if loss is None else {"loss": loss}
         validation_due = step == self.total_steps or (
@@ -154,33 +159,28 @@ class Bookkeeping:
         )
         if checkpoint_due or step % config.train.log_every_steps == 0:
             rate = {"train/learning_rate": float(self._schedule(step - 1))}
-            metrics.write(step, epoch, self._window.close(step, outputs) | rate)
+            self._metrics.write(step, epoch, self._window.close(step, outputs) | rate)
         if not checkpoint_due:
             return news
         now = state()
         if validation_due:
             self.checkpoints.wait()  # one save at a time
-            validation = self._setup.validate(now.variables)
-            metrics.write(step, epoch, validation.metrics)
+            validation = self.setup.validate(now.variables)
+            self._metrics.write(step, epoch, validation.metrics)
             news["srocc"] = validation.value
             last = step == self.total_steps
             if self._improves(validation) if config.evaluation.select == "best" else last:
                 self._keep(now, epoch, validation)
         # After the rows and the best weights up to this step: a run that resumes here makes neither
         # again.
-        metrics.flush()
-        self.checkpoints.save(now, batches.get_state())
+        self._metrics.flush()
+        self.checkpoints.save(now, self._batches.get_state())
         self._window.restart_clock()
         return news
 
-    def close(self) -> None:
-        """Wait for the save under way, and close."""
-        self.best.close()
-        self.checkpoints.close()
-
     def _improves(self, validation: Validation) -> bool:
         """Whether the value is the highest so far; an undefined one counts as lowest."""
-        selected, value = self.best.selection(), validation.value
+        selected, value = self._best.selection(), validation.value
         if selected is None:
             return True
         return value is not None and (selected["value"] is None or value > selected["value"])
@@ -190,15 +190,15 @@ class Bookkeeping:
         selection = {
             "step": int(state.step),
             "epoch": epoch,
-            "criterion": self._setup.criterion,
+            "criterion": self.setup.criterion,
             "value": validation.value,
         }
-        self.best.save(state.variables, selection)
+        self._best.save(state.variables, selection)
         validation.on_selected()
 
     def _diverged(self, what: str, value: float, step: int) -> GlpiError:
         """What a user needs who looks for the cause: the batch, and the state before it."""
-        setup, config = self._setup, self._setup.config
+        setup, config = self.setup, self.setup.config
         batch_rows = training_rows(
             setup.rows, seed=config.seed, batch_size=config.train.batch_size, batch=step - 1
         )

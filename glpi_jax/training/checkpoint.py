@@ -6,6 +6,8 @@ process 0 decides what is whole.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,6 @@ from glpi_jax.training.checkpoint_store import RESUME_FOLDER, Store
 from glpi_jax.training.state import TrainState, shardings_of, tree_differences
 
 BEST_FOLDER = "best"
-_NO_STEP = -1  # where processes tell each other a step
 _BEST_REMEDY = (
     "; `glpi train` with this workdir makes it again if an older checkpoint is left, or put a copy"
     " back"
@@ -72,25 +73,23 @@ class ResumeCheckpoints(Store):
             return self.read(step, target)
 
     def _newest_whole(self, not_after: int | None) -> int:
-        """Decided by process 0, so that all take the same."""
-        chosen, damaged = _NO_STEP, []
-        if is_first():
-            for step in reversed(finished_steps(self.folder)):
-                if not_after is not None and step > not_after:
-                    continue
+        damaged: list[str] = []
+        found = None
+        for step in reversed(finished_steps(self.folder)) if is_first() else ():
+            if not_after is None or step <= not_after:
                 message = self.damage(step)
                 if message is None:
-                    chosen = step
+                    found = step
                     break
                 damaged.append(message)
-        chosen = told_by_first(chosen)
-        if chosen == _NO_STEP and not_after is not None:
+        chosen = _of_first(found)
+        if chosen is None and not_after is not None:
             raise GlpiError(
                 f"{self._best_folder / str(not_after)} is damaged, and no whole checkpoint is left"
                 " from which its steps could be taken again: put a copy of it back, or remove"
                 f" {self._best_folder} to go on and select among the later epochs alone"
             )
-        if chosen == _NO_STEP:
+        if chosen is None:
             raise GlpiError(
                 f"{'; '.join(damaged) or self.folder}: no whole checkpoint is left; put a copy"
                 f" back, or remove {self.folder} to train from the start"
@@ -113,25 +112,16 @@ class BestCheckpoint(Store):
         if read_only and not folder.is_dir():
             raise GlpiError(f"{workdir}: no trained model here (no folder {BEST_FOLDER}/)")
         super().__init__(folder, arrays="variables", facts="selection", keep=1, read_only=read_only)
-        if read_only:
-            self._finished_step()
-
-    def _finished_step(self) -> int:
-        step = self.latest_step
-        if step is None:
-            raise GlpiError(f"{self.folder}: holds no finished checkpoint")
-        return step
+        if read_only and self.latest_step is None:
+            raise GlpiError(f"{folder}: holds no finished checkpoint")
 
     def damaged_step(self) -> int | None:
         """The step of the selected weights if they are damaged, which is told on stderr."""
-        step, damaged = self.latest_step, _NO_STEP
-        if step is not None and is_first():
-            message = self.damage(step)
-            if message is not None:
-                damaged = step
-                _warn(f"{message}; going back to make it again")
-        damaged = told_by_first(damaged)
-        return None if damaged == _NO_STEP else damaged
+        step = self.latest_step if is_first() else None
+        message = None if step is None else self.damage(step)
+        if message is not None:
+            _warn(f"{message}; going back to make it again")
+        return _of_first(step if message is not None else None)
 
     def selection(self) -> dict[str, Any] | None:
         """What `save` was given besides the weights, or None before the first save.
@@ -139,11 +129,9 @@ class BestCheckpoint(Store):
         Raises:
             GlpiError: it is damaged.
         """
-        step = self.latest_step
-        if step is None:
+        if self.latest_step is None:
             return None
-        self._check(step)
-        with self._reading(step, _BEST_REMEDY):
+        with self._reading_newest() as step:
             return self.facts(step)
 
     def save(self, variables: dict[str, Any], selection: dict[str, Any]) -> None:
@@ -170,9 +158,7 @@ class BestCheckpoint(Store):
         Raises:
             GlpiError: the weights are damaged, or of another model; every difference is listed.
         """
-        step = self._finished_step()
-        self._check(step)
-        with self._reading(step, _BEST_REMEDY):
+        with self._reading_newest() as step:
             problems = tree_differences(self.shapes(step), target)
             if not problems:
                 return self.read(step, target)
@@ -181,14 +167,27 @@ class BestCheckpoint(Store):
             f" {'; '.join(problems)}"
         )
 
-    def _check(self, step: int) -> None:
+    @contextmanager
+    def _reading_newest(self) -> Iterator[int]:
+        """Give the newest step, if its files are whole."""
+        step = self.latest_step
+        if step is None:
+            raise GlpiError(f"{self.folder}: holds no finished checkpoint")
         message = self.damage(step)
         if message is not None:
             raise GlpiError(message + _BEST_REMEDY)
+        with self._reading(step, _BEST_REMEDY):
+            yield step
 
 
 def _copied(tree: Any) -> Any:
     return jax.tree.map(jnp.copy, tree)
+
+
+def _of_first(step: int | None) -> int | None:
+    """The step that process 0 has found, on every process."""
+    told = told_by_first(-1 if step is None else step)
+    return None if told == -1 else told
 
 
 def _warn(message: str) -> None:

@@ -1,8 +1,8 @@
 """The training loop: batches in, checkpoints and metrics out; it resumes where it stopped."""
 
-import functools
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,9 +22,8 @@ from glpi_jax.data.sources import Database
 from glpi_jax.distributed.mesh import check_batch_size, to_devices
 from glpi_jax.distributed.ranks import is_first
 from glpi_jax.models.glpi import GLPI
-from glpi_jax.training.bookkeeping import Bookkeeping, RunSetup
+from glpi_jax.training.bookkeeping import Bookkeeping, Numbers, RunSetup
 from glpi_jax.training.loss import Loss, loss_of
-from glpi_jax.training.metric_writer import MetricWriter
 from glpi_jax.training.optimizer import cosine_schedule, learning_rate_multipliers, make_optimizer
 from glpi_jax.training.profile import profiled_steps
 from glpi_jax.training.state import TrainState, abstract_state, abstract_variables, create_state
@@ -38,6 +37,13 @@ class Recipe(NamedTuple):
     multipliers: dict[str, float | None]
     optimizer: optax.GradientTransformation
     loss: Loss
+
+
+class Stepped(NamedTuple):
+    """What a step gives of one run: outputs of `train_step`, and a way to its next state."""
+
+    outputs: Numbers
+    state: Callable[[], TrainState]
 
 
 def fit(setup: RunSetup, *, model: GLPI, mesh: Mesh, profile: Path | None = None) -> bool:
@@ -60,65 +66,39 @@ def fit(setup: RunSetup, *, model: GLPI, mesh: Mesh, profile: Path | None = None
             that is not finite.
         Terminated: after SIGTERM, when the state of the last step is saved.
     """
-    train = setup.config.train
+    config, train = setup.config, setup.config.train
     check_batch_size(train.batch_size, mesh, "config.train.batch_size", parts=train.accumulation)
-    recipe = make_recipe(setup.config, model, mesh)
-    with ExitStack() as stack:
-        record = stack.enter_context(closing(Bookkeeping(setup, recipe.schedule)))
+    recipe = make_recipe(config, model, mesh)
+    with Bookkeeping(setup, recipe.schedule) as record:
         if record.finished:
             return False
-        batches = make_batches(setup.config, model, setup.database, setup.rows)
-        stack.enter_context(closing(batches))
         train_step = compile_train_step(
             model,
             recipe.optimizer,
             recipe.multipliers,
             mesh,
             loss=recipe.loss,
-            fsdp_rules=setup.config.mesh.fsdp_rules,
+            fsdp_rules=config.mesh.fsdp_rules,
             accumulation=train.accumulation,
         )
-        state = start_run(setup, record, batches, recipe, model, mesh)
-        start = int(state.step)
-        stop = stack.enter_context(stop_between_steps())
-        metrics = stack.enter_context(MetricWriter(setup.workdir, start, enabled=is_first()))
-        profiled = stack.enter_context(profiled_steps(profile, start))
-        bar = progress_bar(
-            record.total_steps * train.batch_size,
-            unit="image",
-            description="train",
-            initial=start * train.batch_size,
-            enabled=is_first(),
-        )
-        progress = stack.enter_context(bar)
-        for step in range(start + 1, record.total_steps + 1):
-            with profiled(step):
-                state, outputs = train_step(state, to_devices(next(batches), mesh))
-            terminated = stop.save_and_end()
-            now = functools.partial(_same, state)
-            news = record.after_step(step, outputs, now, batches, metrics, terminated=terminated)
-            progress.advance(train.batch_size)
-            progress.note(**news)
-            if terminated:
-                raise Terminated
-            stop.raise_if_interrupted()
-        record.checkpoints.wait()
-        if stop.save_and_end():  # heard in the last validation; all is saved
-            raise Terminated
+        batches = make_batches(config, model, setup.database, setup.rows)
+        state = start_run(record, batches, recipe, model, mesh)
+
+        def take_step(_: Sequence[bool]) -> list[Stepped]:
+            nonlocal state
+            state, outputs = train_step(state, to_devices(next(batches), mesh))
+            return [Stepped(outputs, lambda: state)]
+
+        take_steps([record], take_step, description="train", profile=profile)
     return True
 
 
 def start_run(
-    setup: RunSetup,
-    record: Bookkeeping,
-    batches: BatchIterator,
-    recipe: Recipe,
-    model: GLPI,
-    mesh: Mesh,
+    record: Bookkeeping, batches: BatchIterator, recipe: Recipe, model: GLPI, mesh: Mesh
 ) -> TrainState:
     """Return the state that a run begins or resumes from, with `batches` put to its step."""
     parts = (model, recipe.optimizer, recipe.multipliers)
-    rules = setup.config.mesh.fsdp_rules
+    setup, rules = record.setup, record.setup.config.mesh.fsdp_rules
 
     def create() -> TrainState:
         variables = setup.starting_weights() if setup.starting_weights else None
@@ -130,6 +110,59 @@ def start_run(
         return abstract_state(*parts, mesh=mesh, fsdp_rules=rules)
 
     return record.start(batches, create, target)
+
+
+def take_steps(
+    records: Sequence[Bookkeeping],
+    take_step: Callable[[Sequence[bool]], Sequence[Stepped]],
+    *,
+    description: str,
+    profile: Path | None = None,
+) -> None:
+    """Train runs, whose configs differ in seed and split alone, until each has its last step.
+
+    Args:
+        records: of the runs, which are started.
+        take_step: takes a step of the runs of which it is given True.
+        description: for the progress bar.
+        profile: receives a trace of a few steps, if given.
+
+    Raises:
+        GlpiError: an unreadable image or checkpoint, or a loss that is not finite.
+        Terminated: after SIGTERM, when every run is saved.
+    """
+    batch_size = records[0].setup.config.train.batch_size
+    with ExitStack() as stack:
+        stop = stack.enter_context(stop_between_steps())
+        profiled = stack.enter_context(profiled_steps(profile, records[0].step))
+        bar = progress_bar(
+            sum(record.total_steps for record in records) * batch_size,
+            unit="image",
+            description=description,
+            initial=sum(record.step for record in records) * batch_size,
+            enabled=is_first(),
+        )
+        progress = stack.enter_context(bar)
+        terminated = False
+        while any(unfinished := [record.step < record.total_steps for record in records]):
+            with profiled(records[0].step + 1):
+                stepped = take_step(unfinished)
+            terminated = stop.save_and_end()
+            for record, (outputs, state) in itertools.compress(
+                zip(records, stepped, strict=True), unfinished
+            ):
+                news = record.after_step(outputs, state, terminated=terminated)
+                if len(records) > 1 and jax.process_count() > 1:
+                    record.checkpoints.wait()  # one save at a time, or their barriers could cross
+                progress.advance(batch_size)
+                progress.note(**news)
+            if terminated:
+                break
+            stop.raise_if_interrupted()
+        for record in records:
+            record.checkpoints.wait()
+        if terminated or stop.save_and_end():  # heard in the last validation; all is saved
+            raise Terminated
 
 
 def make_recipe(config: ConfigDict, model: GLPI, mesh: Mesh) -> Recipe:
@@ -158,10 +191,9 @@ def make_batches(
     *,
     place: tuple[int, int] | None = None,
 ) -> BatchIterator:
-    """A process's part of a run's batches.
+    """Return a process's part of a run's batches.
 
-    `place` is its number among the processes that share them, and how many these are; None means
-    all.
+    `place` is its number among the processes that share them, and their count; None means all.
     """
     index, count = place or (jax.process_index(), jax.process_count())
     dataset = training_dataset(
@@ -184,7 +216,3 @@ def make_batches(
         prefetch=config.data.prefetch,
         workers=config.data.workers,
     )
-
-
-def _same(state: TrainState) -> TrainState:
-    return state

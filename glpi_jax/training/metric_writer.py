@@ -113,11 +113,7 @@ class MetricWriter(AbstractContextManager["MetricWriter"]):
             ) from error
 
     def flush(self) -> None:
-        """Put everything written so far on disk.
-
-        Raises:
-            GlpiError: as `write` does.
-        """
+        """Put everything written so far on disk; raises as `write` does."""
         if self._files is not None:
             table, record = self._files
             with self._writing():
@@ -126,11 +122,7 @@ class MetricWriter(AbstractContextManager["MetricWriter"]):
                 record.flush()
 
     def close(self) -> None:
-        """Flush and close; a second call does nothing.
-
-        Raises:
-            GlpiError: as `write` does.
-        """
+        """Flush, which may raise, and close; a second call does nothing."""
         self._closed = True
         try:
             self.flush()

@@ -7,7 +7,7 @@ those of rounds trained one by one, so that either way goes on where the other s
 
 import functools
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from glpi_jax.core.compilation import compiler_options
-from glpi_jax.core.errors import Terminated
-from glpi_jax.core.progress import progress_bar
-from glpi_jax.core.signals import stop_between_steps
 from glpi_jax.data.pipeline import BatchIterator
 from glpi_jax.distributed.mesh import (
     place_in_round,
@@ -26,12 +23,17 @@ from glpi_jax.distributed.mesh import (
     rounds_to_devices,
     run_each_round,
 )
-from glpi_jax.distributed.ranks import is_first
 from glpi_jax.models.glpi import GLPI
 from glpi_jax.models.pixels import normalise
 from glpi_jax.training.bookkeeping import Bookkeeping, RunSetup
-from glpi_jax.training.loop import Recipe, make_batches, make_recipe, start_run
-from glpi_jax.training.metric_writer import MetricWriter
+from glpi_jax.training.loop import (
+    Recipe,
+    Stepped,
+    make_batches,
+    make_recipe,
+    start_run,
+    take_steps,
+)
 from glpi_jax.training.state import TrainState
 from glpi_jax.training.step import Batch, Metrics, train_step
 
@@ -48,84 +50,42 @@ def fit_rounds(rounds: Sequence[RunSetup], *, model: GLPI, mesh: Mesh) -> None:
         GlpiError: numbers that do not fit the mesh, and whatever `fit` raises.
         Terminated: after SIGTERM, when every round is saved.
     """
+    train = rounds[0].config.train
     recipe = make_recipe(rounds[0].config, model, mesh)
     with ExitStack() as stack:
-        records = [
-            stack.enter_context(closing(Bookkeeping(one, recipe.schedule))) for one in rounds
-        ]
+        records = [stack.enter_context(Bookkeeping(one, recipe.schedule)) for one in rounds]
         places = [place_in_round(number, len(rounds), mesh) for number in range(len(rounds))]
+        if all(record.finished for record in records):
+            return
         batches = [
             make_batches(one.config, model, one.database, one.rows, place=place or (0, 1))
             for one, place in zip(rounds, places, strict=True)
         ]
-        for each in batches:
-            stack.enter_context(closing(each))
-        if not all(record.finished for record in records):
-            _fit(rounds, records, batches, places, recipe, model, mesh)
-
-
-def _fit(
-    rounds: Sequence[RunSetup],
-    records: Sequence[Bookkeeping],
-    batches: Sequence[BatchIterator],
-    places: Sequence[tuple[int, int] | None],
-    recipe: Recipe,
-    model: GLPI,
-    mesh: Mesh,
-) -> None:
-    train = rounds[0].config.train
-    states = [
-        start_run(one, record, own, recipe, model, mesh)
-        for one, record, own in zip(rounds, records, batches, strict=True)
-    ]
-    steps = [int(state.step) for state in states]
-    together = jax.jit(_stacked, out_shardings=round_sharding(mesh))(*states)
-    del states
-    take_step = _compile_step(model, recipe, mesh, train.accumulation)
-    state_of = jax.jit(_taken, out_shardings=replicated(mesh))
-    bar = progress_bar(
-        sum(record.total_steps for record in records) * train.batch_size,
-        unit="image",
-        description=f"train {len(rounds)} rounds",
-        initial=sum(steps) * train.batch_size,
-        enabled=is_first(),
-    )
-    with ExitStack() as stack:
-        stop = stack.enter_context(stop_between_steps())
-        writers = [
-            stack.enter_context(MetricWriter(one.workdir, step, enabled=is_first()))
-            for one, step in zip(rounds, steps, strict=True)
+        states = [
+            start_run(record, own, recipe, model, mesh)
+            for record, own in zip(records, batches, strict=True)
         ]
-        progress = stack.enter_context(bar)
-        terminated = False
-        while any(unfinished := [s < r.total_steps for s, r in zip(steps, records, strict=True)]):
+        together = jax.jit(_stacked, out_shardings=round_sharding(mesh))(*states)
+        del states
+        step_together = _compile_step(model, recipe, mesh, train.accumulation)
+        state_of = jax.jit(_taken, out_shardings=replicated(mesh))
+
+        def take_step(active: Sequence[bool]) -> list[Stepped]:
+            nonlocal together
             own = [
-                _next(one, place, unfinished[number], train.batch_size, model.size.crop)
-                for number, (one, place) in enumerate(zip(batches, places, strict=True))
+                _next(*each, train.batch_size, model.size.crop)
+                for each in zip(batches, places, active, strict=True)
             ]
-            together, outputs = take_step(together, *rounds_to_devices(own, unfinished, mesh))
-            terminated = stop.save_and_end()
-            for number in [n for n, going in enumerate(unfinished) if going]:
-                steps[number] += 1
-                news = records[number].after_step(
-                    steps[number],
+            together, outputs = step_together(together, *rounds_to_devices(own, active, mesh))
+            return [
+                Stepped(
                     {name: _Element(values, number) for name, values in outputs.items()},
                     functools.partial(state_of, together, number),
-                    batches[number],
-                    writers[number],
-                    terminated=terminated,
                 )
-                if jax.process_count() > 1:  # one save at a time, or their barriers could cross
-                    records[number].checkpoints.wait()
-                progress.advance(train.batch_size)
-                progress.note(**news)
-            if terminated:
-                break
-            stop.raise_if_interrupted()
-        for record in records:
-            record.checkpoints.wait()
-        if terminated or stop.save_and_end():  # heard in the last validation; all is saved
-            raise Terminated
+                for number in range(len(rounds))
+            ]
+
+        take_steps(records, take_step, description=f"train {len(rounds)} rounds")
 
 
 def _compile_step(

@@ -65,16 +65,13 @@ def create_state(
     variables: Mapping[str, Any] | None = None,
     fsdp_rules: FsdpRules = (),
 ) -> TrainState:
-    """Make the state of step 0 on the mesh.
+    """Make the state of step 0 on the mesh, with the shardings of `abstract_state`.
 
     Args:
-        model: the network.
-        optimizer: from `make_optimizer`.
-        multipliers: from `learning_rate_multipliers`.
+        model, optimizer, multipliers: of `build`, `make_optimizer`, `learning_rate_multipliers`.
         seed: seeds the parameters and the dropout.
-        mesh: devices that hold the state.
+        mesh, fsdp_rules: as `abstract_state` takes them.
         variables: starting weights; initialised from the seed when None.
-        fsdp_rules: what of it is split, see `abstract_state`.
     """
     target = abstract_state(model, optimizer, multipliers, mesh=mesh, fsdp_rules=fsdp_rules)
     create = functools.partial(_create, model, optimizer, multipliers)
