@@ -187,12 +187,8 @@ class Bookkeeping(ExitStack):
 
     def _keep(self, state: TrainState, epoch: int, validation: Validation) -> None:
         """Keep the weights as the run's best."""
-        selection = {
-            "step": int(state.step),
-            "epoch": epoch,
-            "criterion": self.setup.criterion,
-            "value": validation.value,
-        }
+        step, criterion, value = int(state.step), self.setup.criterion, validation.value
+        selection = {"step": step, "epoch": epoch, "criterion": criterion, "value": value}
         self._best.save(state.variables, selection)
         validation.on_selected()
 

@@ -5,6 +5,7 @@ Two folders in the workdir: `checkpoints/` holds what training resumes from (sta
 process 0 decides what is whole.
 """
 
+import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,7 +50,8 @@ class ResumeCheckpoints(Store):
         """
         self.wait()
         if self._snapshot is None:
-            self._snapshot = jax.jit(_copied, out_shardings=shardings_of(state))
+            copied = functools.partial(jax.tree.map, jnp.copy)
+            self._snapshot = jax.jit(copied, out_shardings=shardings_of(state))
         self.write(int(state.step), self._snapshot(state), data_state)
 
     def restore(
@@ -178,10 +180,6 @@ class BestCheckpoint(Store):
             raise GlpiError(message + _BEST_REMEDY)
         with self._reading(step, _BEST_REMEDY):
             yield step
-
-
-def _copied(tree: Any) -> Any:
-    return jax.tree.map(jnp.copy, tree)
 
 
 def _of_first(step: int | None) -> int | None:

@@ -33,7 +33,7 @@ class Store:
         """Open the folder; unless read only, make it and remove what a killed save has left.
 
         Args:
-            folder: in the workdir.
+            folder: of the checkpoints.
             arrays, facts: names of the two items.
             keep: how many finished checkpoints stay, the newest.
             read_only: nothing will be saved.

@@ -46,7 +46,7 @@ def learning_rate_multipliers(
     """Give each parameter the multiplier of the first rule that matches its whole path.
 
     Args:
-        paths: parameter paths.
+        paths: of all parameters.
         rules: (regular expression, multiplier of the learning rate or None for frozen).
 
     Raises:
@@ -91,8 +91,7 @@ def make_optimizer(
 
     Args:
         section: `config.optimizer`.
-        schedule: step → learning rate.
-        multipliers: path → multiplier of each update, None for frozen parameters.
+        schedule, multipliers: of `cosine_schedule` and `learning_rate_multipliers`.
 
     Raises:
         GlpiError: an unknown name, or arguments that the optimizer does not take.

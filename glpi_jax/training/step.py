@@ -84,12 +84,8 @@ def train_step(
         batch_stats=found.batch_stats,
         opt_state=opt_state,
     )
-    metrics = {
-        "loss": found.loss,
-        "grad_norm": optax.tree.norm(gradients),
-        "predictions": found.predictions,
-    }
-    return next_state, metrics
+    norm = optax.tree.norm(gradients)
+    return next_state, {"loss": found.loss, "grad_norm": norm, "predictions": found.predictions}
 
 
 def _gradients(

@@ -54,8 +54,7 @@ from glpi_jax.report import REPORT_FILE, write_report
 from glpi_jax.results.workdirs import RESULTS_FILE
 from glpi_jax.training.bookkeeping import RunSetup, Validation
 from glpi_jax.training.checkpoint import BestCheckpoint
-from glpi_jax.training.loop import fit, make_batches, make_recipe
-from glpi_jax.training.rounds import fit_rounds
+from glpi_jax.training.loop import fit, fit_rounds, make_batches, make_recipe
 from glpi_jax.training.state import abstract_state, abstract_variables
 from glpi_jax.workflow.model import model_of
 from glpi_jax.workflow.notices import (
