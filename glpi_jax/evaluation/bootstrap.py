@@ -6,8 +6,6 @@ the scores: ranks are cumulative sums of the counts, and so are Kendall's pairs 
 time grows with resamples × n log n, and the memory does not grow with the resamples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, TypedDict
 
@@ -15,9 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.evaluation.metrics import paired_scores, quality_metrics
-
-__all__ = ["Interval", "Resampling", "bootstrap_intervals"]
+from glpi_jax.evaluation.metrics import paired_scores, quality_metrics, rows_by_group
 
 Array = NDArray[np.float64]
 
@@ -26,13 +22,9 @@ _CHUNK = 2**17
 
 
 class Interval(TypedDict):
-    """A criterion with its confidence interval.
+    """A criterion's value on all images, with the ends of its confidence interval.
 
-    Attributes:
-        estimate: its value on all images.
-        low: lower end of the interval.
-        high: upper end.
-        undefined: the number of resamples in which it is undefined and which the interval lacks.
+    `undefined` is the number of resamples in which it is undefined and which the interval lacks.
     """
 
     estimate: float | None
@@ -58,22 +50,20 @@ def bootstrap_intervals(
     criterion would move with other images (or references), not with another training.
 
     Args:
-        predicted: scores of the model, (n,) real.
-        mos: subjective scores of the same images in the same order, (n,) real.
+        predicted, mos: as for `srocc`.
         seed: of the resampling, not negative; equal arguments give equal intervals.
         resamples: how many; 1000 or more are usual.
         confidence: of the interval, between 0 and 1, such as 0.95.
         groups: the reference of each image, n values; None resamples images.
 
     Returns:
-        a dictionary with an interval for each: `{"srocc": {"estimate": …, "low": …, "high": …,
-        "undefined": …}, "plcc": …, "krcc": …, "rmse": …}`. The estimates equal `quality_metrics`.
-        The ends are None where no resample defines the criterion (as when all predictions are
-        equal), or with fewer than two images or references to draw from.
+        `{"srocc": interval, "plcc": …, "krcc": …, "rmse": …}`. The estimates equal
+        `quality_metrics`. The ends are None where no resample defines the criterion (as when all
+        predictions are equal), or with fewer than two images or references to draw from.
 
     Raises:
-        GlpiError: the scores are not vectors of one length or hold NaN or an infinity, `groups` has
-            another length, or `seed`, `resamples` or `confidence` is out of its range.
+        GlpiError: as `srocc`, `groups` has another length, or `seed`, `resamples` or `confidence`
+            is out of its range.
     """
     x, y = paired_scores(predicted, mos)
     if seed < 0:
@@ -82,20 +72,22 @@ def bootstrap_intervals(
         raise GlpiError(f"resamples is {resamples}: give at least 1, better 1000.")
     if not 0 < confidence < 1:
         raise GlpiError(f"confidence is {confidence}: give a number between 0 and 1, as 0.95.")
-    units = np.arange(x.size) if groups is None else _numbered(groups, x.size)
-    count = len(np.unique(units))  # what is drawn from: images, or references
+    members = rows_by_group(range(x.size) if groups is None else groups, x.size)
+    count = len(members)  # what is drawn from: images, or references
+    units = np.empty(x.size, np.int64)
+    for number, rows in enumerate(members.values()):
+        units[rows] = number
 
     estimates = quality_metrics(x, y)
     values = {name: np.full(resamples, np.nan) for name in estimates}
     if count > 1:
         rng = np.random.default_rng(seed)
         resampling = Resampling(x, y)
-        rows = max(1, _CHUNK // x.size)
-        for start in range(0, resamples, rows):
-            chunk = slice(start, min(start + rows, resamples))
-            drawn = _draw(rng, count, chunk.stop - chunk.start)
+        at_a_time = max(1, _CHUNK // x.size)
+        for start in range(0, resamples, at_a_time):
+            drawn = _draw(rng, count, min(at_a_time, resamples - start))
             for name, part in resampling(drawn.take(units, axis=1)).items():
-                values[name][chunk] = part
+                values[name][start : start + at_a_time] = part
     return {
         name: _interval(estimate, values[name], confidence) for name, estimate in estimates.items()
     }
@@ -168,17 +160,6 @@ class Resampling:
         return pairs
 
 
-def _numbered(groups: Iterable[Hashable], images: int) -> NDArray[np.int64]:
-    """Number the groups in the order in which they first appear, (n,)."""
-    labels = list(groups)
-    if len(labels) != images:
-        raise GlpiError(
-            f"groups has {len(labels)} entries for {images} images: give one reference an image."
-        )
-    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
-    return np.array([numbers[label] for label in labels], np.int64)
-
-
 def _draw(rng: np.random.Generator, count: int, resamples: int) -> NDArray[np.int64]:
     """Draw `count` of `count` units with replacement, as often as asked: (resamples, count)."""
     chosen = rng.integers(count, size=(resamples, count))
@@ -188,17 +169,11 @@ def _draw(rng: np.random.Generator, count: int, resamples: int) -> NDArray[np.in
 
 def _interval(estimate: float | None, values: Array, confidence: float) -> Interval:
     defined = values[~np.isnan(values)]
-    low: float | None = None
-    high: float | None = None
+    ends: list[float] | list[None] = [None, None]
     if defined.size:
-        ends = ((1 - confidence) / 2, (1 + confidence) / 2)
-        low, high = map(float, np.quantile(defined, ends))
-    return {
-        "estimate": estimate,
-        "low": low,
-        "high": high,
-        "undefined": values.size - defined.size,
-    }
+        ends = np.quantile(defined, ((1 - confidence) / 2, (1 + confidence) / 2)).tolist()
+    undefined = values.size - defined.size
+    return {"estimate": estimate, "low": ends[0], "high": ends[1], "undefined": undefined}
 
 
 class _Ties:

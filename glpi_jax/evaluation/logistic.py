@@ -15,8 +15,6 @@ never negative and says nothing of the direction: read that from the raw SROCC o
 labels first (`glpi_jax.evaluation.metrics.oriented`).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -27,8 +25,6 @@ from scipy.special import expit
 
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.evaluation.metrics import paired_scores, plcc, quality_metrics, rmse
-
-__all__ = ["LogisticFit", "fit_logistic", "full_metrics"]
 
 Vector = NDArray[np.float64]
 
@@ -43,6 +39,7 @@ _STARTS = 4
 # limits are near enough, while their coefficients would cancel to nothing in float64.
 _NARROWEST, _WIDEST, _FURTHEST = 0.03, 5.0, 8.0
 _TOLERANCE = 1e-8
+_EVALUATIONS = 200  # of the residuals, from each start, before the search gives up
 # Ranges of the scores beyond this, or below its inverse, leave the coefficients no room in float64.
 _LARGEST = 1e100
 
@@ -80,9 +77,7 @@ class LogisticFit:
             return slope * (x - x0) + y0
 
 
-def fit_logistic(
-    predicted: ArrayLike, mos: ArrayLike, parameters: Literal[4, 5], *, max_evaluations: int = 200
-) -> LogisticFit:
+def fit_logistic(predicted: ArrayLike, mos: ArrayLike, parameters: Literal[4, 5]) -> LogisticFit:
     """Fit a logistic function from predicted to subjective scores by least squares.
 
     The PLCC of the mapped scores is never below the absolute PLCC of the raw ones (up to 1e-9),
@@ -98,14 +93,11 @@ def fit_logistic(
     on the scores alone, and follows a change of their units.
 
     Args:
-        predicted: scores of the model, (n,) real, n ≥ 2.
-        mos: subjective scores of the same images in the same order, (n,) real; MOS or DMOS.
+        predicted, mos: as for `srocc`, n ≥ 2; MOS or DMOS.
         parameters: 4 or 5, which of the forms.
-        max_evaluations: of the residuals, from each start, before the search gives up.
 
     Raises:
-        GlpiError: the two are not vectors of one length or hold NaN or an infinity, there are fewer
-            than two images, or `parameters` is neither 4 nor 5.
+        GlpiError: as `srocc`, there are fewer than two images, or `parameters` is neither 4 nor 5.
     """
     x, y = paired_scores(predicted, mos)
     if parameters not in (4, 5):
@@ -116,7 +108,7 @@ def fit_logistic(
         line = _line(x, y)
         if np.unique(x).size <= parameters or np.ptp(y) == 0:
             return line
-        fit = _search(x, y, parameters, max_evaluations)
+        fit = _search(x, y, parameters)
         if fit is None:
             return line
         better = _squared_error(fit, x, y) <= _squared_error(line, x, y)
@@ -131,11 +123,7 @@ def full_metrics(predicted: ArrayLike, mos: ArrayLike) -> dict[str, float | bool
 
     The fits take some 0.05 s for 2000 images and seconds for 40,000. For a validation in a
     training, and for many small groups where a fit of five parameters means little, take
-    `glpi_jax.evaluation.metrics.quality_metrics`.
-
-    Args:
-        predicted: scores of the model, (n,) real.
-        mos: subjective scores of the same images in the same order, (n,) real.
+    `glpi_jax.evaluation.metrics.quality_metrics`. Arguments and errors are those of `srocc`.
 
     Returns:
         Under `srocc`, `plcc`, `krcc` and `rmse` what `quality_metrics` gives; under
@@ -144,30 +132,23 @@ def full_metrics(predicted: ArrayLike, mos: ArrayLike) -> dict[str, float | bool
         `logistic4_converged` and `logistic5_converged` whether the fit converged (see
         `LogisticFit`). None stands for an undefined value: PLCC after the fit is undefined where
         the raw one is, and all of them are for fewer than two images.
-
-    Raises:
-        GlpiError: the two are not vectors of one length, or hold NaN or an infinity.
     """
     x, y = paired_scores(predicted, mos)
     metrics: dict[str, float | bool | None] = {**quality_metrics(x, y)}
+    raw = metrics["plcc"]
     forms: tuple[Literal[4, 5], ...] = (4, 5)
-    for parameters in forms:
-        after: float | None = None
-        error: float | None = None
-        converged: bool | None = None
-        if x.size >= 2:
-            fit = fit_logistic(x, y, parameters)
-            mapped = fit(x)
-            raw = metrics["plcc"]
-            if fit.form != "linear":
-                after = plcc(mapped, y)
-            elif raw is not None:
-                after = abs(raw)  # no line changes more than the sign
-            error = rmse(mapped, y) if np.isfinite(mapped).all() else None
-            converged = fit.converged
-        metrics[f"plcc_logistic{parameters}"] = after
-        metrics[f"rmse_logistic{parameters}"] = error
-        metrics[f"logistic{parameters}_converged"] = converged
+    for form in forms:
+        keys = (f"plcc_logistic{form}", f"rmse_logistic{form}", f"logistic{form}_converged")
+        if x.size < 2:
+            metrics |= dict.fromkeys(keys)
+            continue
+        fit = fit_logistic(x, y, form)
+        mapped = fit(x)
+        after = None if raw is None else abs(raw)  # no line changes more than the sign
+        if fit.form != "linear":
+            after = plcc(mapped, y)
+        error = rmse(mapped, y) if np.isfinite(mapped).all() else None
+        metrics |= zip(keys, (after, error, fit.converged), strict=True)
     return metrics
 
 
@@ -192,9 +173,7 @@ def _squared_error(fit: LogisticFit, x: Vector, y: Vector) -> float:
     return float(errors @ errors)
 
 
-def _search(
-    x: Vector, y: Vector, parameters: Literal[4, 5], max_evaluations: int
-) -> LogisticFit | None:
+def _search(x: Vector, y: Vector, parameters: Literal[4, 5]) -> LogisticFit | None:
     """The best logistic function of the searches that converge, None if none does."""
     # In units of the ranges, so that tolerances and bounds mean the same for any scores.
     x_unit, y_unit = np.ptp(x), np.ptp(y)
@@ -219,7 +198,7 @@ def _search(
             ftol=_TOLERANCE,
             xtol=_TOLERANCE,
             gtol=1e-12,
-            max_nfev=max_evaluations,
+            max_nfev=_EVALUATIONS,
         )
         for start in problem.starts(bulk)
     ]
@@ -288,16 +267,16 @@ class _Projected:
         """The most promising points of the grid, the best first."""
         centres = np.quantile(self.u, _QUANTILES)
         centres = np.array([self.low - bulk, *centres, self.low + 1 + bulk])
-        candidates = []
+
+        def cost(point: Vector) -> float:
+            return float(np.sum(self.residuals(point) ** 2))
+
+        best = []
         for width in _WIDTHS * bulk:
             margin = _FURTHEST * width
             places = np.clip((centres - self.low + margin) / (1 + 2 * margin), 0, 1)
-            points = [np.array([place, np.log(width)]) for place in places]
-            costs = [float(np.sum(self.residuals(point) ** 2)) for point in points]
-            best = int(np.argmin(costs))
-            candidates.append((costs[best], points[best]))
-        candidates.sort(key=lambda candidate: candidate[0])
-        return [point for _, point in candidates[:_STARTS]]
+            best.append(min((np.array([place, np.log(width)]) for place in places), key=cost))
+        return sorted(best, key=cost)[:_STARTS]
 
     def coefficients(self, point: Vector) -> Vector:
         """Level, tilt and height at a point, (3,)."""

@@ -8,8 +8,6 @@ Signs: the official protocol leaves DMOS (lower is better) as it is, so that a g
 MOS has negative correlations with it. The strict protocol turns the labels first, see `oriented`.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -19,18 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from glpi_jax.core.errors import GlpiError
-
-__all__ = [
-    "krcc",
-    "median_and_spread",
-    "metrics_by_group",
-    "oriented",
-    "paired_scores",
-    "plcc",
-    "quality_metrics",
-    "rmse",
-    "srocc",
-]
 
 Group = TypeVar("Group", bound=Hashable)
 
@@ -88,12 +74,8 @@ def quality_metrics(predicted: ArrayLike, mos: ArrayLike) -> dict[str, float | N
     They are raw, so that a validation in a training is quick; `full_metrics` adds the fits.
     Arguments and errors are those of `srocc`; None stands for an undefined value.
     """
-    return {
-        "srocc": srocc(predicted, mos),
-        "plcc": plcc(predicted, mos),
-        "krcc": krcc(predicted, mos),
-        "rmse": rmse(predicted, mos),
-    }
+    criteria = {"srocc": srocc, "plcc": plcc, "krcc": krcc, "rmse": rmse}
+    return {name: criterion(predicted, mos) for name, criterion in criteria.items()}
 
 
 def metrics_by_group(
@@ -101,31 +83,31 @@ def metrics_by_group(
 ) -> dict[Group, dict[str, float | int | None]]:
     """Compute `quality_metrics` within each group of images, such as one distortion.
 
-    Args:
-        predicted: scores of the model, (n,) real.
-        mos: subjective scores, (n,) real.
-        groups: the group of each image, n values.
+    Arguments and errors are those of `srocc` and `rows_by_group`.
 
     Returns:
         a dictionary in the order in which the groups first appear:
         `{group: {"images": count, "srocc": …, "plcc": …, "krcc": …, "rmse": …}}`.
-
-    Raises:
-        GlpiError: as `srocc`, or `groups` has another length.
     """
     x, y = paired_scores(predicted, mos)
-    labels = list(groups)
-    if len(labels) != x.size:
-        raise GlpiError(
-            f"groups has {len(labels)} entries for {x.size} images: give one group an image."
-        )
-    members: dict[Group, list[int]] = {}
-    for index, label in enumerate(labels):
-        members.setdefault(label, []).append(index)
     return {
         label: {"images": len(rows), **quality_metrics(x[rows], y[rows])}
-        for label, rows in members.items()
+        for label, rows in rows_by_group(groups, x.size).items()
     }
+
+
+def rows_by_group(groups: Iterable[Group], images: int) -> dict[Group, list[int]]:
+    """Give the rows of each group, in the order in which the groups first appear.
+
+    Raises a GlpiError unless there is one entry in `groups` for each of `images`.
+    """
+    labels = list(groups)
+    if len(labels) != images:
+        raise GlpiError(f"groups has {len(labels)} entries for {images} images: give one an image.")
+    rows: dict[Group, list[int]] = {}
+    for row, label in enumerate(labels):
+        rows.setdefault(label, []).append(row)
+    return rows
 
 
 def oriented(scores: ArrayLike, higher_is_better: bool) -> NDArray[np.float64]:
@@ -171,37 +153,28 @@ def median_and_spread(values: Sequence[float | None]) -> dict[str, float | int |
     if len(values) == 0:
         raise GlpiError("values is empty: a summary needs at least one round.")
     defined = _vector("values", [value for value in values if value is not None])
+    undefined = len(values) - defined.size
     names = ("median", "mean", "std", "q1", "q3", "min", "max")
-    counts = {"rounds": len(values), "undefined": len(values) - defined.size}
-    if counts["undefined"]:
-        return {**counts, **dict.fromkeys(names)}
-    with np.errstate(over="ignore", invalid="ignore"):
-        statistics = (
-            np.median(defined),
-            np.mean(defined),
-            np.std(defined, ddof=1) if defined.size > 1 else np.nan,
-            *np.quantile(defined, (0.25, 0.75)),
-            np.min(defined),
-            np.max(defined),
-        )
-    return {
-        **counts,
-        **{
-            name: float(value) if np.isfinite(value) else None
-            for name, value in zip(names, statistics, strict=True)
-        },
-    }
+    statistics: list[Any] = [np.nan] * len(names)
+    if not undefined:
+        with np.errstate(over="ignore", invalid="ignore"):
+            statistics = [
+                np.median(defined),
+                np.mean(defined),
+                np.std(defined, ddof=1) if defined.size > 1 else np.nan,
+                *np.quantile(defined, (0.25, 0.75)),
+                np.min(defined),
+                np.max(defined),
+            ]
+    finite = [float(value) if np.isfinite(value) else None for value in statistics]
+    return {"rounds": len(values), "undefined": undefined, **dict(zip(names, finite, strict=True))}
 
 
 def paired_scores(
     predicted: ArrayLike, mos: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Check the two sides and give them as float64 vectors of one length.
-
-    Arguments and errors are those of `srocc`.
-    """
-    x = _vector("predicted", predicted)
-    y = _vector("mos", mos)
+    """Check arguments as those of `srocc`, and give them as float64 vectors of one length."""
+    x, y = _vector("predicted", predicted), _vector("mos", mos)
     if x.shape != y.shape:
         raise GlpiError(
             f"predicted has {x.size} values and mos has {y.size}: give one of each an image."

@@ -1,5 +1,6 @@
 """From crops to image scores: fixed batches through the jitted model, averaged per image."""
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
@@ -9,12 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from glpi_jax.core.compilation import compiler_options
-from glpi_jax.distributed.mesh import (
-    batch_sharding,
-    check_batch_size,
-    local_rows,
-    to_devices,
-)
+from glpi_jax.distributed.mesh import batch_sharding, check_batch_size, local_rows, to_devices
 from glpi_jax.models.glpi import GLPI
 from glpi_jax.models.pixels import normalise
 
@@ -35,13 +31,10 @@ class Prediction(NamedTuple):
 def in_label_units(prediction: Prediction, *, label_scale: float, label_shift: float) -> Prediction:
     """Return a prediction in the units of the labels.
 
-    Args:
-        prediction: of a network that was trained on label_scale · label + label_shift.
-        label_scale, label_shift: of the training; the scale is above 0.
+    The network was trained on label_scale · label + label_shift; the scale is above 0.
     """
-    return Prediction(
-        (prediction.score - label_shift) / label_scale, prediction.crop_std / label_scale
-    )
+    score, crop_std = prediction
+    return Prediction((score - label_shift) / label_scale, crop_std / label_scale)
 
 
 def compile_scorer(model: GLPI, mesh: Mesh) -> ScoreCrops:
@@ -90,23 +83,14 @@ def predict(
     """
     check_batch_size(batch_size, mesh, "config.evaluation.batch_size")
     own_size = batch_size // jax.process_count()
-    dispatched = 0
-    crop_shape: tuple[int, ...] = ()
     waiting: deque[tuple[Key, int]] = deque()  # images whose scores are not complete
     in_flight: deque[tuple[jax.Array, int]] = deque()  # scores to be read, and how many count
     scores: list[float] = []
-    pending: list[np.ndarray] = []  # crops of a batch to be
-    held = 0
 
-    def dispatch(crops: np.ndarray) -> None:
-        nonlocal dispatched
-        count = len(crops)
-        if count < own_size:
-            padding = np.zeros((own_size - count, *crops.shape[1:]), crops.dtype)
-            crops = np.concatenate([crops, padding])
-        together = to_devices({"crops": crops}, mesh)["crops"]
-        in_flight.append((score_crops(variables, together), count))
-        dispatched += 1
+    def crops_of_images() -> Iterator[np.ndarray]:
+        for key, crops in images:
+            waiting.append((key, len(crops)))
+            yield from crops
 
     def collect(leave: int) -> Iterator[tuple[Key, Prediction]]:
         while len(in_flight) > leave:
@@ -118,20 +102,15 @@ def predict(
             del scores[:count]
             yield key, Prediction(float(own.mean()), float(own.std()))
 
-    for key, crops in images:
-        waiting.append((key, len(crops)))
-        pending.append(crops)
-        held += len(crops)
-        crop_shape = crops.shape[1:]
-        if held >= own_size:
-            together = np.concatenate(pending)
-            whole = held - held % own_size
-            for start in range(0, whole, own_size):
-                dispatch(together[start : start + own_size])
-            pending, held = [together[whole:]], held - whole
-            yield from collect(leave=1)
-    if held:
-        dispatch(np.concatenate(pending))
-    while dispatched < batches:
-        dispatch(np.zeros((0, *crop_shape), np.uint8))
+    rows = crops_of_images()
+    padding = np.zeros((), np.uint8)
+    for number in itertools.count():
+        crops = list(itertools.islice(rows, own_size))
+        if not crops and number >= batches:
+            break
+        padding = np.zeros_like(crops[0]) if crops else padding
+        whole = np.stack([*crops, *[padding] * (own_size - len(crops))])
+        together = to_devices({"crops": whole}, mesh)["crops"]
+        in_flight.append((score_crops(variables, together), len(crops)))
+        yield from collect(leave=1)
     yield from collect(leave=0)

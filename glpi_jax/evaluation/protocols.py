@@ -70,10 +70,7 @@ def open_databases(config: ConfigDict) -> tuple[Database, dict[str, Database]]:
     Raises:
         GlpiError: unknown protocol, a root that is not given, or what `load_database` raises.
     """
-    if config.protocol not in PROTOCOLS:
-        raise GlpiError(
-            f"config.protocol = '{config.protocol}': choose one of {', '.join(PROTOCOLS)}"
-        )
+    _check_choice("config.protocol", config.protocol, PROTOCOLS)
     source = _open(config.protocol, config.data, "config.data")
     targets = {
         name: _open(config.protocol, section, f"config.targets.{name}")
@@ -104,94 +101,71 @@ def make_split(config: ConfigDict, database: Database) -> Split:
 
 
 def _split(config: ConfigDict, database: Database) -> Split:
-    kind, seed = config.split.kind, official_seed(config.split.round)
-    if kind not in SPLITS:
-        raise GlpiError(f"config.split.kind = '{kind}': choose one of {', '.join(SPLITS)}")
-    if config.targets and kind != "ratio":
+    kind, name = config.split.kind, config.split.name
+    _check_choice("config.split.kind", kind, SPLITS)
+    if kind == "ratio":
+        return _ratio_split(config, database)
+    if config.targets:
         raise GlpiError(
             f"config.split.kind = '{kind}': a run with config.targets trains on all of its source,"
             " but for a validation part: leave config.split.kind at ratio"
         )
-    if kind != "ratio" and not config.split.name:
+    if not name:
         raise GlpiError(f"config.split.name is empty: config.split.kind = '{kind}' needs it")
+    if kind == "published":
+        split = published_split(database, name)
+    else:
+        split = (read_split if kind == "file" else read_list_split)(name, database)
+    if _strict(config) and not split.validation:
+        raise GlpiError(
+            f"config.split.name = '{name}' has no validation part, which the strict protocol needs"
+            " to select the epoch: take --config.protocol=official"
+        )
+    return split
+
+
+def _ratio_split(config: ConfigDict, database: Database) -> Split:
+    train, validation = config.split.train_fraction, config.split.validation_fraction
+    seed, strict = official_seed(config.split.round), _strict(config)
     if config.targets:
-        return whole_split(
-            database,
-            validation_fraction=config.split.validation_fraction if _strict(config) else None,
-            seed=seed,
-        )
-    if kind == "ratio" and _strict(config):
+        held_out = validation if strict else None
+        return whole_split(database, validation_fraction=held_out, seed=seed)
+    if strict:
         return strict_split(
-            database,
-            train_fraction=config.split.train_fraction,
-            validation_fraction=config.split.validation_fraction,
-            seed=seed,
+            database, train_fraction=train, validation_fraction=validation, seed=seed
         )
-    if kind == "ratio" and database.left_out and database.facts:
+    if database.left_out and database.facts:
         raise GlpiError(
             f"{database.name}: {len(database.left_out)} labels were left out, so the official index"
             " numbers mean other images: mend the copy, or take --config.protocol=strict"
         )
-    if kind == "ratio":
-        return official_database_split(
-            database, train_fraction=config.split.train_fraction, seed=seed
-        )
-    if kind == "published":
-        split = published_split(database, config.split.name)
-    elif kind == "file":
-        split = read_split(config.split.name, database)
-    else:
-        split = read_list_split(config.split.name, database)
-    if _strict(config) and not split.validation:
-        raise GlpiError(
-            f"config.split.name = '{config.split.name}' has no validation part, which the strict"
-            " protocol needs to select the epoch: take --config.protocol=official"
-        )
-    return split
+    return official_database_split(database, train_fraction=train, seed=seed)
 
 
 def make_plan(
     config: ConfigDict, source: Database, targets: Mapping[str, Database], split: Split
 ) -> Plan:
-    """Lay out a run.
-
-    Args:
-        config: the whole tree.
-        source, targets: from `open_databases`.
-        split: of the source.
+    """Lay out a run from `open_databases` and the split of the source.
 
     Raises:
         GlpiError: an unknown way to select the epoch.
     """
-    select = config.evaluation.select
-    if select not in SELECTIONS:
-        raise GlpiError(
-            f"config.evaluation.select = '{select}': choose one of {', '.join(SELECTIONS)}"
-        )
-    labelled = replace(
-        source, scores=config.data.label_scale * source.scores + config.data.label_shift
-    )
-    train = Part("train", labelled, split.train, config.data, "config.data")
-    if targets:
-        test = tuple(
-            Part(
-                f"test {name}",
-                database,
-                tuple(range(len(database))),
-                config.targets[name],
-                f"config.targets.{name}",
-            )
-            for name, database in targets.items()
-        )
+    _check_choice("config.evaluation.select", config.evaluation.select, SELECTIONS)
+    data = config.data
+    labelled = replace(source, scores=data.label_scale * source.scores + data.label_shift)
+    train = Part("train", labelled, split.train, data, "config.data")
+    of_targets = config.targets
+    test = tuple(
+        Part(f"test {name}", each, range(len(each)), of_targets[name], f"config.targets.{name}")
+        for name, each in targets.items()
+    ) or (Part("test", source, split.test, data, "config.data"),)
+    validation = Part("validation", source, split.validation, data, "config.data")
+    if _strict(config):
+        plan = Plan(train, (validation,), "SROCC on the validation part", (*test, validation))
     else:
-        test = (Part("test", source, split.test, config.data, "config.data"),)
-    if not _strict(config):
         criterion = "mean SROCC on the test databases" if targets else "SROCC on the test part"
-        criterion = LAST_EPOCH if select == "last" else f"{criterion} (official protocol)"
-        return Plan(train, test, criterion, test)
-    criterion = LAST_EPOCH if select == "last" else "SROCC on the validation part"
-    validation = Part("validation", source, split.validation, config.data, "config.data")
-    return Plan(train, (validation,), criterion, (*test, validation))
+        plan = Plan(train, test, f"{criterion} (official protocol)", test)
+    return replace(plan, criterion=LAST_EPOCH) if config.evaluation.select == "last" else plan
 
 
 def selection_names(config: ConfigDict) -> tuple[str, ...]:
@@ -219,9 +193,7 @@ def compares_raw(config: ConfigDict) -> bool:
 def metrics_note(config: ConfigDict, score_name: str) -> str | None:
     """Return the scale of the predictions that the metrics compare, if it is not the labels'.
 
-    Args:
-        config: the whole tree.
-        score_name: name of the labels, such as "MOS".
+    `score_name` is the name of the labels, such as "MOS".
     """
     scale, shift = config.data.label_scale, config.data.label_shift
     if not compares_raw(config) or (scale, shift) == (1, 0):
@@ -236,6 +208,11 @@ def _strict(config: ConfigDict) -> bool:
     return bool(config.protocol == "strict")
 
 
+def _check_choice(key: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise GlpiError(f"{key} = '{value}': choose one of {', '.join(choices)}")
+
+
 def _open(protocol: str, section: ConfigDict, where: str) -> Database:
     if not section.root:
         raise GlpiError(f"{where}.root is empty: pass the database's folder, --{where}.root=FOLDER")
@@ -243,15 +220,10 @@ def _open(protocol: str, section: ConfigDict, where: str) -> Database:
         section.database, section.root, section.labels or None, skip_bad=section.skip_bad
     )
     if protocol == "strict" and not database.higher_is_better:
-        return turned(database)
+        return replace(
+            database,
+            scores=oriented(database.scores, database.higher_is_better),
+            higher_is_better=True,
+            label_note=f"{database.label_note}; negated, so that higher is better",
+        )
     return database
-
-
-def turned(database: Database) -> Database:
-    """The same database with its scores negated and so turned round: higher is better."""
-    return replace(
-        database,
-        scores=oriented(database.scores, database.higher_is_better),
-        higher_is_better=True,
-        label_note=f"{database.label_note}; negated, so that higher is better",
-    )

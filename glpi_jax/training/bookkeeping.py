@@ -3,6 +3,8 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, SupportsFloat
 
@@ -13,18 +15,14 @@ from ml_collections import ConfigDict
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.pipeline import BatchIterator, training_rows
 from glpi_jax.data.sources import Database
+from glpi_jax.distributed.ranks import is_first
 from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
-from glpi_jax.training.checkpoint_store import RESUME_FOLDER
 from glpi_jax.training.metric_writer import MetricWriter
 from glpi_jax.training.state import TrainState
 
 Numbers = Mapping[str, SupportsFloat]  # by name, on their way from the devices
 
 _NAMED = 32  # images of a batch that a message names at most
-
-
-def _ignore() -> None:
-    """Do nothing."""
 
 
 class Validation(NamedTuple):
@@ -35,10 +33,31 @@ class Validation(NamedTuple):
 
     metrics: Mapping[str, float | None]
     value: float | None
-    on_selected: Callable[[], None] = _ignore
+    on_selected: Callable[[], None] = lambda: None
 
 
-Validate = Callable[[Mapping[str, Any]], Validation]
+@dataclass(frozen=True)
+class RunSetup:
+    """What a run trains on, and where its record goes.
+
+    Attributes:
+        config: the whole tree.
+        database, rows: the labelled images, and which of them train.
+        workdir: receives checkpoints, `metrics.csv` and TensorBoard files.
+        validate: variables → `Validation`; its value is an SROCC, None where undefined.
+        criterion: what selects the weights, in words.
+        starting_weights: gives the variables to start from, called if there is no checkpoint yet;
+            None initialises them from the seed. They are saved at once as the checkpoint of step 0:
+            from its first checkpoint on the run stands alone.
+    """
+
+    config: ConfigDict
+    database: Database
+    rows: Sequence[int]
+    workdir: Path
+    validate: Callable[[Mapping[str, Any]], Validation]
+    criterion: str
+    starting_weights: Callable[[], Mapping[str, Any]] | None = None
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
@@ -46,52 +65,46 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
     return math.ceil(images / batch_size)
 
 
-class Bookkeeping:
-    """Keeps a run's record while it trains."""
+class Bookkeeping(ExitStack):
+    """Keeps a run's record while it trains; closed, it waits for the save under way.
 
-    def __init__(
-        self,
-        config: ConfigDict,
-        *,
-        database: Database,
-        rows: Sequence[int],
-        workdir: Path,
-        validate: Validate,
-        criterion: str,
-        schedule: optax.Schedule,
-    ):
-        """Open the run's checkpoints; the other arguments are those of `fit`."""
-        self._config = config
-        self._database, self._rows = database, rows
-        self._workdir = workdir
-        self._validate, self._criterion = validate, criterion
-        self._schedule = schedule
-        self._epoch_steps = steps_per_epoch(len(rows), config.train.batch_size)
-        self.total_steps = config.train.epochs * self._epoch_steps
-        self.checkpoints = ResumeCheckpoints(workdir)
-        self.best = BestCheckpoint(workdir, read_only=False)
-        self._window = _Window(config.train.batch_size)
+    Attributes:
+        setup: of the run.
+        step: the last step that was taken, from 0.
+        total_steps: the last step of the run.
+        checkpoints: what the run resumes from.
+    """
+
+    def __init__(self, setup: RunSetup, schedule: optax.Schedule):
+        """Open the run's checkpoints."""
+        super().__init__()
+        self.setup, self._schedule = setup, schedule
+        train = setup.config.train
+        self.step = 0
+        self._epoch_steps = steps_per_epoch(len(setup.rows), train.batch_size)
+        self.total_steps = train.epochs * self._epoch_steps
+        self.checkpoints = self.enter_context(closing(ResumeCheckpoints(setup.workdir)))
+        self._best = self.enter_context(closing(BestCheckpoint(setup.workdir, read_only=False)))
+        self._window = _Window(train.batch_size, self._diverged)
 
     def start(
         self,
         batches: BatchIterator,
         create: Callable[[], TrainState],
         target: Callable[[], TrainState],
-        *,
-        save_at_once: bool,
     ) -> TrainState:
-        """The state to go on from: of the newest whole checkpoint, or a new one.
+        """Return the state to go on from: of the newest whole checkpoint, or a new one.
 
         Args:
-            batches: put to the state's step.
+            batches: the run's, put to the state's step.
             create: makes the state of step 0.
             target: shapes, dtypes and shardings to restore into.
-            save_at_once: a new state is saved before its first step.
         """
-        damaged = self.best.damaged_step()
+        self._batches = self.enter_context(closing(batches))
+        damaged = self._best.damaged_step()
         if self.checkpoints.latest_step is None:
             state = create()
-            if save_at_once:
+            if self.setup.starting_weights is not None:
                 self.checkpoints.save(state, batches.get_state())
         else:
             # Damaged selected weights are made again: from before their epoch the same steps lead
@@ -99,49 +112,43 @@ class Bookkeeping:
             state, data_state = self.checkpoints.restore(target(), not_after=damaged)
             batches.set_state(data_state)
             self.checkpoints.remove_after(int(state.step))
-        step = int(state.step)
+        self.step = step = int(state.step)
         if damaged is not None and step < damaged:
-            self.best.remove(damaged)
-        elif step == damaged or (step == self.total_steps and self.best.selection() is None):
-            self._keep(state, step // self._epoch_steps, self._validate(state.variables))
+            self._best.remove_after(damaged - 1)
+        elif step == damaged or (step == self.total_steps and self._best.selection() is None):
+            validation = self.setup.validate(state.variables)
+            self._keep(state, step // self._epoch_steps, validation)
+        writer = MetricWriter(self.setup.workdir, step, enabled=is_first())
+        self._metrics = self.enter_context(writer)
         self._window.restart_clock()
         return state
 
     @property
     def finished(self) -> bool:
         """Whether the run's last step is saved, and what it selected."""
-        whole = self.best.damaged_step() is None and self.best.selection() is not None
+        whole = self._best.damaged_step() is None and self._best.selection() is not None
         return whole and self.checkpoints.latest_step == self.total_steps
 
     def after_step(
-        self,
-        step: int,
-        outputs: Numbers,
-        state: Callable[[], TrainState],
-        batches: BatchIterator,
-        metrics: MetricWriter,
-        *,
-        terminated: bool,
+        self, outputs: Numbers, state: Callable[[], TrainState], *, terminated: bool
     ) -> dict[str, float | None]:
         """Do what is due after a step.
 
         A window of metrics ends at every checkpoint, so that a resumed run has the same windows.
 
         Args:
-            step: that was taken, counted from 1.
             outputs: of `train_step`.
             state: gives the state after the step.
-            batches: the run's, whose position is saved.
-            metrics: the run's.
             terminated: save now, since the run will end.
 
         Returns:
             News for the progress bar: `loss` (of the step before), `srocc`.
 
         Raises:
-            NotFinite: the loss or the gradient is not.
+            GlpiError: the loss or the gradient is not finite.
         """
-        config, epoch = self._config, step // self._epoch_steps
+        self.step = step = self.step + 1
+        config, epoch = self.setup.config, step // self._epoch_steps
         loss = self._window.add(step, outputs)
         news: dict[str, float | None] = {} if loss is None else {"loss": loss}
         validation_due = step == self.total_steps or (
@@ -152,78 +159,64 @@ class Bookkeeping:
         )
         if checkpoint_due or step % config.train.log_every_steps == 0:
             rate = {"train/learning_rate": float(self._schedule(step - 1))}
-            metrics.write(step, epoch, self._window.close(step, outputs) | rate)
+            self._metrics.write(step, epoch, self._window.close(step, outputs) | rate)
         if not checkpoint_due:
             return news
         now = state()
         if validation_due:
             self.checkpoints.wait()  # one save at a time
-            validation = self._validate(now.variables)
-            metrics.write(step, epoch, validation.metrics)
+            validation = self.setup.validate(now.variables)
+            self._metrics.write(step, epoch, validation.metrics)
             news["srocc"] = validation.value
-            if config.evaluation.select == "best":
-                self._keep_if_best(now, epoch, validation)
-            elif step == self.total_steps:
+            last = step == self.total_steps
+            if self._improves(validation) if config.evaluation.select == "best" else last:
                 self._keep(now, epoch, validation)
         # After the rows and the best weights up to this step: a run that resumes here makes neither
         # again.
-        metrics.flush()
-        self.checkpoints.save(now, batches.get_state())
+        self._metrics.flush()
+        self.checkpoints.save(now, self._batches.get_state())
         self._window.restart_clock()
         return news
 
-    def close(self) -> None:
-        """Wait for the save under way, and close."""
-        self.best.close()
-        self.checkpoints.close()
-
-    def _keep_if_best(self, state: TrainState, epoch: int, validation: Validation) -> None:
-        """Keep the weights if their value is the highest so far (undefined counts as lowest)."""
-        selected, value = self.best.selection(), validation.value
-        if selected is not None:
-            highest = selected["value"]
-            improved = value is not None and (highest is None or value > highest)
-            if not improved:
-                return
-        self._keep(state, epoch, validation)
+    def _improves(self, validation: Validation) -> bool:
+        """Whether the value is the highest so far; an undefined one counts as lowest."""
+        selected, value = self._best.selection(), validation.value
+        if selected is None:
+            return True
+        return value is not None and (selected["value"] is None or value > selected["value"])
 
     def _keep(self, state: TrainState, epoch: int, validation: Validation) -> None:
-        step, value = int(state.step), validation.value
-        facts = {"step": step, "epoch": epoch, "criterion": self._criterion, "value": value}
-        self.best.save(state.variables, facts)
+        """Keep the weights as the run's best."""
+        step, criterion, value = int(state.step), self.setup.criterion, validation.value
+        selection = {"step": step, "epoch": epoch, "criterion": criterion, "value": value}
+        self._best.save(state.variables, selection)
         validation.on_selected()
 
-    def diverged(self, error: "NotFinite") -> GlpiError:
+    def _diverged(self, what: str, value: float, step: int) -> GlpiError:
         """What a user needs who looks for the cause: the batch, and the state before it."""
-        size, seed = self._config.train.batch_size, self._config.seed
-        batch_rows = training_rows(self._rows, seed=seed, batch_size=size, batch=error.step - 1)
-        names = list(dict.fromkeys(self._database.images[row] for row in batch_rows))
+        setup, config = self.setup, self.setup.config
+        batch_rows = training_rows(
+            setup.rows, seed=config.seed, batch_size=config.train.batch_size, batch=step - 1
+        )
+        names = list(dict.fromkeys(setup.database.images[row] for row in batch_rows))
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         self.checkpoints.wait()
         last = self.checkpoints.latest_step
-        folder = self._workdir / RESUME_FOLDER
-        kept = f"the last checkpoint from before is {folder / str(last)}"
+        kept = f"the last checkpoint from before is {self.checkpoints.folder / str(last)}"
         kept = "there is no checkpoint from before" if last is None else kept
         return GlpiError(
-            f"{error}: its batch was {', '.join(names[:_NAMED])}{more}; {kept}; look at these"
-            " images and their labels, or lower config.optimizer.learning_rate, in another workdir"
+            f"the {what} is {value} at step {step}: its batch was"
+            f" {', '.join(names[:_NAMED])}{more}; {kept}; look at these images and their labels, or"
+            " lower config.optimizer.learning_rate, in another workdir"
         )
-
-
-class NotFinite(Exception):
-    """A loss or gradient is NaN or infinite."""
-
-    def __init__(self, what: str, value: float, step: int):
-        """`step` is counted from 1."""
-        super().__init__(f"the {what} is {value} at step {step}")
-        self.step = step
 
 
 class _Window:
     """The losses and the time since the last line of metrics."""
 
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
+    def __init__(self, batch_size: int, diverged: Callable[[str, float, int], GlpiError]):
+        """`diverged` makes the error of a loss or gradient that is not finite."""
+        self._batch_size, self._diverged = batch_size, diverged
         self._last: tuple[int, Numbers] | None = None  # on its way
         self._losses: list[float] = []
         self.restart_clock()
@@ -233,24 +226,13 @@ class _Window:
         self._begin = time.monotonic()
 
     def add(self, step: int, outputs: Numbers) -> float | None:
-        """Take in a step; returns the loss of the step before, so that the device never waits.
-
-        Raises:
-            NotFinite: the loss or the gradient of the step before is not finite.
-        """
+        """Take in a step; returns the loss of the step before, so that the device never waits."""
         before, self._last = self._last, (step, outputs)
-        if before is None:
-            return None
-        self._losses.append(_finite_loss(*before))
-        return self._losses[-1]
+        return None if before is None else self._take_in(*before)
 
     def close(self, step: int, outputs: Numbers) -> dict[str, float | None]:
-        """The window's metrics, its last step's included; a new one begins.
-
-        Raises:
-            NotFinite: the loss or the gradient of that step is not finite.
-        """
-        self._losses.append(_finite_loss(step, outputs))
+        """The window's metrics, its last step's included; a new one begins."""
+        self._take_in(step, outputs)
         elapsed = time.monotonic() - self._begin
         metrics: dict[str, float | None] = {
             "train/loss": float(np.mean(self._losses)),
@@ -261,11 +243,12 @@ class _Window:
         self.restart_clock()
         return metrics
 
-
-def _finite_loss(step: int, outputs: Numbers) -> float:
-    """The loss of a step; of a gradient that is not finite the parameters are lost as well."""
-    for what, name in (("loss", "loss"), ("gradient", "grad_norm")):
-        value = float(outputs[name])
-        if not math.isfinite(value):
-            raise NotFinite(what, value, step)
-    return float(outputs["loss"])
+    def _take_in(self, step: int, outputs: Numbers) -> float:
+        """Wait for a loss; of a gradient that is not finite the parameters are lost as well."""
+        for what, name in (("loss", "loss"), ("gradient", "grad_norm")):
+            value = float(outputs[name])
+            if not math.isfinite(value):
+                raise self._diverged(what, value, step)
+        loss = float(outputs["loss"])
+        self._losses.append(loss)
+        return loss

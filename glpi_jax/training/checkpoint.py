@@ -5,42 +5,38 @@ Two folders in the workdir: `checkpoints/` holds what training resumes from (sta
 process 0 decides what is whole.
 """
 
+import functools
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from glpi_jax.core.errors import GlpiError, speaks_of_others
-from glpi_jax.distributed.ranks import is_first, told_by_first, wait_for_all
-from glpi_jax.training import checkpoint_files as files
-from glpi_jax.training.checkpoint_files import SEAL_FILE, finished_steps
-from glpi_jax.training.checkpoint_store import RESUME_FOLDER, Store, first_line
-from glpi_jax.training.state import TrainState, tree_differences
-
-__all__ = ["BEST_FOLDER", "RESUME_FOLDER", "SEAL_FILE", "BestCheckpoint", "ResumeCheckpoints"]
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.distributed.ranks import is_first, told_by_first
+from glpi_jax.training.checkpoint_files import finished_steps
+from glpi_jax.training.checkpoint_store import RESUME_FOLDER, Store
+from glpi_jax.training.state import TrainState, shardings_of, tree_differences
 
 BEST_FOLDER = "best"
-_NO_STEP = -1  # where processes tell each other a step
+_BEST_REMEDY = (
+    "; `glpi train` with this workdir makes it again if an older checkpoint is left, or put a copy"
+    " back"
+)
 
 
-class ResumeCheckpoints:
+class ResumeCheckpoints(Store):
     """The latest states of a run, each with its data iterator's; the newest two are kept."""
 
     def __init__(self, workdir: Path):
         """Open, or make, the folder; leftovers of an interrupted save are removed."""
-        self._store = Store(
-            workdir / RESUME_FOLDER, arrays="state", facts="data", keep=2, read_only=False
-        )
+        folder = workdir / RESUME_FOLDER
+        super().__init__(folder, arrays="state", facts="data", keep=2, read_only=False)
         self._best_folder = workdir / BEST_FOLDER
         self._snapshot: Any = None
-
-    @property
-    def latest_step(self) -> int | None:
-        """Step of the newest finished checkpoint, None if there is none."""
-        steps = finished_steps(self._store.folder)
-        return steps[-1] if steps else None
 
     def save(self, state: TrainState, data_state: dict[str, Any]) -> None:
         """Begin to save a state and the position of the data iterator, and return.
@@ -52,19 +48,11 @@ class ResumeCheckpoints:
         Raises:
             GlpiError: this save cannot begin, or the one before has failed.
         """
-        self._store.wait()
+        self.wait()
         if self._snapshot is None:
-            shardings = jax.tree.map(lambda x: x.sharding, state)
-            self._snapshot = jax.jit(_copied, out_shardings=shardings)
-        self._store.save(int(state.step), self._snapshot(state), data_state)
-
-    def wait(self) -> None:
-        """Wait until the save under way, if any, is finished.
-
-        Raises:
-            GlpiError: it has failed.
-        """
-        self._store.wait()
+            copied = functools.partial(jax.tree.map, jnp.copy)
+            self._snapshot = jax.jit(copied, out_shardings=shardings_of(state))
+        self.write(int(state.step), self._snapshot(state), data_state)
 
     def restore(
         self, target: TrainState, *, not_after: int | None = None
@@ -82,60 +70,38 @@ class ResumeCheckpoints:
             GlpiError: no checkpoint is whole, or the newest whole one does not fit the target.
         """
         step = self._newest_whole(not_after)
-        try:
-            return self._store.restore(step, target)
-        except Exception as error:  # Orbax raises anything, bare `Exception` included
-            if speaks_of_others(error):
-                raise
-            raise GlpiError(
-                f"{_unreadable(self._store.path(step), first_line(error))}, though its files are"
-                " whole: was it saved with this config and these versions?"
-            ) from error
+        remedy = ", though its files are whole: was it saved with this config and these versions?"
+        with self._reading(step, remedy):
+            return self.read(step, target)
 
     def _newest_whole(self, not_after: int | None) -> int:
-        """Decided by process 0, so that all take the same."""
-        chosen, damaged = _NO_STEP, []
-        if is_first():
-            for step in reversed(finished_steps(self._store.folder)):
-                if not_after is not None and step > not_after:
-                    continue
-                cause = files.damage(self._store.path(step))
-                if cause is None:
-                    chosen = step
+        damaged: list[str] = []
+        found = None
+        for step in reversed(finished_steps(self.folder)) if is_first() else ():
+            if not_after is None or step <= not_after:
+                message = self.damage(step)
+                if message is None:
+                    found = step
                     break
-                damaged.append(_unreadable(self._store.path(step), cause))
-        chosen = told_by_first(chosen)
-        if chosen == _NO_STEP and not_after is not None:
+                damaged.append(message)
+        chosen = _of_first(found)
+        if chosen is None and not_after is not None:
             raise GlpiError(
                 f"{self._best_folder / str(not_after)} is damaged, and no whole checkpoint is left"
                 " from which its steps could be taken again: put a copy of it back, or remove"
                 f" {self._best_folder} to go on and select among the later epochs alone"
             )
-        if chosen == _NO_STEP:
+        if chosen is None:
             raise GlpiError(
-                f"{'; '.join(damaged) or self._store.folder}: no whole checkpoint is left; put a"
-                f" copy back, or remove {self._store.folder} to train from the start"
+                f"{'; '.join(damaged) or self.folder}: no whole checkpoint is left; put a copy"
+                f" back, or remove {self.folder} to train from the start"
             )
         for message in damaged:
             _warn(f"{message}; resuming from step {chosen}, the newest that is whole")
         return chosen
 
-    def remove_after(self, step: int) -> None:
-        """Remove later checkpoints, damaged or of steps to be taken again: training goes on."""
-        if is_first():
-            files.remove_after(self._store.folder, step)
-        wait_for_all(f"go on from {step}")
 
-    def close(self) -> None:
-        """Wait for the save under way and close.
-
-        Raises:
-            GlpiError: the save has failed.
-        """
-        self._store.close()
-
-
-class BestCheckpoint:
+class BestCheckpoint(Store):
     """The selected weights of a run, with the step, epoch and value that selected them."""
 
     def __init__(self, workdir: Path, *, read_only: bool):
@@ -147,34 +113,17 @@ class BestCheckpoint:
         folder = workdir / BEST_FOLDER
         if read_only and not folder.is_dir():
             raise GlpiError(f"{workdir}: no trained model here (no folder {BEST_FOLDER}/)")
-        self._store = Store(
-            folder, arrays="variables", facts="selection", keep=1, read_only=read_only
-        )
-        if read_only and self._step is None:
+        super().__init__(folder, arrays="variables", facts="selection", keep=1, read_only=read_only)
+        if read_only and self.latest_step is None:
             raise GlpiError(f"{folder}: holds no finished checkpoint")
-
-    @property
-    def _step(self) -> int | None:
-        steps = finished_steps(self._store.folder)
-        return steps[-1] if steps else None
 
     def damaged_step(self) -> int | None:
         """The step of the selected weights if they are damaged, which is told on stderr."""
-        step = self._step
-        damaged = _NO_STEP
-        if step is not None and is_first():
-            cause = files.damage(self._store.path(step))
-            if cause is not None:
-                damaged = step
-                _warn(f"{_unreadable(self._store.path(step), cause)}; going back to make it again")
-        damaged = told_by_first(damaged)
-        return None if damaged == _NO_STEP else damaged
-
-    def remove(self, step: int) -> None:
-        """Remove damaged weights, when the run goes on from before them."""
-        if is_first():
-            files.remove_after(self._store.folder, step - 1)
-        wait_for_all(f"remove best {step}")
+        step = self.latest_step if is_first() else None
+        message = None if step is None else self.damage(step)
+        if message is not None:
+            _warn(f"{message}; going back to make it again")
+        return _of_first(step if message is not None else None)
 
     def selection(self) -> dict[str, Any] | None:
         """What `save` was given besides the weights, or None before the first save.
@@ -182,14 +131,10 @@ class BestCheckpoint:
         Raises:
             GlpiError: it is damaged.
         """
-        step = self._step
-        if step is None:
+        if self.latest_step is None:
             return None
-        self._check(step)
-        try:
-            return self._store.facts(step)
-        except Exception as error:
-            raise self._cannot_read(step, first_line(error)) from error
+        with self._reading_newest() as step:
+            return self.facts(step)
 
     def save(self, variables: dict[str, Any], selection: dict[str, Any]) -> None:
         """Replace the selected weights and wait for it; `selection` has at least `step`.
@@ -200,8 +145,8 @@ class BestCheckpoint:
         Raises:
             GlpiError: they cannot be saved.
         """
-        self._store.save(selection["step"], variables, selection)
-        self._store.wait()
+        self.write(selection["step"], variables, selection)
+        self.wait()
 
     def restore(
         self, target: dict[str, Any], *, model_of: str = "run.json"
@@ -215,45 +160,32 @@ class BestCheckpoint:
         Raises:
             GlpiError: the weights are damaged, or of another model; every difference is listed.
         """
-        step = self._step
-        if step is None:
-            raise GlpiError(f"{self._store.folder}: holds no finished checkpoint")
-        self._check(step)
-        try:
-            problems = tree_differences(self._store.shapes(step), target)
+        with self._reading_newest() as step:
+            problems = tree_differences(self.shapes(step), target)
             if not problems:
-                return self._store.restore(step, target)
-        except Exception as error:
-            if speaks_of_others(error):
-                raise
-            raise self._cannot_read(step, first_line(error)) from error
+                return self.read(step, target)
         raise GlpiError(
-            f"{self._store.path(step)}: the checkpoint is of another model than {model_of} says:"
+            f"{self._path(step)}: the checkpoint is of another model than {model_of} says:"
             f" {'; '.join(problems)}"
         )
 
-    def _check(self, step: int) -> None:
-        cause = files.damage(self._store.path(step))
-        if cause is not None:
-            raise self._cannot_read(step, cause)
-
-    def _cannot_read(self, step: int, cause: str) -> GlpiError:
-        return GlpiError(
-            f"{_unreadable(self._store.path(step), cause)}; `glpi train` with this workdir makes it"
-            " again if an older checkpoint is left, or put a copy back"
-        )
-
-    def close(self) -> None:
-        """Close; nothing is waited for."""
-        self._store.close()
+    @contextmanager
+    def _reading_newest(self) -> Iterator[int]:
+        """Give the newest step, if its files are whole."""
+        step = self.latest_step
+        if step is None:
+            raise GlpiError(f"{self.folder}: holds no finished checkpoint")
+        message = self.damage(step)
+        if message is not None:
+            raise GlpiError(message + _BEST_REMEDY)
+        with self._reading(step, _BEST_REMEDY):
+            yield step
 
 
-def _copied(tree: Any) -> Any:
-    return jax.tree.map(jnp.copy, tree)
-
-
-def _unreadable(path: Path, cause: str) -> str:
-    return f"{path}: the checkpoint cannot be read ({cause})"
+def _of_first(step: int | None) -> int | None:
+    """The step that process 0 has found, on every process."""
+    told = told_by_first(-1 if step is None else step)
+    return None if told == -1 else told
 
 
 def _warn(message: str) -> None:

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from glpi_jax.core.errors import GlpiError
@@ -125,15 +124,10 @@ def damage(path: Path) -> str | None:
 
 def _crc32(path: Path) -> int:
     crc = 0
-    for block in _blocks(path):
-        crc = zlib.crc32(block, crc)
-    return crc
-
-
-def _blocks(path: Path, size: int = 1 << 20) -> Iterator[bytes]:
     with path.open("rb") as file:
-        while block := file.read(size):
-            yield block
+        while block := file.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return crc
 
 
 def _to_disk(path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Orbax behind two verbs: save a checkpoint in the background, restore one.
+"""Orbax behind two verbs: write a checkpoint in the background, read one.
 
-The only module that knows Orbax. Of several processes all save and restore together, on one file
+The only module that knows Orbax. Of several processes all write and read together, on one file
 system; each writes its own shards, and process 0 what concerns the folder as a whole.
 """
 
@@ -8,10 +8,11 @@ import copy
 import errno
 import logging
 import os
-import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import orbax.checkpoint as ocp
 
@@ -32,7 +33,7 @@ class Store:
         """Open the folder; unless read only, make it and remove what a killed save has left.
 
         Args:
-            folder: in the workdir.
+            folder: of the checkpoints.
             arrays, facts: names of the two items.
             keep: how many finished checkpoints stay, the newest.
             read_only: nothing will be saved.
@@ -40,9 +41,8 @@ class Store:
         self.folder = folder
         self._arrays, self._facts = arrays, facts
         self._keep = keep
-        self._saving: int | None = None
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="seal")
+        self._saving: tuple[int, Future[None]] | None = None
         if not read_only:
             if is_first():
                 files.clean(folder)
@@ -62,11 +62,23 @@ class Store:
             async_options=options,
         )
 
-    def path(self, step: int) -> Path:
-        """The folder of a step."""
-        return files.path_of(self.folder, step)
+    @property
+    def latest_step(self) -> int | None:
+        """Step of the newest finished checkpoint, None if there is none."""
+        return max(files.finished_steps(self.folder), default=None)
 
-    def save(self, step: int, arrays: Any, facts: dict[str, Any]) -> None:
+    def damage(self, step: int) -> str | None:
+        """Say that a finished checkpoint's files are not whole, and why; None if they are."""
+        cause = files.damage(self._path(step))
+        return None if cause is None else self._unreadable(step, cause)
+
+    def remove_after(self, step: int) -> None:
+        """Remove later checkpoints, damaged or of steps to be taken again: training goes on."""
+        if is_first():
+            files.remove_after(self.folder, step)
+        wait_for_all(f"{self.folder} goes on from {step}")
+
+    def write(self, step: int, arrays: Any, facts: dict[str, Any]) -> None:
         """Begin to save and return; a save under way is waited for first.
 
         The arrays must not be donated before `wait`. Checkpoints of this step or of later ones
@@ -76,7 +88,6 @@ class Store:
             GlpiError: this save cannot begin, or the one before has failed.
         """
         self.wait()
-        self._saving = step
         items = {
             self._arrays: ocp.args.StandardSave(arrays),
             self._facts: ocp.args.JsonSave(copy.deepcopy(facts)),
@@ -89,21 +100,14 @@ class Store:
                 (self.folder / str(step)).resolve(), args=ocp.args.Composite(**items), force=True
             )
         except Exception as error:
-            self._error = error
-        else:
-            self._thread = threading.Thread(target=self._finish, args=(step,), name="seal")
-            self._thread.start()
-            return
-        self._join()
+            self._fail(step, error)
+        self._saving = step, self._background.submit(self._finish, step)
 
     def _finish(self, step: int) -> None:
         """In the background: when all processes have written their part, one seals the whole."""
-        try:
-            self._checkpointer.wait_until_finished()
-            if is_first():
-                files.seal(self.folder / str(step))
-        except BaseException as error:  # told by the next call of the main thread
-            self._error = error
+        self._checkpointer.wait_until_finished()
+        if is_first():
+            files.seal(self.folder / str(step))
 
     def wait(self) -> None:
         """Wait until the save under way, if any, is sealed; then older checkpoints go.
@@ -113,34 +117,38 @@ class Store:
                 made late, which the next start clears away.
         """
         if self._saving is not None:
-            step = self._saving
+            step, _ = self._saving
             self._join()
             wait_for_all(f"saved {self.folder / str(step)}")
 
     def _join(self) -> None:
-        if self._thread is not None:
-            self._thread.join()
-        step, error = self._saving, self._error
-        self._thread = self._saving = self._error = None
+        if self._saving is None:
+            return
+        (step, sealed), self._saving = self._saving, None
+        error = sealed.exception()
         if error is not None:
-            with suppress(Exception):  # the same cause once more, from Orbax's other threads
-                self._checkpointer.close()
-            self._checkpointer = self._open()
-            if is_first():
-                with suppress(OSError):
-                    files.clean(self.folder)
-            if speaks_of_others(error):
-                raise error
-            newest = files.finished_steps(self.folder.parent / RESUME_FOLDER)[-1:]
-            raise GlpiError(
-                f"{self.folder / str(step)}: the checkpoint cannot be saved ({_cause(error)}); free"
-                " space on that disk, or mend what is named here, and give the same command again:"
-                f" it goes on from {f'step {newest[0]}' if newest else 'the start'}"
-            ) from error
-        if step is not None and is_first():
+            self._fail(step, error)
+        if is_first():
             files.keep_newest(self.folder, self._keep)
 
-    def restore(self, step: int, target: Any) -> tuple[Any, dict[str, Any]]:
+    def _fail(self, step: int, error: BaseException) -> NoReturn:
+        """Clean up after a failed save, and say why it failed."""
+        with suppress(Exception):  # the same cause once more, from Orbax's other threads
+            self._checkpointer.close()
+        self._checkpointer = self._open()
+        if is_first():
+            with suppress(OSError):
+                files.clean(self.folder)
+        if speaks_of_others(error):
+            raise error
+        newest = files.finished_steps(self.folder.parent / RESUME_FOLDER)[-1:]
+        raise GlpiError(
+            f"{self.folder / str(step)}: the checkpoint cannot be saved ({_cause(error)}); free"
+            " space on that disk, or mend what is named here, and give the same command again:"
+            f" it goes on from {f'step {newest[0]}' if newest else 'the start'}"
+        ) from error
+
+    def read(self, step: int, target: Any) -> tuple[Any, dict[str, Any]]:
         """Read the arrays, into a target of shapes, dtypes and shardings, and the facts."""
         items = {
             self._arrays: ocp.args.StandardRestore(target),
@@ -154,19 +162,35 @@ class Store:
         return dict(self._read(step, {self._facts: ocp.args.JsonRestore()})[self._facts])
 
     def _read(self, step: int, items: dict[str, Any]) -> Any:
-        return self._checkpointer.restore(
-            self.path(step).resolve(), args=ocp.args.Composite(**items)
-        )
+        args = ocp.args.Composite(**items)
+        return self._checkpointer.restore(self._path(step).resolve(), args=args)
 
     def shapes(self, step: int) -> Any:
-        """Shapes and dtypes of the arrays."""
-        return self._checkpointer.metadata(self.path(step).resolve()).item_metadata[self._arrays]
+        """Read shapes and dtypes of the arrays."""
+        return self._checkpointer.metadata(self._path(step).resolve()).item_metadata[self._arrays]
+
+    @contextmanager
+    def _reading(self, step: int, remedy: str) -> Iterator[None]:
+        """Raise a GlpiError that ends with the remedy in place of what Orbax raises."""
+        try:
+            yield
+        except Exception as error:  # Orbax raises anything, bare `Exception` included
+            if speaks_of_others(error):
+                raise
+            raise GlpiError(self._unreadable(step, _first_line(error)) + remedy) from error
+
+    def _path(self, step: int) -> Path:
+        return files.path_of(self.folder, step)
+
+    def _unreadable(self, step: int, cause: str) -> str:
+        return f"{self._path(step)}: the checkpoint cannot be read ({cause})"
 
     def close(self) -> None:
         """Wait as `wait` does, but for no other process: it may be one that failed."""
         try:
             self._join()
         finally:
+            self._background.shutdown()
             self._checkpointer.close()
 
 
@@ -174,10 +198,8 @@ def _cause(error: BaseException) -> str:
     """Why a save failed; Orbax names each of its temporary files around it."""
     known = (os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
     text = str(error)
-    return next((cause for cause in known if cause in text), first_line(error))
+    return next((cause for cause in known if cause in text), _first_line(error))
 
 
-def first_line(error: BaseException) -> str:
-    """The beginning of an error's text, for a message of one line."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -6,16 +6,15 @@ drawn from. TensorBoard files are written by tensorboardX, which needs NumPy and
 writer: `SummaryWriter` hands events to a thread, which a full disk ends, and then waits for ever.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TextIO
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -23,12 +22,12 @@ from tensorboardX.summary import scalar
 
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.files import write_text
-from glpi_jax.results.metrics_file import HEADER, METRICS_FILE, read_metrics
+from glpi_jax.results.metrics_file import HEADER, METRICS_FILE, MetricRow, read_metrics
 
 TENSORBOARD_FOLDER = "tensorboard"
 
 
-class MetricWriter:
+class MetricWriter(AbstractContextManager["MetricWriter"]):
     """Write scalars to `metrics.csv` and to TensorBoard files under the workdir.
 
     A run that resumes from a checkpoint at step k repeats the steps after k. Rows of these steps
@@ -54,21 +53,22 @@ class MetricWriter:
         """
         self._start_step = self._last_step = start_step
         self._closed = False
-        self._csv: io.TextIOWrapper | None = None
-        self._tensorboard: EventsWriter | None = None
+        self._files: tuple[TextIO, EventsWriter] | None = None
         self._path = path = Path(workdir) / METRICS_FILE
         if not enabled:
             return
         events = path.with_name(TENSORBOARD_FOLDER)
         with self._writing():
             events.mkdir(parents=True, exist_ok=True)
-            _drop_rows_after(path, start_step)
-            self._csv = open(path, "a", encoding="utf-8", newline="")  # noqa: SIM115
+            old = read_metrics(path) if path.exists() else []
+            write_text(path, _lines([HEADER, *(row for row in old if row.step <= start_step)]))
+            table = open(path, "a", encoding="utf-8", newline="")  # noqa: SIM115
             # The file name counts whole seconds, so that a quick restart would overwrite a file.
-            self._tensorboard = EventsWriter(str(events / "events"), f".{time.time_ns()}")
+            record = EventsWriter(str(events / "events"), f".{time.time_ns()}")
+            self._files = table, record
             # Hides what an interrupted run has written after the start.
             start = SessionLog(status=SessionLog.START)
-            _add_event(self._tensorboard, Event(step=start_step + 1, session_log=start))
+            record.write_event(_event(start_step + 1, session_log=start))
 
     def write(self, step: int, epoch: int, values: Mapping[str, float | None]) -> None:
         """Record the scalars of one step.
@@ -90,19 +90,17 @@ class MetricWriter:
         if step < self._last_step:
             raise ValueError(f"step {step} comes after step {self._last_step} was written")
         self._last_step = step
-        if self._csv is None or self._tensorboard is None:
+        if self._files is None:
             return
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        defined = {name: float(value) for name, value in values.items() if value is not None}
-        rows.writerows([int(step), int(epoch), name, repr(x)] for name, x in defined.items())
+        table, record = self._files
+        rows = [MetricRow(step, epoch, k, float(x)) for k, x in values.items() if x is not None]
         with self._writing():
             # One write for the whole step: an interruption can tear the last row only.
-            self._csv.write(text.getvalue())
-            self._csv.flush()
-            for name, value in defined.items():
-                _add_event(self._tensorboard, Event(step=int(step), summary=scalar(name, value)))
-            self._tensorboard.flush()
+            table.write(_lines(rows))
+            table.flush()
+            for row in rows:
+                record.write_event(_event(step, summary=scalar(row.name, row.value)))
+            record.flush()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -115,36 +113,24 @@ class MetricWriter:
             ) from error
 
     def flush(self) -> None:
-        """Put everything written so far on disk.
-
-        Raises:
-            GlpiError: as `write` does.
-        """
-        if self._csv is not None and self._tensorboard is not None:
+        """Put everything written so far on disk; raises as `write` does."""
+        if self._files is not None:
+            table, record = self._files
             with self._writing():
-                self._csv.flush()
-                os.fsync(self._csv.fileno())
-                self._tensorboard.flush()
+                table.flush()
+                os.fsync(table.fileno())
+                record.flush()
 
     def close(self) -> None:
-        """Flush and close; a second call does nothing.
-
-        Raises:
-            GlpiError: as `write` does.
-        """
+        """Flush, which may raise, and close; a second call does nothing."""
         self._closed = True
         try:
             self.flush()
         finally:
-            opened = (self._csv, self._tensorboard)
-            self._csv = self._tensorboard = None
+            opened, self._files = self._files or (), None
             for file in opened:
-                if file is not None:
-                    with suppress(OSError):  # told by the flush
-                        file.close()
-
-    def __enter__(self) -> MetricWriter:
-        return self
+                with suppress(OSError):  # told by the flush
+                    file.close()
 
     def __exit__(
         self,
@@ -156,16 +142,11 @@ class MetricWriter:
             self.close()
 
 
-def _add_event(file: EventsWriter, event: Event) -> None:
-    event.wall_time = time.time()
-    file.write_event(event)
+def _event(step: int, **content: Any) -> Event:
+    return Event(step=step, wall_time=time.time(), **content)
 
 
-def _drop_rows_after(path: Path, step: int) -> None:
-    """Rewrite the file with its header and the rows up to this step; make it if it is missing."""
-    kept = [row for row in read_metrics(path) if row.step <= step] if path.exists() else []
+def _lines(rows: Iterable[Iterable[Any]]) -> str:
     text = io.StringIO(newline="")
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(HEADER)
-    rows.writerows([row.step, row.epoch, row.name, repr(row.value)] for row in kept)
-    write_text(path, text.getvalue())
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -46,7 +46,7 @@ def learning_rate_multipliers(
     """Give each parameter the multiplier of the first rule that matches its whole path.
 
     Args:
-        paths: parameter paths.
+        paths: of all parameters.
         rules: (regular expression, multiplier of the learning rate or None for frozen).
 
     Raises:
@@ -91,14 +91,17 @@ def make_optimizer(
 
     Args:
         section: `config.optimizer`.
-        schedule: step → learning rate.
-        multipliers: path → multiplier of each update, None for frozen parameters.
+        schedule, multipliers: of `cosine_schedule` and `learning_rate_multipliers`.
 
     Raises:
         GlpiError: an unknown name, or arguments that the optimizer does not take.
     """
     if section.name == ADAM_L2:
-        _check_no_arguments(section)
+        if section.arguments:
+            raise GlpiError(
+                f"config.optimizer.arguments: {ADAM_L2} takes config.optimizer.beta1, beta2,"
+                f" epsilon and weight_decay instead; leave out {', '.join(section.arguments)}"
+            )
         steps = [
             optax.add_decayed_weights(section.weight_decay),
             optax.scale_by_adam(b1=section.beta1, b2=section.beta2, eps=section.epsilon),
@@ -115,14 +118,6 @@ def make_optimizer(
 
         steps.append(optax.stateless(scale))
     return optax.chain(*steps, *last)
-
-
-def _check_no_arguments(section: ConfigDict) -> None:
-    if section.arguments:
-        raise GlpiError(
-            f"config.optimizer.arguments: {ADAM_L2} takes config.optimizer.beta1, beta2, epsilon"
-            f" and weight_decay instead; leave out {', '.join(section.arguments)}"
-        )
 
 
 def _optimizer_of_optax(

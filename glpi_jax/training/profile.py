@@ -1,10 +1,8 @@
 """A trace of a few training steps, for XProf or TensorBoard's profile plugin."""
 
-import contextlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import jax
 
@@ -13,46 +11,39 @@ from glpi_jax.distributed.ranks import is_first
 _FIRST, _COUNT = 5, 5  # steps after the start: the first ones compile
 
 
-class Profile:
-    """Traces the fifth to ninth step since the start into a folder; without one it does nothing."""
+@contextmanager
+def profiled_steps(
+    folder: Path | None, start_step: int
+) -> Iterator[Callable[[int], AbstractContextManager[None]]]:
+    """Trace the fifth to ninth step since the start into a folder; without one do nothing.
 
-    def __init__(self, folder: Path | None, start_step: int):
-        """`start_step` is the last step that is already done."""
-        # Of process 0 alone: those of one host would write one file.
-        self._folder = folder if is_first() else None
-        self._first = start_step + _FIRST
-        self._last = self._first + _COUNT - 1
-        self._tracing = False
-
-    def __enter__(self) -> "Profile":
-        return self
+    Yields a context for the dispatch of a step, by its number counted from 1. `start_step` is the
+    last step that is already done.
+    """
+    # Of process 0 alone: those of one host would write one file.
+    folder = folder if is_first() else None
+    first = start_step + _FIRST
+    trace = ExitStack()
 
     @contextmanager
-    def step(self, number: int) -> Iterator[None]:
-        """Around the dispatch of a step, counted from 1."""
-        if self._folder is None:
+    def profiled(step: int) -> Iterator[None]:
+        if folder is not None and step == first:
+            trace.enter_context(_trace(folder))
+        with jax.profiler.StepTraceAnnotation("train", step_num=step):
             yield
-            return
-        if number == self._first:
-            jax.profiler.start_trace(self._folder)
-            self._tracing = True
-        annotation = jax.profiler.StepTraceAnnotation("train", step_num=number)
-        with annotation if self._tracing else contextlib.nullcontext():
-            yield
-        if number == self._last:
-            self._stop()
+        if step == first + _COUNT - 1:
+            trace.close()
 
-    def _stop(self) -> None:
-        if self._tracing:
-            self._tracing = False
-            jax.effects_barrier()
-            jax.profiler.stop_trace()
-            print(f"trace of {_COUNT} steps: {self._folder}", flush=True)
+    with trace:
+        yield profiled
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stop()
+
+@contextmanager
+def _trace(folder: Path) -> Iterator[None]:
+    jax.profiler.start_trace(folder)
+    try:
+        yield
+    finally:
+        jax.effects_barrier()
+        jax.profiler.stop_trace()
+        print(f"trace of {_COUNT} steps: {folder}", flush=True)

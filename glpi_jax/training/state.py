@@ -65,16 +65,13 @@ def create_state(
     variables: Mapping[str, Any] | None = None,
     fsdp_rules: FsdpRules = (),
 ) -> TrainState:
-    """Make the state of step 0 on the mesh.
+    """Make the state of step 0 on the mesh, with the shardings of `abstract_state`.
 
     Args:
-        model: the network.
-        optimizer: from `make_optimizer`.
-        multipliers: from `learning_rate_multipliers`.
+        model, optimizer, multipliers: of `build`, `make_optimizer`, `learning_rate_multipliers`.
         seed: seeds the parameters and the dropout.
-        mesh: devices that hold the state.
+        mesh, fsdp_rules: as `abstract_state` takes them.
         variables: starting weights; initialised from the seed when None.
-        fsdp_rules: what of it is split, see `abstract_state`.
     """
     target = abstract_state(model, optimizer, multipliers, mesh=mesh, fsdp_rules=fsdp_rules)
     create = functools.partial(_create, model, optimizer, multipliers)
@@ -135,23 +132,18 @@ def on_mesh(tree: Any, mesh: Mesh) -> Any:
 
 def tree_differences(saved: Any, target: Any) -> list[str]:
     """Missing, unexpected and misshapen entries of a tree of arrays, or of Orbax's, in words."""
-    saved_shapes = {k: tuple(v.shape) for k, v in _flat(saved).items()}
-    wanted_shapes = {k: tuple(v.shape) for k, v in _flat(target).items()}
-    missing = sorted(wanted_shapes.keys() - saved_shapes.keys())
-    unexpected = sorted(saved_shapes.keys() - wanted_shapes.keys())
-    misshapen = [
-        f"{name} {saved_shapes[name]} instead of {shape}"
-        for name, shape in sorted(wanted_shapes.items())
-        if name in saved_shapes and saved_shapes[name] != shape
-    ]
+    ours, wanted = ({k: tuple(v.shape) for k, v in _flat(x).items()} for x in (saved, target))
+    differences = {
+        "missing": sorted(wanted.keys() - ours.keys()),
+        "unexpected": sorted(ours.keys() - wanted.keys()),
+        "misshapen": [
+            f"{name} {ours[name]} instead of {shape}"
+            for name, shape in sorted(wanted.items())
+            if ours.get(name, shape) != shape
+        ],
+    }
     return [
-        f"{len(names)} {what}: {_shortened(names)}"
-        for what, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("misshapen", misshapen),
-        )
-        if names
+        f"{len(names)} {what}: {_shortened(names)}" for what, names in differences.items() if names
     ]
 
 

@@ -20,6 +20,7 @@ from glpi_jax.training.state import TrainState, abstract_state, shardings_of
 
 Metrics = dict[str, jax.Array]
 Batch = Mapping[str, jax.Array]
+Rows = tuple[jax.Array, jax.Array, jax.Array]  # images, scores and examples of `train_step`
 
 
 class Gradients(NamedTuple):
@@ -69,13 +70,11 @@ def train_step(
     trainable, frozen = split_params(state.params, multipliers)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.dropout_key), state.step)
     whole = functools.partial(_constrained, shardings=shardings, whole=True)
-    arguments = (state.batch_stats, images, scores, examples, key)
-    if accumulation == 1:
-        found = _gradients(model, loss, whole(trainable), whole(frozen), *arguments)
-    else:
-        found = _accumulated_gradients(
-            model, loss, whole(trainable), whole(frozen), *arguments, parts=accumulation
-        )
+    of_batch = _gradients
+    if accumulation > 1:
+        of_batch = functools.partial(_accumulated_gradients, parts=accumulation)
+    rows = (images, scores, examples)
+    found = of_batch(model, loss, whole(trainable), whole(frozen), state.batch_stats, rows, key)
     gradients = _constrained(found.of_params, shardings=shardings, whole=False)
     updates, opt_state = optimizer.update(gradients, state.opt_state, trainable)
     trainable = optax.apply_updates(trainable, updates)
@@ -85,12 +84,8 @@ def train_step(
         batch_stats=found.batch_stats,
         opt_state=opt_state,
     )
-    metrics = {
-        "loss": found.loss,
-        "grad_norm": optax.tree.norm(gradients),
-        "predictions": found.predictions,
-    }
-    return next_state, metrics
+    norm = optax.tree.norm(gradients)
+    return next_state, {"loss": found.loss, "grad_norm": norm, "predictions": found.predictions}
 
 
 def _gradients(
@@ -99,11 +94,11 @@ def _gradients(
     trainable: FlatParams,
     frozen: FlatParams,
     batch_stats: dict[str, Any],
-    images: jax.Array,
-    scores: jax.Array,
-    examples: jax.Array,
+    rows: Rows,
     key: jax.Array,
 ) -> Gradients:
+    images, scores, examples = rows
+
     def loss_fn(trainable: FlatParams) -> tuple[jax.Array, tuple[jax.Array, dict[str, Any]]]:
         (predictions, _), updated = model.apply(
             {"params": merge_params(trainable, frozen), "batch_stats": batch_stats},
@@ -125,9 +120,7 @@ def _accumulated_gradients(
     trainable: FlatParams,
     frozen: FlatParams,
     batch_stats: dict[str, Any],
-    images: jax.Array,
-    scores: jax.Array,
-    examples: jax.Array,
+    rows: Rows,
     key: jax.Array,
     *,
     parts: int,
@@ -142,14 +135,10 @@ def _accumulated_gradients(
     of_rest = {path: x for path, x in trainable.items() if path not in of_cnn}
 
     def local_features(of_cnn: FlatParams) -> tuple[list[jax.Array], dict[str, Any]]:
+        params = merge_params(of_cnn, frozen)["clfe"]
+        variables = {"params": params, "batch_stats": batch_stats["clfe"]}
         features, updated = model.make_clfe().apply(
-            {
-                "params": merge_params(of_cnn, frozen)["clfe"],
-                "batch_stats": batch_stats["clfe"],
-            },
-            images.astype(model.dtype),
-            True,
-            mutable=["batch_stats"],
+            variables, rows[0].astype(model.dtype), True, mutable=["batch_stats"]
         )
         return features, {"clfe": updated["batch_stats"]}
 
@@ -160,18 +149,18 @@ def _accumulated_gradients(
     def add_part(
         total: tuple[jax.Array, FlatParams], part: tuple[Any, ...]
     ) -> tuple[tuple[jax.Array, FlatParams], tuple[jax.Array, list[jax.Array]]]:
-        images_of, scores_of, examples_of, features_of = part
+        images, scores, examples, features_of = part
 
         def loss_fn(of_rest: FlatParams, features: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
             predictions, _ = model.apply(
                 {"params": merge_params(of_rest, frozen)},
-                images_of,
+                images,
                 train=True,
-                examples=examples_of,
+                examples=examples,
                 local_features=features,
                 rngs={"dropout": key},
             )
-            return loss(predictions, scores_of) / parts, predictions
+            return loss(predictions, scores) / parts, predictions
 
         (value, predictions), (gradients, of_features) = jax.value_and_grad(
             loss_fn, (0, 1), has_aux=True
@@ -181,7 +170,7 @@ def _accumulated_gradients(
 
     features, pull_back, moved = jax.vjp(local_features, of_cnn, has_aux=True)
     nothing = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, of_rest))
-    batch = jax.tree.map(in_parts, (images, scores, examples, features))
+    batch = jax.tree.map(in_parts, (*rows, features))
     (value, gradients), (predictions, of_features) = jax.lax.scan(add_part, nothing, batch)
 
     def together(x: jax.Array) -> jax.Array:

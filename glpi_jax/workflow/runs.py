@@ -52,10 +52,9 @@ from glpi_jax.evaluation.protocols import (
 from glpi_jax.models.glpi import GLPI, Remat
 from glpi_jax.report import REPORT_FILE, write_report
 from glpi_jax.results.workdirs import RESULTS_FILE
-from glpi_jax.training.bookkeeping import Validation
+from glpi_jax.training.bookkeeping import RunSetup, Validation
 from glpi_jax.training.checkpoint import BestCheckpoint
-from glpi_jax.training.loop import fit, make_batches, make_recipe
-from glpi_jax.training.rounds import RoundSetup, fit_rounds
+from glpi_jax.training.loop import fit, fit_rounds, make_batches, make_recipe
 from glpi_jax.training.state import abstract_state, abstract_variables
 from glpi_jax.workflow.model import model_of
 from glpi_jax.workflow.notices import (
@@ -114,18 +113,7 @@ def train_run(config: ConfigDict, workdir: Path, *, profile: Path | None = None)
     model, mesh = _model_and_mesh(config)
     with ExitStack() as locks:
         one, scored = _open_run(config, workdir, model, mesh, locks)
-        trained = fit(
-            config,
-            model=model,
-            mesh=mesh,
-            database=one.database,
-            rows=one.rows,
-            workdir=workdir,
-            validate=one.validate,
-            criterion=one.criterion,
-            starting_weights=one.starting_weights,
-            profile=profile,
-        )
+        trained = fit(one, model=model, mesh=mesh, profile=profile)
         if not trained and _is_reported(config, workdir):
             return False
         _evaluate(config, workdir, scored)
@@ -202,7 +190,7 @@ def _model_and_mesh(config: ConfigDict) -> tuple[GLPI, Mesh]:
 
 def _open_run(
     config: ConfigDict, workdir: Path, model: GLPI, mesh: Mesh, locks: ExitStack
-) -> tuple[RoundSetup, Scored]:
+) -> tuple[RunSetup, Scored]:
     """Read a run's data and make its workdir, or compare it with what is there.
 
     `locks` keeps other trainings out of the workdir. The training fills in what it has scored.
@@ -258,7 +246,7 @@ def _open_run(
         check_origin(weights, workdir)
         return weights.variables
 
-    one = RoundSetup(
+    one = RunSetup(
         config,
         plan.train.database,
         plan.train.rows,

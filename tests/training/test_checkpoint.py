@@ -136,7 +136,7 @@ def test_a_save_returns_at_once_and_what_it_saves_may_be_donated(tmp_path, targe
 
 def test_what_is_written_is_a_copy_with_the_same_shardings(tmp_path, target, monkeypatch):
     written = []
-    monkeypatch.setattr(Store, "save", lambda self, step, arrays, facts: written.append(arrays))
+    monkeypatch.setattr(Store, "write", lambda self, step, arrays, facts: written.append(arrays))
     split = NamedSharding(target.step.sharding.mesh, PartitionSpec("data"))
     state = jax.device_put(state_at(5), target.step.sharding)
     state = state.replace(opt_state=jax.device_put(state.opt_state, split))
@@ -287,7 +287,7 @@ def test_a_damaged_best_takes_the_run_back_to_its_step_or_before(tmp_path, targe
     assert_state(checkpoints.restore(target, not_after=4)[0], 3)
     with pytest.raises(GlpiError, match=r"best/2 is damaged, and no whole checkpoint is left"):
         checkpoints.restore(target, not_after=2)
-    best.remove(4)
+    best.remove_after(3)
     assert best.damaged_step() is best.selection() is None
     best.close()
     checkpoints.close()
@@ -308,7 +308,7 @@ def test_a_lost_partner_is_no_full_disk(tmp_path, target, monkeypatch):
         with pytest.raises(RuntimeError) as caught:
             checkpoints.close()
         assert caught.value is lost
-    monkeypatch.setattr(Store, "restore", fails)
+    monkeypatch.setattr(Store, "read", fails)
     with pytest.raises(RuntimeError) as caught:
         restore(tmp_path, target)
     assert caught.value is lost

@@ -22,7 +22,7 @@ from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.models.glpi import build
 from glpi_jax.results.metrics_file import read_metrics
 from glpi_jax.training import bookkeeping, checkpoint_files, loop
-from glpi_jax.training.bookkeeping import Validation, steps_per_epoch
+from glpi_jax.training.bookkeeping import RunSetup, Validation, steps_per_epoch
 from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
 from glpi_jax.training.loop import fit
 from glpi_jax.training.state import TrainState, on_mesh
@@ -73,17 +73,9 @@ def fit_with(plan_run, tmp_path, monkeypatch):
             return Validation({"validation/srocc": value, "validation/plcc": 0.25}, value)
 
         monkeypatch.setattr(loop, "compile_train_step", compile_counting_step)
-        trained = fit(
-            config,
-            model=model,
-            mesh=mesh,
-            database=database,
-            rows=split.train,
-            workdir=tmp_path,
-            validate=validate,
-            criterion="SROCC on the validation part",
-        )
-        return trained, steps, validated
+        criterion = "SROCC on the validation part"
+        setup = RunSetup(config, database, split.train, tmp_path, validate, criterion)
+        return fit(setup, model=model, mesh=mesh), steps, validated
 
     return run
 
