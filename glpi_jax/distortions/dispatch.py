@@ -231,7 +231,7 @@ class Distorter:
         self._image.forget()
 
     def _parameter(self, distortion: Distortion, level: int) -> float:
-        """What the type's function takes for a level; the level and the image's size are checked."""
+        """Check a level and the image's size; return the parameter of the type's function."""
         if level not in LEVELS:
             raise GlpiError(
                 f"{distortion.name}: level {level!r} does not exist; levels are 1 to {LEVELS[-1]}."
