@@ -1,5 +1,6 @@
 """Work on an image in bands of rows, so that intermediate arrays stay in the processor's cache."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -19,13 +20,18 @@ def row_bands(height: int, width: int, pixels: int = _PIXELS_AT_ONCE) -> Iterato
 
 
 def by_bands(
-    function: Callable[[NDArray[np.float32]], NDArray[np.floating]], image: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """`function` of an image (H, W, C), for a function whose pixels do not depend on each other."""
-    result = np.empty_like(image)
-    for band in row_bands(*image.shape[:2]):
-        result[band] = function(image[band])
-    return result
+    function: Callable[[NDArray[np.float32]], NDArray[np.floating]],
+) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Make a function of (H, W, C), whose pixels do not depend on each other, work in bands."""
+
+    @functools.wraps(function)
+    def banded(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        result = np.empty_like(image)
+        for band in row_bands(*image.shape[:2]):
+            result[band] = function(image[band])
+        return result
+
+    return banded
 
 
 def look_up(table: NDArray[T], pixels: NDArray[np.uint8]) -> NDArray[T]:

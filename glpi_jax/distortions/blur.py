@@ -3,10 +3,10 @@
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from glpi_jax.distortions.color_spaces import FloatImage
-from glpi_jax.distortions.draws import drawn
+from glpi_jax.distortions.draws import Draw
 from glpi_jax.distortions.filters import PaddedSpectrum, correlate_sparse, gaussian_filter
 from glpi_jax.distortions.unit_image import UnitImage
 
@@ -30,15 +30,12 @@ def disc_kernel(radius: int) -> NDArray[np.float64]:
         return 0.5 * (x * math.sqrt(radius**2 - x**2) + radius**2 * math.asin(x / radius))
 
     def pixel_area(column: int, row: int) -> float:
-        """Area of the disc in the pixel centred at (column, row), for 0 <= row, column."""
-        if column == 0:  # the axis runs through the pixel: twice its right half
-            return 2 * strip_area(0.0, 0.5, row)
-        return strip_area(column - 0.5, column + 0.5, row)
+        """Area of the disc in the pixel centred at (column, row), for 0 <= row, column.
 
-    def strip_area(left: float, right: float, row: int) -> float:
-        lower = 0.0 if row == 0 else row - 0.5
-        upper = row + 0.5
-        right = min(right, radius)
+        Of a pixel that an axis runs through, twice the half on one side.
+        """
+        left, right = max(0.0, column - 0.5), min(column + 0.5, radius)
+        lower, upper = max(0.0, row - 0.5), row + 0.5
         # Left of `full_until` the arc is above the pixel, right of `empty_from` below it.
         full_until = math.sqrt(radius**2 - upper**2) if upper < radius else 0.0
         empty_from = math.sqrt(radius**2 - lower**2) if lower < radius else 0.0
@@ -47,7 +44,7 @@ def disc_kernel(radius: int) -> NDArray[np.float64]:
         area = (full_until - left) * (upper - lower)
         area += area_below_arc(empty_from) - area_below_arc(full_until)
         area -= (empty_from - full_until) * lower
-        return area * (2 if row == 0 else 1)
+        return area * (2 if row == 0 else 1) * (2 if column == 0 else 1)
 
     quadrant = np.array(
         [[pixel_area(column, row) for column in range(radius + 1)] for row in range(radius + 1)]
@@ -88,16 +85,10 @@ def motion_kernel(length: int, angle_deg: float) -> NDArray[np.float64]:
     return kernel / kernel.sum()
 
 
-def motion_blur(
-    image: UnitImage,
-    length: int,
-    rng: np.random.Generator | None = None,
-    angle_deg: ArrayLike | None = None,
-) -> FloatImage:
+def motion_blur(image: UnitImage, length: int, draw: Draw) -> FloatImage:
     """Type 3: motion of `length` pixels (imblurmotion.m); length 1 is the identity.
 
-    The angle is a whole number of degrees, uniform on 0..180 inclusive, drawn from `rng` unless
-    given.
+    The draw is the angle, a whole number of degrees, uniform on 0..180 inclusive.
     """
-    angle = drawn("motion_blur", "angle_deg", angle_deg, rng, lambda g: g.integers(0, 181), ())
+    angle = draw.take((), lambda rng: rng.integers(0, 181))
     return correlate_sparse(image.rgb, motion_kernel(length, float(angle)))

@@ -3,18 +3,17 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from glpi_jax.distortions.bands import by_bands
 from glpi_jax.distortions.color_dithering import dither, variance_palettes
 from glpi_jax.distortions.color_spaces import FloatImage, rgb_from_lab
-from glpi_jax.distortions.draws import drawn
+from glpi_jax.distortions.draws import Draw
 from glpi_jax.distortions.filters import PaddedSpectrum, gaussian_filter, gaussian_weights
 from glpi_jax.distortions.unit_image import UnitImage
 
 # MATLAB's rgb2gray, with the digits that its documentation of the conversion gives.
 _GRAY_WEIGHTS = np.array([0.298936, 0.587043, 0.114021], dtype=np.float32)
-
 
 _DIFFUSION_MARGIN = 40  # reach of the widest of the five levels' Gaussians
 
@@ -45,7 +44,7 @@ def _stretch(values: FloatImage) -> FloatImage:
 
 def _percentile_99(values: FloatImage) -> np.float32:
     """The value of rank round(0.99*n), counted from 1."""
-    rank = max(int(np.floor(0.99 * values.size + 0.5)), 1) - 1
+    rank = int(0.99 * values.size + 0.5) - 1
     return np.partition(values, rank, axis=None)[rank]
 
 
@@ -57,18 +56,13 @@ def edge_weight(image: UnitImage) -> FloatImage:
     return _stretch(np.clip(edges, 1 - _percentile_99(1 - edges), _percentile_99(edges)))
 
 
-def color_shift(
-    image: UnitImage,
-    amount: float,
-    rng: np.random.Generator | None = None,
-    rand2: ArrayLike | None = None,
-) -> FloatImage:
+def color_shift(image: UnitImage, amount: float, draw: Draw) -> FloatImage:
     """Type 5: the green plane, moved down and right by `amount` pixels, blended in at edges.
 
-    (imcolorshift.m.) The image has at least 2 pixels a side. `rand2` (2,), uniform on 0..1,
-    replaces the draw of the direction (rows, columns).
+    (imcolorshift.m.) The image has at least 2 pixels a side. The draw (2,), uniform on 0..1, is
+    the direction (rows, columns).
     """
-    direction = drawn("color_shift", "rand2", rand2, rng, lambda g: g.random(2), (2,))
+    direction = draw.take((2,), lambda rng: rng.random(2))
     shift = np.floor(amount * direction / np.linalg.norm(direction) + 0.5).astype(np.int64)
     result = image.rgb.copy()
     green = np.ascontiguousarray(image.rgb[..., 1])
@@ -100,11 +94,12 @@ def color_saturation_hsv(image: UnitImage, factor: float) -> FloatImage:
     saturation, so no conversion is needed. The result may exceed 1.
     """
 
+    @by_bands
     def saturated(rgb: FloatImage) -> FloatImage:
         value = np.maximum(np.maximum(rgb[..., 0], rgb[..., 1]), rgb[..., 2])[..., None]
         return value - np.float32(factor) * (value - rgb)
 
-    return by_bands(saturated, image.rgb)
+    return saturated(image.rgb)
 
 
 def color_saturation_lab(image: UnitImage, factor: float) -> FloatImage:

@@ -19,27 +19,19 @@ _RGB_TO_XYZ = np.array(
         [0.0193339, 0.1191920, 0.9503041],
     ]
 )
-_WHITE = _RGB_TO_XYZ.sum(axis=1)
-RGB_TO_RELATIVE_XYZ = (_RGB_TO_XYZ / _WHITE[:, None]).astype(np.float32)
-RELATIVE_XYZ_TO_RGB = np.linalg.inv(_RGB_TO_XYZ / _WHITE[:, None]).astype(np.float32)
+_RELATIVE = _RGB_TO_XYZ / _RGB_TO_XYZ.sum(axis=1, keepdims=True)
+_RGB_TO_RELATIVE_XYZ = _RELATIVE.astype(np.float32)
+_RELATIVE_XYZ_TO_RGB = np.linalg.inv(_RELATIVE).astype(np.float32)
 
-LAB_EPSILON = np.float32((6 / 29) ** 3)
-LAB_SLOPE = np.float32((29 / 6) ** 2 / 3)
-LAB_OFFSET = np.float32(4 / 29)
+_LAB_EPSILON = np.float32((6 / 29) ** 3)
+_LAB_SLOPE = np.float32((29 / 6) ** 2 / 3)
+_LAB_OFFSET = np.float32(4 / 29)
 
 # ITU-R BT.601 studio swing: 8-bit Y in 16..235, Cb and Cr in 16..240, here divided by 255.
-RGB_TO_YCBCR = (
-    np.array(
-        [
-            [65.481, 128.553, 24.966],
-            [-37.797, -74.203, 112.0],
-            [112.0, -93.786, -18.214],
-        ]
-    )
-    / 255
-)
-YCBCR_OFFSET = np.array([16.0, 128.0, 128.0]) / 255
-YCBCR_TO_RGB = np.linalg.inv(RGB_TO_YCBCR)
+_YCBCR = [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]
+_RGB_TO_YCBCR = np.array(_YCBCR) / 255
+_YCBCR_TO_RGB = np.linalg.inv(_RGB_TO_YCBCR)
+_YCBCR_OFFSET = np.array([16.0, 128.0, 128.0]) / 255
 
 
 def _linear_from_srgb(rgb: FloatImage) -> FloatImage:
@@ -60,15 +52,12 @@ def _srgb_from_linear(linear: FloatImage) -> FloatImage:
     return np.copysign(rgb, linear, out=rgb)
 
 
+@by_bands
 def lab_from_rgb(rgb: FloatImage) -> FloatImage:
     """sRGB (H, W, 3), nominally 0..1, to CIE L*a*b* with D65 white: L 0..100, a and b unbounded."""
-    return by_bands(_lab_from_rgb, rgb)
-
-
-def _lab_from_rgb(rgb: FloatImage) -> FloatImage:
-    xyz = _linear_from_srgb(rgb) @ RGB_TO_RELATIVE_XYZ.T
+    xyz = _linear_from_srgb(rgb) @ _RGB_TO_RELATIVE_XYZ.T
     f = np.cbrt(xyz)
-    np.copyto(f, LAB_SLOPE * xyz + LAB_OFFSET, where=xyz <= LAB_EPSILON)
+    np.copyto(f, _LAB_SLOPE * xyz + _LAB_OFFSET, where=xyz <= _LAB_EPSILON)
     lab = np.empty_like(f)
     lab[..., 0] = 116 * f[..., 1] - 16
     lab[..., 1] = 500 * (f[..., 0] - f[..., 1])
@@ -76,27 +65,26 @@ def _lab_from_rgb(rgb: FloatImage) -> FloatImage:
     return lab
 
 
+@by_bands
 def rgb_from_lab(lab: FloatImage) -> FloatImage:
     """CIE L*a*b* (D65) to sRGB (H, W, 3); colours outside the gamut leave 0..1, XYZ may be < 0."""
-    return by_bands(_rgb_from_lab, lab)
-
-
-def _rgb_from_lab(lab: FloatImage) -> FloatImage:
     f = np.empty_like(lab)
     f[..., 1] = (lab[..., 0] + 16) / 116
     f[..., 0] = f[..., 1] + lab[..., 1] / 500
     f[..., 2] = f[..., 1] - lab[..., 2] / 200
     xyz: FloatImage = f * f * f
-    np.copyto(xyz, (f - LAB_OFFSET) / LAB_SLOPE, where=f <= np.float32(6 / 29))
-    linear: FloatImage = xyz @ RELATIVE_XYZ_TO_RGB.T
+    np.copyto(xyz, (f - _LAB_OFFSET) / _LAB_SLOPE, where=f <= np.float32(6 / 29))
+    linear: FloatImage = xyz @ _RELATIVE_XYZ_TO_RGB.T
     return _srgb_from_linear(linear)
 
 
-def ycbcr_from_rgb(rgb: FloatImage) -> FloatImage:
+@by_bands
+def ycbcr_from_rgb(rgb: FloatImage) -> NDArray[np.float64]:
     """RGB (H, W, 3) in 0..1 to BT.601 studio YCbCr divided by 255 (Y 16/255..235/255)."""
-    return by_bands(lambda band: band @ RGB_TO_YCBCR.T + YCBCR_OFFSET, rgb)
+    return rgb @ _RGB_TO_YCBCR.T + _YCBCR_OFFSET
 
 
-def rgb_from_ycbcr(ycbcr: FloatImage) -> FloatImage:
+@by_bands
+def rgb_from_ycbcr(ycbcr: FloatImage) -> NDArray[np.float64]:
     """BT.601 studio YCbCr divided by 255 to RGB (H, W, 3), unclipped."""
-    return by_bands(lambda band: (band - YCBCR_OFFSET) @ YCBCR_TO_RGB.T, ycbcr)
+    return (ycbcr - _YCBCR_OFFSET) @ _YCBCR_TO_RGB.T

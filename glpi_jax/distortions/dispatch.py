@@ -8,130 +8,87 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.distortions import (
-    blur,
-    brightness,
-    color,
-    compression,
-    noise,
-    sharpness,
-    spatial,
-)
+from glpi_jax.distortions import blur, brightness, color, compression, noise, sharpness, spatial
 from glpi_jax.distortions.bands import look_up, row_bands
 from glpi_jax.distortions.color_spaces import FloatImage
 from glpi_jax.distortions.denoising import TOTAL_VARIATION, Denoiser
+from glpi_jax.distortions.draws import Draw
 from glpi_jax.distortions.kadid_scores import LEVELS
 from glpi_jax.distortions.unit_image import UnitImage
 
 
 @dataclass(frozen=True)
 class Distortion:
-    """One distortion type: KADID's number, its name, its group and its five levels.
+    """One distortion type: KADID's number and five levels, and what makes it.
 
-    `function` takes a `UnitImage` and the level's parameter, a random one also `rng` and denoise
-    also `denoiser`; it returns (H, W, 3), float32 around 0..1 or uint8. `draw_names` are the
-    keyword arguments that replace its draws. `together`, where there is one, makes several levels
-    at once from their parameters, in less time and with the same pixels. `min_side` is the shortest
-    image side, in pixels, that the type is defined for.
+    `function` takes a `UnitImage`, the level's parameter, a `Draw` if `draw` names one, and denoise
+    also `denoiser`; it returns (H, W, 3), float32 around 0..1 or uint8. Values given under the name
+    `draw` replace those that the type draws. `min_side` is the shortest image side, in pixels, that
+    the type is defined for. `together`, where there is one, makes several levels at once from their
+    parameters, in less time and with the same pixels.
     """
 
     number: int
-    name: str
-    group: str
-    levels: tuple[float, float, float, float, float]
     function: Callable[..., FloatImage | NDArray[np.uint8]]
-    random: bool = False
-    draw_names: tuple[str, ...] = ()
-    together: Callable[[UnitImage, Sequence[Any]], list[NDArray[np.uint8]]] | None = None
+    levels: tuple[float, float, float, float, float]
+    draw: str | None = None
     min_side: int = 1
+    together: Callable[[UnitImage, Sequence[Any]], list[NDArray[np.uint8]]] | None = None
 
+    @property
+    def name(self) -> str:
+        """Name of the type, that of its function."""
+        return self.function.__name__
 
-def _noise(
-    number: int,
-    function: Callable[..., FloatImage],
-    levels: tuple[float, float, float, float, float],
-    draw: str,
-) -> Distortion:
-    return Distortion(number, function.__name__, "noise", levels, function, True, (draw,))
+    @property
+    def group(self) -> str:
+        """Name of the group, that of the function's module."""
+        return self.function.__module__.rpartition(".")[2]
+
+    @property
+    def random(self) -> bool:
+        """Whether it draws numbers; quantization searches for what its draw would replace."""
+        return self.draw is not None and self.function is not spatial.quantization
 
 
 _TABLE = (
-    Distortion(1, "gaussian_blur", "blur", (0.1, 0.5, 1, 2, 5), blur.gaussian_blur),
-    Distortion(2, "lens_blur", "blur", (1, 2, 4, 6, 8), blur.lens_blur),
-    Distortion(3, "motion_blur", "blur", (1, 2, 4, 6, 10), blur.motion_blur, True, ("angle_deg",)),
-    Distortion(4, "color_diffusion", "color", (1, 3, 6, 8, 12), color.color_diffusion),
-    Distortion(
-        5, "color_shift", "color", (1, 3, 6, 8, 12), color.color_shift, True, ("rand2",), min_side=2
-    ),
+    Distortion(1, blur.gaussian_blur, (0.1, 0.5, 1, 2, 5)),
+    Distortion(2, blur.lens_blur, (1, 2, 4, 6, 8)),
+    Distortion(3, blur.motion_blur, (1, 2, 4, 6, 10), "angle_deg"),
+    Distortion(4, color.color_diffusion, (1, 3, 6, 8, 12)),
+    Distortion(5, color.color_shift, (1, 3, 6, 8, 12), "rand2", min_side=2),
     Distortion(
         6,
-        "color_quantization",
-        "color",
-        (64, 48, 32, 16, 8),
         color.color_quantization,
+        (64, 48, 32, 16, 8),
         together=color.color_quantization_levels,
     ),
-    Distortion(
-        7, "color_saturation_hsv", "color", (0.4, 0.2, 0.1, 0, -0.4), color.color_saturation_hsv
-    ),
-    Distortion(8, "color_saturation_lab", "color", (1, 2, 3, 6, 9), color.color_saturation_lab),
-    Distortion(
-        9, "jpeg2000", "compression", (16, 32, 45, 120, 400), compression.jpeg2000, min_side=32
-    ),
-    Distortion(10, "jpeg", "compression", (43, 36, 24, 7, 4), compression.jpeg),
-    _noise(11, noise.white_noise, (0.001, 0.002, 0.003, 0.005, 0.01), "gauss"),
-    _noise(12, noise.white_noise_ycbcr, (0.0001, 0.0005, 0.001, 0.002, 0.003), "gauss"),
-    _noise(13, noise.impulse_noise, (0.001, 0.005, 0.01, 0.02, 0.03), "unif"),
-    _noise(14, noise.multiplicative_noise, (0.001, 0.005, 0.01, 0.02, 0.05), "unif"),
-    _noise(15, noise.denoise, (0.01, 0.03, 0.05, 0.1, 0.15), "gauss"),
-    Distortion(16, "brighten", "brightness", (0.1, 0.2, 0.4, 0.7, 1.1), brightness.brighten),
-    Distortion(17, "darken", "brightness", (0.05, 0.1, 0.2, 0.4, 0.8), brightness.darken),
-    Distortion(
-        18, "mean_shift", "brightness", (0.15, 0.08, 0, -0.08, -0.15), brightness.mean_shift
-    ),
-    Distortion(
-        19, "jitter", "spatial", (0.05, 0.1, 0.2, 0.5, 1), spatial.jitter, True, ("normal",)
-    ),
-    Distortion(
-        20,
-        "non_eccentricity_patch",
-        "spatial",
-        (20, 40, 60, 80, 100),
-        spatial.non_eccentricity_patch,
-        True,
-        ("rand_sequence",),
-        min_side=48,
-    ),
-    Distortion(21, "pixelate", "spatial", (0.01, 0.05, 0.1, 0.2, 0.5), spatial.pixelate),
-    Distortion(
-        22,
-        "quantization",
-        "spatial",
-        (20, 16, 13, 10, 7),
-        spatial.quantization,
-        draw_names=("thresholds_255",),
-    ),
-    Distortion(
-        23,
-        "color_block",
-        "spatial",
-        (2, 4, 6, 8, 10),
-        spatial.color_block,
-        True,
-        ("rects",),
-        min_side=32,
-    ),
-    Distortion(24, "high_sharpen", "sharpness", (1, 2, 3, 6, 12), sharpness.high_sharpen),
-    Distortion(
-        25, "contrast_change", "sharpness", (0.3, 0.15, 0, -0.4, -0.6), sharpness.contrast_change
-    ),
+    Distortion(7, color.color_saturation_hsv, (0.4, 0.2, 0.1, 0, -0.4)),
+    Distortion(8, color.color_saturation_lab, (1, 2, 3, 6, 9)),
+    Distortion(9, compression.jpeg2000, (16, 32, 45, 120, 400), min_side=32),
+    Distortion(10, compression.jpeg, (43, 36, 24, 7, 4)),
+    Distortion(11, noise.white_noise, (0.001, 0.002, 0.003, 0.005, 0.01), "gauss"),
+    Distortion(12, noise.white_noise_ycbcr, (0.0001, 0.0005, 0.001, 0.002, 0.003), "gauss"),
+    Distortion(13, noise.impulse_noise, (0.001, 0.005, 0.01, 0.02, 0.03), "unif"),
+    Distortion(14, noise.multiplicative_noise, (0.001, 0.005, 0.01, 0.02, 0.05), "unif"),
+    Distortion(15, noise.denoise, (0.01, 0.03, 0.05, 0.1, 0.15), "gauss"),
+    Distortion(16, brightness.brighten, (0.1, 0.2, 0.4, 0.7, 1.1)),
+    Distortion(17, brightness.darken, (0.05, 0.1, 0.2, 0.4, 0.8)),
+    Distortion(18, brightness.mean_shift, (0.15, 0.08, 0, -0.08, -0.15)),
+    Distortion(19, spatial.jitter, (0.05, 0.1, 0.2, 0.5, 1), "normal"),
+    Distortion(20, spatial.non_eccentricity_patch, (20, 40, 60, 80, 100), "rand_sequence", 48),
+    Distortion(21, spatial.pixelate, (0.01, 0.05, 0.1, 0.2, 0.5)),
+    Distortion(22, spatial.quantization, (20, 16, 13, 10, 7), "thresholds_255"),
+    Distortion(23, spatial.color_block, (2, 4, 6, 8, 10), "rects", min_side=32),
+    Distortion(24, sharpness.high_sharpen, (1, 2, 3, 6, 12)),
+    Distortion(25, sharpness.contrast_change, (0.3, 0.15, 0, -0.4, -0.6)),
 )
 
 DISTORTIONS: dict[int, Distortion] = {distortion.number: distortion for distortion in _TABLE}
 """The 25 types by KADID number."""
 
 # Values lie about 0..1; one 8-bit step is 0.004.
-FLAT_RANGE = 1e-5
+_FLAT_RANGE = 1e-5
 
 
 def find_distortion(number_or_name: int | str) -> Distortion:
@@ -161,7 +118,7 @@ def stretch_to_uint8(values: FloatImage | NDArray[np.uint8]) -> NDArray[np.uint8
     lost = bool(np.isnan(low))
     if lost:
         low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
-    flat = not high - low > FLAT_RANGE
+    flat = not high - low > _FLAT_RANGE
     result = np.empty(values.shape, dtype=np.uint8)
     for band in row_bands(*values.shape[:2]):
         scaled = values[band].clip(0, 1) if flat else (values[band] - low) / (high - low)
@@ -212,21 +169,20 @@ class Distorter:
     ) -> NDArray[np.uint8]:
         """The image under one type and level; arguments, result and errors as `distort`'s."""
         distortion = find_distortion(number_or_name)
-        parameter = _parameter(distortion, level)
-        self._check_size(distortion)
-        draws: dict[str, Any] = dict(draw or {})
-        unknown = sorted(set(draws) - set(distortion.draw_names))
-        if unknown:
-            known = ", ".join(distortion.draw_names) or "none"
-            raise GlpiError(
-                f"{distortion.name}: unknown draw {unknown[0]!r}; its draws are: {known}."
-            )
-        if distortion.random:
-            draws["rng"] = rng
+        parameter = self._parameter(distortion, level)
+        given = dict(draw or {})
+        options: dict[str, Any] = {}
+        if distortion.draw is not None:
+            values = given.pop(distortion.draw, None)
+            options["draw"] = Draw(distortion.name, distortion.draw, rng, values)
         if distortion.function is noise.denoise:
-            draws["denoiser"] = self._denoiser
-        made = distortion.function(self._image, parameter, **draws)
-        return stretch_to_uint8(made)
+            options["denoiser"] = self._denoiser
+        if given:
+            raise GlpiError(
+                f"{distortion.name}: unknown draw {min(given)!r}; "
+                f"its draws are: {distortion.draw or 'none'}."
+            )
+        return stretch_to_uint8(distortion.function(self._image, parameter, **options))
 
     def distort_levels(
         self, number_or_name: int | str, rngs: Sequence[np.random.Generator | None]
@@ -246,7 +202,7 @@ class Distorter:
                 f"{distortion.name}: distort_levels takes {len(distortion.levels)} generators, "
                 f"one a level, not {len(rngs)}."
             )
-        made = self.each_level(distortion.number, dict(enumerate(rngs, 1)))
+        made = self.each_level(distortion.number, dict(zip(LEVELS, rngs, strict=True)))
         return [image for _, image in made]
 
     def each_level(
@@ -269,32 +225,29 @@ class Distorter:
             for level, rng in rngs.items():
                 yield level, self.distort(distortion.number, level, rng)
         else:
-            parameters = [_parameter(distortion, level) for level in rngs]
-            self._check_size(distortion)
+            parameters = [self._parameter(distortion, level) for level in rngs]
             for level, made in zip(rngs, distortion.together(self._image, parameters), strict=True):
                 yield level, stretch_to_uint8(made)
         self._image.forget()
 
-    def _check_size(self, distortion: Distortion) -> None:
+    def _parameter(self, distortion: Distortion, level: int) -> float:
+        """Check a level and the image's size; return the parameter of the type's function."""
+        if level not in LEVELS:
+            raise GlpiError(
+                f"{distortion.name}: level {level!r} does not exist; levels are 1 to {LEVELS[-1]}."
+            )
         height, width, _ = self._image.shape
         if min(height, width) < distortion.min_side:
             raise GlpiError(
                 f"{distortion.name}: the image is {width}x{height} pixels; "
                 f"it needs at least {distortion.min_side} a side."
             )
-
-
-def _parameter(distortion: Distortion, level: int) -> float:
-    if level not in LEVELS:
-        raise GlpiError(
-            f"{distortion.name}: level {level!r} does not exist; levels are 1 to {LEVELS[-1]}."
-        )
-    return distortion.levels[int(level) - 1]
+        return distortion.levels[int(level) - 1]
 
 
 def _check_image(image: NDArray[np.uint8]) -> None:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        found = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
+    found = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
+    if found != np.uint8:
         raise GlpiError(f"An image to distort must be a uint8 array, not {found}.")
     if image.ndim != 3 or image.shape[2] != 3:
         raise GlpiError(f"An image to distort must be (height, width, 3), not {image.shape}.")
@@ -319,7 +272,7 @@ def distort(
         number_or_name: KADID number (1..25) or name, see `DISTORTIONS`.
         level: 1 (weakest, by KADID's order) to 5.
         rng: source of a random type's draws; see `seed_for`. Not used by the other types.
-        draw: values that replace draws, by name (`Distortion.draw_names`).
+        draw: values that replace draws, by name (`Distortion.draw`).
         denoiser: what type 15 removes its noise with; `denoiser.identity` names it for the record.
             The other types do not use it.
 

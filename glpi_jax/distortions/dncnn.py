@@ -2,22 +2,24 @@
 
 K. Zhang et al., "Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image Denoising"
 (IEEE TIP 2017), in the layouts of the authors' KAIR repository (`models/network_dncnn.py`, act_mode
-"R": batch normalisation merged into the convolutions). Importing this module starts JAX.
+"R": batch normalisation merged into the convolutions): 3x3 convolutions with ReLU between them
+estimate the noise. Importing this module starts JAX.
 """
 
 import hashlib
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
 from glpi_jax.distortions.color_spaces import FloatImage
 from glpi_jax.weights.torch_files import CheckpointError, read_state
+
+Layer = tuple[np.ndarray, np.ndarray]
 
 _FEATURES = 64
 # Names of KAIR's files by number of convolutions and channels.
@@ -28,57 +30,43 @@ _LAYOUTS = {
 }
 
 
-class DnCNN(nn.Module):
-    """The network: `depth` 3x3 convolutions with ReLU between them, which estimate the noise.
-
-    Images (B, H, W, channels) in 0..1, float32, to images of the same shape without the noise,
-    unclipped.
-    """
-
-    depth: int
-    channels: int
-
-    @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Subtract the estimated noise."""
-        x = images
-        for layer in range(self.depth):
-            last = layer == self.depth - 1
-            x = nn.Conv(
-                self.channels if last else _FEATURES,
-                (3, 3),
-                padding="SAME",
-                precision=jax.lax.Precision.HIGHEST,
-                name=f"conv_{layer}",
-            )(x)
-            x = x if last else nn.relu(x)
-        return images - x
-
-
-@partial(jax.jit, static_argnums=0)
-def _apply(network: DnCNN, params: Mapping[str, Any], images: jax.Array) -> jax.Array:
-    denoised = network.apply({"params": params}, images)
-    assert isinstance(denoised, jax.Array)  # not a pair with changed variables
-    return denoised
+@jax.jit
+def _without_noise(layers: Sequence[Layer], images: jax.Array) -> jax.Array:
+    """Images (B, H, W, C) less the noise that the convolutions find, with ReLU between them."""
+    noise = images
+    for number, (kernel, bias) in enumerate(layers):
+        noise = jax.lax.conv_general_dilated(
+            jax.nn.relu(noise) if number > 0 else noise,
+            kernel,
+            window_strides=(1, 1),
+            padding="SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=jax.lax.Precision.HIGHEST,
+        )
+        noise += bias[None, None, None]
+    return images - noise
 
 
 @dataclass(frozen=True)
 class DnCNNDenoiser:
-    """A DnCNN as `glpi_jax.saqt.Denoiser`; it is blind to the variance.
+    """A DnCNN as `glpi_jax.distortions.Denoiser`; it is blind to the variance.
 
     A network of one channel denoises each colour channel alone, as the original does.
+
+    Attributes:
+        layers: kernel (3, 3, in, out) and bias (out,) of each convolution, float32.
+        identity: number of layers and channels, and the file's SHA-256.
     """
 
-    network: DnCNN
-    params: dict[str, dict[str, np.ndarray]]
+    layers: tuple[Layer, ...]
     identity: str
 
     def __call__(self, noisy: FloatImage, variance: float) -> FloatImage:
         """Image (H, W, 3) without the noise, unclipped; each new image size is compiled once."""
-        # (1, H, W, 3), or the channels as images (3, H, W, 1).
-        images = noisy[None] if self.network.channels == 3 else np.moveaxis(noisy, -1, 0)[..., None]
-        denoised = np.asarray(_apply(self.network, self.params, images))
-        return denoised[0] if self.network.channels == 3 else np.moveaxis(denoised[..., 0], 0, -1)
+        if self.layers[0][0].shape[2] == 3:
+            return np.asarray(_without_noise(self.layers, noisy[None]))[0]
+        planes = np.moveaxis(noisy, -1, 0)[..., None]
+        return np.moveaxis(np.asarray(_without_noise(self.layers, planes))[..., 0], 0, -1)
 
 
 def load_dncnn(path: str | Path) -> DnCNNDenoiser:
@@ -98,33 +86,29 @@ def load_dncnn(path: str | Path) -> DnCNNDenoiser:
     path = Path(path)
     state = {name: _to_numpy(value, name, path) for name, value in read_state(path).items()}
     depth, channels = _layout(state, path)
-    params: dict[str, dict[str, np.ndarray]] = {}
+    sizes = [channels, *[_FEATURES] * (depth - 1), channels]
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+        shapes[f"model.{2 * layer}.weight"] = (outputs, inputs, 3, 3)
+        shapes[f"model.{2 * layer}.bias"] = (outputs,)
     problems = []
-    for layer in range(depth):
-        inputs = channels if layer == 0 else _FEATURES
-        outputs = channels if layer == depth - 1 else _FEATURES
-        shapes = {"weight": (outputs, inputs, 3, 3), "bias": (outputs,)}
-        entry = {}
-        for kind, shape in shapes.items():
-            name = f"model.{2 * layer}.{kind}"
-            array = state.pop(name, None)
-            if array is None:
-                problems.append(f"{name} is missing")
-            elif array.shape != shape:
-                problems.append(f"{name} has shape {array.shape} instead of {shape}")
-            elif not np.isfinite(array).all():
-                problems.append(f"{name} is not finite")
-            else:
-                entry[kind] = array
-        if len(entry) == 2:
-            kernel = np.ascontiguousarray(entry["weight"].transpose(2, 3, 1, 0))
-            params[f"conv_{layer}"] = {"kernel": kernel, "bias": entry["bias"]}
-    problems += [f"{name} is unexpected" for name in sorted(state)]
+    for name, shape in shapes.items():
+        if name not in state:
+            problems.append(f"{name} is missing")
+        elif state[name].shape != shape:
+            problems.append(f"{name} has shape {state[name].shape} instead of {shape}")
+        elif not np.isfinite(state[name]).all():
+            problems.append(f"{name} is not finite")
+    problems += [f"{name} is unexpected" for name in sorted(state.keys() - shapes.keys())]
     if problems:
         raise CheckpointError(f"{path} does not fit DnCNN: {'; '.join(problems)}")
+    layers = []
+    for layer in range(depth):
+        kernel = state[f"model.{2 * layer}.weight"].transpose(2, 3, 1, 0)
+        layers.append((np.ascontiguousarray(kernel), state[f"model.{2 * layer}.bias"]))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     identity = f"DnCNN of {depth} layers and {channels} channel(s), weights SHA-256 {digest}"
-    return DnCNNDenoiser(DnCNN(depth, channels), params, identity)
+    return DnCNNDenoiser(tuple(layers), identity)
 
 
 def _to_numpy(value: Any, name: str, path: Path) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from glpi_jax.core.errors import GlpiError
 
@@ -25,29 +26,41 @@ def seed_for(image_name: str, type_number: int, level: int, seed: int) -> np.ran
     return np.random.default_rng(np.random.SeedSequence(words))
 
 
-def drawn(
-    distortion: str,
-    name: str,
-    given: ArrayLike | None,
-    rng: np.random.Generator | None,
-    sample: Callable[[np.random.Generator], ArrayLike],
-    shape: tuple[int, ...],
-) -> NDArray[Any]:
-    """The values of a random type: `given` if not None, else `sample(rng)`; always of `shape`.
+@dataclass(frozen=True)
+class Draw:
+    """The numbers that a type of that name and draw gets: `given`, or drawn from `rng`."""
 
-    Raises:
-        GlpiError: neither is there, or `given` has another shape.
-    """
-    if given is not None:
-        values = np.asarray(given)
-        if values.shape != shape:
+    distortion: str
+    name: str
+    rng: np.random.Generator | None = None
+    given: ArrayLike | None = None
+
+    def take(
+        self,
+        shape: tuple[int, ...],
+        sample: Callable[[np.random.Generator], Any],
+        *,
+        or_longer: bool = False,
+    ) -> Any:
+        """Return the array `given` if there is one, which must have `shape`, else `sample(rng)`.
+
+        What is given `or_longer` is cut to the length of `shape`.
+
+        Raises:
+            GlpiError: neither is there, or `given` has another shape.
+        """
+        if self.given is not None:
+            values = np.asarray(self.given)
+            values = values[: shape[0]] if or_longer else values
+            if values.shape != shape:
+                raise GlpiError(
+                    f"{self.distortion}: the draw {self.name!r} has shape {values.shape}; "
+                    f"it must be {shape}."
+                )
+            return values
+        if self.rng is None:
             raise GlpiError(
-                f"{distortion}: the draw {name!r} has shape {values.shape}; it must be {shape}."
+                f"{self.distortion} is random: give rng (a numpy Generator, see seed_for) "
+                f"or the draw {self.name!r}."
             )
-        return values
-    if rng is None:
-        raise GlpiError(
-            f"{distortion} is random: give rng (a numpy Generator, see seed_for) "
-            f"or the draw {name!r}."
-        )
-    return np.asarray(sample(rng))
+        return sample(self.rng)

@@ -26,32 +26,21 @@ def gaussian_filter(plane: FloatImage, sigma: float) -> FloatImage:
     weights = gaussian_weights(sigma)
     if np.count_nonzero(weights) == 1:
         return plane.copy()
-    return correlate_symmetric(plane, weights)
-
-
-def correlate_symmetric(
-    plane: FloatImage, weights: NDArray[np.float64], spacing: int = 1
-) -> FloatImage:
-    """Correlate the rows and columns of (H, W) or (H, W, C) with an odd number of weights.
-
-    The weights are symmetric and apply to pixels `spacing` apart.
-    """
     height, width = plane.shape[:2]
     step = plane.size // (height * width)  # values from a pixel to its right neighbour
-    reach = spacing * (len(weights) // 2)
-    half = weights[len(weights) // 2 :].astype(np.float32)
+    reach = len(weights) // 2
+    half = weights[reach:].astype(np.float32)
     padded = np.pad(plane, ((reach, reach), (reach, reach), *((0, 0),) * (plane.ndim - 2)), "edge")
     lines = padded.reshape(height + 2 * reach, -1)
     result = np.empty((height, width * step), dtype=np.float32)
     for band in row_bands(height, width):
-        down = _weighted_pairs(lines[band.start : band.stop + 2 * reach], half, spacing)
-        across = _weighted_pairs(down.T, half, spacing * step).T
-        result[band] = across
+        down = _weighted_pairs(lines[band.start : band.stop + 2 * reach], half, 1)
+        result[band] = _weighted_pairs(down.T, half, step).T
     return result.reshape(plane.shape)
 
 
 def _weighted_pairs(lines: FloatImage, half: NDArray[np.float32], spacing: int) -> FloatImage:
-    """Sum over the first axis of the centre line and of pairs of lines at equal distances."""
+    """Weighted sum of each line and of the pairs `spacing`, 2 * `spacing`, … lines away from it."""
     reach = spacing * (len(half) - 1)
     count = len(lines) - 2 * reach
     total = half[0] * lines[reach : reach + count]

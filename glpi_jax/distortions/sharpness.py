@@ -24,20 +24,15 @@ def high_sharpen(image: UnitImage, amount: float) -> FloatImage:
     return np.clip(rgb_from_lab(lab), 0, 1)
 
 
-def contrast_coefficients(amount: float) -> tuple[float, float]:
-    """Factors a and b of the contrast curve 0.5 + a*x + b*x^3, where x is the value less 0.5.
+def contrast_curve(values: FloatImage, amount: float) -> FloatImage:
+    """Values 0..1 under the contrast curve 0.5 + a*x + b*x^3, x = value - 0.5, clipped.
 
     The original's curve is the not-a-knot cubic spline through (0, 0), (0.3, 0.25 - amount/4),
     (0.5, 0.5), (0.7, 0.75 + amount/4) and (1, 1). The points are symmetric about the middle, so
     one cubic without even terms goes through all five, and that is the spline.
     """
     third = -(0.05 + amount / 4) / 0.042
-    return 1 - third / 4, third
-
-
-def contrast_curve(values: FloatImage, amount: float) -> FloatImage:
-    """Values 0..1 under the curve of `contrast_coefficients`, clipped."""
-    first, third = contrast_coefficients(amount)
+    first = 1 - third / 4
     offset = values.astype(np.float64) - 0.5  # in float32 many a half would round the other way
     curve = (third * offset * offset + first) * offset + 0.5
     return np.clip(curve, 0, 1).astype(np.float32)
@@ -45,4 +40,4 @@ def contrast_curve(values: FloatImage, amount: float) -> FloatImage:
 
 def contrast_change(image: UnitImage, amount: float) -> FloatImage:
     """Type 25: the tone curve of `contrast_curve` (imcontrastc.m); amount 0 is not the identity."""
-    return by_bands(lambda rgb: contrast_curve(rgb, amount), image.rgb)
+    return by_bands(lambda rgb: contrast_curve(rgb, amount))(image.rgb)

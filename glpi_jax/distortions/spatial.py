@@ -1,8 +1,6 @@
 """KADID group spatial: jitter, patch, pixelate, quantization, colour block (19 to 23)."""
 
 import math
-from collections.abc import Iterable
-from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,11 +9,10 @@ from glpi_jax.core.errors import GlpiError
 from glpi_jax.distortions.bands import by_bands
 from glpi_jax.distortions.color_spaces import FloatImage
 from glpi_jax.distortions.cubic_convolution import sample_displaced
-from glpi_jax.distortions.draws import drawn
+from glpi_jax.distortions.draws import Draw
 from glpi_jax.distortions.thresholds import histogram_256, otsu_thresholds
 from glpi_jax.distortions.unit_image import UnitImage
 
-_NORMAL = partial(np.random.Generator.standard_normal, dtype=np.float32)
 _JITTER_ROUNDS = 5
 _PATCH_SIDE = 16
 _BLOCK_SIDE = 32
@@ -27,29 +24,24 @@ def round_half_away(values: ArrayLike) -> NDArray[np.float64]:
     return np.copysign(np.floor(np.abs(array) + 0.5), array)
 
 
-def jitter(
-    image: UnitImage,
-    amount: float,
-    rng: np.random.Generator | None = None,
-    normal: ArrayLike | None = None,
-) -> FloatImage:
+def jitter(image: UnitImage, amount: float, draw: Draw) -> FloatImage:
     """Type 19: every pixel is fetched `amount` * N(0, 1) away, five times over (imjitter.m).
 
     Sampling is by cubic convolution. Each round pads the image (edge) by the largest shift, rows by
     the largest COLUMN shift and columns by the largest ROW shift, as the original does, so that a
     few pixels of a small image may be fetched from outside: they become NaN, finally black.
 
-    The result is unclipped, possibly NaN. `normal` (5, H, W, 2), row shifts then column shifts in
-    units of `amount`, replaces the draw.
+    The result is unclipped, possibly NaN. The draw is (5, H, W, 2), standard normal: row shifts,
+    then column shifts, in units of `amount`.
     """
     shape = (*image.shape[:2], 2)
-    rounds: Iterable[ArrayLike | None] = [None] * _JITTER_ROUNDS
-    if normal is not None:
-        rounds = drawn("jitter", "normal", normal, None, _NORMAL, (_JITTER_ROUNDS, *shape))
+    # Drawn round by round, the same numbers as at once: all of them are 40 bytes a pixel.
+    rounds = draw.take(
+        (_JITTER_ROUNDS, *shape),
+        lambda rng: (rng.standard_normal(shape, np.float32) for _ in range(_JITTER_ROUNDS)),
+    )
     planes = np.moveaxis(image.rgb, -1, 0)
-    for given in rounds:
-        # Drawn round by round, the same numbers as at once: all of them are 40 bytes a pixel.
-        field = drawn("jitter", "normal", given, rng, partial(_NORMAL, size=shape), shape)
+    for field in rounds:
         row_shift, column_shift = amount * np.moveaxis(field, -1, 0).astype(np.float64)
         pad_rows = math.ceil(np.abs(column_shift).max())
         pad_columns = math.ceil(np.abs(row_shift).max())
@@ -70,28 +62,16 @@ def patch_corners(uniforms: NDArray[np.float64], height: int, width: int) -> NDA
     return corners.astype(np.int64) - 1
 
 
-def non_eccentricity_patch(
-    image: UnitImage,
-    patches: int,
-    rng: np.random.Generator | None = None,
-    rand_sequence: ArrayLike | None = None,
-) -> FloatImage:
+def non_eccentricity_patch(image: UnitImage, patches: int, draw: Draw) -> FloatImage:
     """Type 20: copy `patches` squares of 16 pixels up to 8 pixels aside, one after the other.
 
     A later patch may copy an earlier one (imnoneccentricity.m). The image has at least 48 pixels a
-    side. `rand_sequence` (4 * `patches` or longer) replaces the draw: per patch source column,
-    source row, column and row displacement.
+    side. The draw (4 * `patches` or longer) is uniform on 0..1: per patch source column, source
+    row, column and row displacement.
     """
-    if rand_sequence is not None:
-        rand_sequence = np.asarray(rand_sequence, dtype=np.float64)[: 4 * patches]
-    uniforms = drawn(
-        "non_eccentricity_patch",
-        "rand_sequence",
-        rand_sequence,
-        rng,
-        lambda g: g.random(4 * patches),
-        (4 * patches,),
-    ).reshape(patches, 4)
+    count = 4 * patches
+    uniforms = draw.take((count,), lambda rng: rng.random(count), or_longer=True)
+    uniforms = uniforms.astype(np.float64, copy=False).reshape(patches, 4)
     result = image.rgb.copy()
     for row, column, to_row, to_column in patch_corners(uniforms, *image.shape[:2]).tolist():
         patch = result[row : row + _PATCH_SIDE, column : column + _PATCH_SIDE].copy()
@@ -123,18 +103,17 @@ def _histogram(image: UnitImage) -> NDArray[np.float64]:
     return histogram_256(image.rgb)
 
 
-def quantization(
-    image: UnitImage, count: int, thresholds_255: ArrayLike | None = None
-) -> FloatImage:
+def quantization(image: UnitImage, count: int, draw: Draw) -> FloatImage:
     """Type 22: `count` Otsu thresholds, common to the channels, cut the values (imnoisequantize.m).
 
     Values up to the first threshold become 0, up to the next one that threshold, above the last 1.
-    `thresholds_255` (count,), increasing, in 255ths of the value range, replaces the search.
+    Nothing is random; thresholds (count,) that are given as a draw, increasing, in 255ths of the
+    value range, replace the search.
     """
-    if thresholds_255 is None:
+    if draw.given is None:
         levels = otsu_thresholds(image.once(_histogram), count)
     else:
-        levels = np.asarray(thresholds_255, dtype=np.float64)
+        levels = np.asarray(draw.given, dtype=np.float64)
         if levels.shape != (count,) or np.any(np.diff(levels) <= 0):
             raise GlpiError(
                 f"quantization: the draw 'thresholds_255' must be {count} increasing numbers, "
@@ -143,7 +122,7 @@ def quantization(
     # Both in float32: image values often lie exactly on a threshold.
     levels = (levels / 255).astype(np.float32)
     outputs = np.concatenate([[0], levels[1:], [1]]).astype(np.float32)
-    return by_bands(lambda rgb: outputs[np.searchsorted(levels, rgb, side="left")], image.rgb)
+    return by_bands(lambda rgb: outputs[np.searchsorted(levels, rgb, side="left")])(image.rgb)
 
 
 def block_rectangles(uniforms: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
@@ -158,28 +137,17 @@ def block_rectangles(uniforms: NDArray[np.float64], height: int, width: int) -> 
     return np.column_stack([x, y, side, side, uniforms[:, :3]])
 
 
-def color_block(
-    image: UnitImage,
-    blocks: int,
-    rng: np.random.Generator | None = None,
-    rects: ArrayLike | None = None,
-) -> FloatImage:
+def color_block(image: UnitImage, blocks: int, draw: Draw) -> FloatImage:
     """Type 23: `blocks` squares of 32 pixels in random colours, later over earlier.
 
     (imcolorblock.m.) A square whose corner is 0 loses its first row or column. The image has at
-    least 32 pixels a side. `rects` (`blocks` rows or more, 7), as `block_rectangles` returns them,
-    replaces the draw.
+    least 32 pixels a side. The draw (`blocks` rows or more, 7) is what `block_rectangles` returns.
     """
     height, width = image.shape[:2]
-    if rects is not None:
-        rects = np.asarray(rects, dtype=np.float64)[:blocks]
-    rectangles = drawn(
-        "color_block",
-        "rects",
-        rects,
-        rng,
-        lambda g: block_rectangles(g.random((blocks, 5)), height, width),
+    rectangles = draw.take(
         (blocks, 7),
+        lambda rng: block_rectangles(rng.random((blocks, 5)), height, width),
+        or_longer=True,
     )
     result = image.rgb.copy()
     for x, y, across, down, *color in rectangles.tolist():

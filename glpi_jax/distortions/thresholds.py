@@ -16,32 +16,32 @@ _BINS = 256
 Vector = NDArray[np.float64]
 
 
-def between_class_variance(histogram: NDArray[np.float64], thresholds: Vector) -> float:
-    """Otsu's criterion in squared bins, for thresholds (N,) in bins 0..255; -inf if not allowed.
+def between_class_variance(histogram: Vector) -> Callable[[Vector], float]:
+    """Otsu's criterion of a histogram (256,), in squared bins, for thresholds (N,) in bins 0..255.
 
-    Allowed are strictly increasing thresholds of 1..254 after rounding, with no empty class.
+    It is -inf unless they are strictly increasing, 1..254 after rounding, with no empty class.
     """
     probability = histogram / histogram.sum()
     weight = np.cumsum(probability)
     moment = np.cumsum(probability * np.arange(1, _BINS + 1))
-    return _criterion(weight, moment, thresholds)
 
+    def criterion(thresholds: Vector) -> float:
+        edges = np.empty(len(thresholds) + 1, dtype=np.int64)
+        edges[:-1] = np.floor(thresholds + 0.5)
+        edges[-1] = _BINS - 1
+        if edges[0] < 1 or (edges[1:] <= edges[:-1]).any():
+            return -np.inf
+        class_weight = weight[edges]
+        class_weight[1:] -= class_weight[:-1].copy()
+        if not class_weight.all():
+            return -np.inf
+        class_mean = moment[edges]
+        class_mean[1:] -= class_mean[:-1].copy()
+        class_mean /= class_weight
+        # Summed class by class: a pairwise sum would differ in the last bit.
+        return float(np.cumsum(class_weight * (class_mean - moment[-1]) ** 2)[-1])
 
-def _criterion(weight: Vector, moment: Vector, thresholds: Vector) -> float:
-    edges = np.empty(len(thresholds) + 1, dtype=np.int64)
-    edges[:-1] = np.floor(thresholds + 0.5)
-    edges[-1] = _BINS - 1
-    if edges[0] < 1 or (edges[1:] <= edges[:-1]).any():
-        return -np.inf
-    class_weight = weight[edges]
-    class_weight[1:] -= class_weight[:-1].copy()
-    if not class_weight.all():
-        return -np.inf
-    class_mean = moment[edges]
-    class_mean[1:] -= class_mean[:-1].copy()
-    class_mean /= class_weight
-    # Summed class by class: a pairwise sum would differ in the last bit.
-    return float(np.cumsum(class_weight * (class_mean - moment[-1]) ** 2)[-1])
+    return criterion
 
 
 def minimise_nelder_mead(
@@ -73,37 +73,25 @@ def minimise_nelder_mead(
             break
         centre = simplex[:-1].sum(axis=0) / size
         worst = simplex[-1]
-        shrink = False
-
         reflected = 2 * centre - worst
         value = objective(reflected)
         evaluations += 1
-        if value < values[0]:
-            expanded = 3 * centre - 2 * worst
-            expanded_value = objective(expanded)
+        accepted = value < values[-2]
+        if value < values[0] or not accepted:
+            outside = values[0] <= value < values[-1]
+            if value < values[0]:  # expand
+                other = 3 * centre - 2 * worst
+            elif outside:  # contract
+                other = 1.5 * centre - 0.5 * worst
+            else:  # contract on the inside
+                other = 0.5 * centre + 0.5 * worst
+            other_value = objective(other)
             evaluations += 1
-            if expanded_value < value:
-                reflected, value = expanded, expanded_value
+            if other_value < min(value, values[-1]) or (outside and other_value == value):
+                reflected, value, accepted = other, other_value, True
+        if accepted:
             simplex[-1], values[-1] = reflected, value
-        elif value < values[-2]:
-            simplex[-1], values[-1] = reflected, value
-        elif value < values[-1]:
-            outside = 1.5 * centre - 0.5 * worst
-            outside_value = objective(outside)
-            evaluations += 1
-            if outside_value <= value:
-                simplex[-1], values[-1] = outside, outside_value
-            else:
-                shrink = True
         else:
-            inside = 0.5 * centre + 0.5 * worst
-            inside_value = objective(inside)
-            evaluations += 1
-            if inside_value < values[-1]:
-                simplex[-1], values[-1] = inside, inside_value
-            else:
-                shrink = True
-        if shrink:
             for vertex in range(1, size + 1):
                 simplex[vertex] = simplex[0] + 0.5 * (simplex[vertex] - simplex[0])
                 values[vertex] = objective(simplex[vertex])
@@ -130,17 +118,15 @@ def histogram_256(image: FloatImage) -> NDArray[np.float64]:
     return counts
 
 
-def otsu_thresholds(histogram: NDArray[np.float64], count: int) -> Vector:
+def otsu_thresholds(histogram: Vector, count: int) -> Vector:
     """`count` increasing thresholds for a histogram (256,) of 0..1, in 255ths, whole numbers.
 
     Maximises the between-class variance, starting from equally spaced thresholds.
     """
-    probability = histogram / histogram.sum()
-    weight = np.cumsum(probability)
-    moment = np.cumsum(probability * np.arange(1, _BINS + 1))
+    variance = between_class_variance(histogram)
     start = np.linspace(0, _BINS - 1, count + 2)[1:-1]
     best = minimise_nelder_mead(
-        lambda thresholds: -_criterion(weight, moment, thresholds),
+        lambda thresholds: -variance(thresholds),
         start,
         x_tolerance=1,
         f_tolerance=1e-4,

@@ -9,6 +9,7 @@ import skimage.data
 
 from glpi_jax.distortions import DISTORTIONS, TOTAL_VARIATION, Distorter, distort, noise
 from glpi_jax.distortions.dispatch import stretch_to_uint8
+from glpi_jax.distortions.draws import Draw
 from glpi_jax.distortions.unit_image import UnitImage
 
 # Mean PSNR in dB of the noise alone to the stretched reference, at the five levels.
@@ -44,11 +45,15 @@ def test_default_denoiser_beats_the_noise_and_falls_with_the_level(photograph, g
     assert (np.diff(denoised) < -1).all()
 
 
+def random_draw():
+    return Draw("denoise", "gauss", np.random.default_rng(0))
+
+
 def test_noise_stage_is_white_noise_of_the_levels_variance():
     image = UnitImage(np.full((64, 64, 3), 0.5, dtype=np.float32))
-    result = noise.denoise(image, 0.01, np.random.default_rng(0), denoiser=Nothing())
+    result = noise.denoise(image, 0.01, random_draw(), denoiser=Nothing())
     assert result.std() == pytest.approx(0.1, rel=0.05)
-    same = noise.white_noise(image, 0.01, np.random.default_rng(0))
+    same = noise.white_noise(image, 0.01, random_draw())
     np.testing.assert_array_equal(result, same)
 
 

@@ -223,4 +223,4 @@ def test_thresholds_separate_as_well_as_the_originals(goldens):
         * (np.average(np.arange(256)[classes == k], weights=share[classes == k]) - mean) ** 2
         for k in range(len(thresholds) + 1)
     )
-    assert between_class_variance(histogram, thresholds) == pytest.approx(expected, rel=1e-9)
+    assert between_class_variance(histogram)(thresholds) == pytest.approx(expected, rel=1e-9)

@@ -15,6 +15,7 @@ from glpi_jax.distortions.color_spaces import (
     ycbcr_from_rgb,
 )
 from glpi_jax.distortions.cubic_convolution import sample_displaced
+from glpi_jax.distortions.draws import Draw
 from glpi_jax.distortions.filters import (
     PaddedSpectrum,
     correlate_sparse,
@@ -31,6 +32,11 @@ def pixel(*values):
 
 def colors(count=200):
     return np.random.default_rng(0).random((1, count, 3), dtype=np.float32)
+
+
+def given(values):
+    """A draw whose values are given."""
+    return Draw("a type", "its draw", given=values)
 
 
 def centred(kernel, side):
@@ -96,7 +102,7 @@ def test_motion_kernel_is_not_the_textbook_distance_to_a_segment():
 
 def test_motion_of_length_1_and_gauss_of_sigma_0_1_are_the_identity():
     image = colors(60).reshape(6, 10, 3)
-    np.testing.assert_array_equal(blur.motion_blur(UnitImage(image), 1, angle_deg=37), image)
+    np.testing.assert_array_equal(blur.motion_blur(UnitImage(image), 1, given(37)), image)
     np.testing.assert_array_equal(blur.gaussian_blur(UnitImage(image), 0.1), image)
 
 
@@ -198,7 +204,7 @@ def test_negative_hsv_saturation_exceeds_1_unclipped():
 
 def test_color_shift_changes_green_alone():
     image = colors(40 * 30).reshape(40, 30, 3)
-    result = color.color_shift(UnitImage(image), 6, rand2=[0.6, 0.8])
+    result = color.color_shift(UnitImage(image), 6, given([0.6, 0.8]))
     np.testing.assert_array_equal(result[..., [0, 2]], image[..., [0, 2]])
     weight = color.edge_weight(UnitImage(image))
     assert weight.min() == 0
@@ -315,7 +321,7 @@ def test_impulses_are_drawn_for_each_channel():
     image = np.full((1, 4, 3), 0.5, dtype=np.float32)
     field = np.full((1, 4, 3), 0.9)
     field[0, 0, 0], field[0, 1, 1], field[0, 2, 2] = 0.004, 0.006, 0.0101
-    result = noise.impulse_noise(UnitImage(image), 0.01, unif=field)
+    result = noise.impulse_noise(UnitImage(image), 0.01, given(field))
     assert result[0, 0].tolist() == [0, 0.5, 0.5]
     assert result[0, 1].tolist() == [0.5, 1, 0.5]
     assert result[0, 2].tolist() == [0.5, 0.5, 0.5]
@@ -323,7 +329,8 @@ def test_impulses_are_drawn_for_each_channel():
 
 def test_speckle_is_uniform_with_the_given_variance():
     image = np.full((200, 200, 3), 0.5, dtype=np.float32)
-    factor = noise.multiplicative_noise(UnitImage(image), 0.05, np.random.default_rng(0)) / 0.5 - 1
+    draw = Draw("multiplicative_noise", "unif", np.random.default_rng(0))
+    factor = noise.multiplicative_noise(UnitImage(image), 0.05, draw) / 0.5 - 1
     assert factor.var() == pytest.approx(0.05, rel=0.02)
     assert np.abs(factor).max() <= np.sqrt(12 * 0.05) / 2 + 1e-6
 
@@ -379,11 +386,11 @@ def test_jitter_pads_rows_by_the_column_shift():
     image = UnitImage(np.full((8, 8, 3), 0.5, dtype=np.float32))
     shifts = np.zeros((5, 8, 8, 2))
     shifts[0, 0, :, 0] = 3  # rows, upward, past the padding of ceil(0) rows
-    result = spatial.jitter(image, 1, normal=shifts)
+    result = spatial.jitter(image, 1, given(shifts))
     assert np.isnan(result[0]).all()
     shifts = np.zeros((5, 8, 8, 2))
     shifts[0, 0, :, 0] = shifts[0, 4, 4, 1] = 3
-    assert not np.isnan(spatial.jitter(image, 1, normal=shifts)).any()
+    assert not np.isnan(spatial.jitter(image, 1, given(shifts))).any()
 
 
 def test_patches_are_copied_from_the_modified_image(goldens):
@@ -398,7 +405,7 @@ def test_patches_are_copied_from_the_modified_image(goldens):
         at_once[to_row : to_row + 16, to_column : to_column + 16] = image[
             row : row + 16, column : column + 16
         ]
-    result = spatial.non_eccentricity_patch(UnitImage(image), 100, rand_sequence=uniforms.ravel())
+    result = spatial.non_eccentricity_patch(UnitImage(image), 100, given(uniforms.ravel()))
     assert (result != at_once).any()
 
 
@@ -406,7 +413,7 @@ def test_a_block_at_corner_0_loses_a_row_and_a_column():
     uniforms = np.array([[0.2, 0.4, 0.6, 0.0, 0.0]])
     rectangles = spatial.block_rectangles(uniforms, 64, 80)
     assert rectangles.tolist() == [[0, 0, 32, 32, 0.2, 0.4, 0.6]]
-    result = spatial.color_block(UnitImage(np.zeros((64, 80, 3), np.float32)), 1, rects=rectangles)
+    result = spatial.color_block(UnitImage(np.zeros((64, 80, 3), np.float32)), 1, given(rectangles))
     colored = result.any(axis=-1)
     assert colored.sum() == 31 * 31
     assert colored[:31, :31].all()
@@ -421,7 +428,7 @@ def test_block_corners_follow_the_order_of_the_draws():
 def test_quantization_maps_to_the_upper_threshold():
     values = np.array([0.0, 50, 50.5, 100, 101, 200, 201, 255], dtype=np.float32) / 255
     image = np.repeat(values[None, :, None], 3, axis=2)
-    result = spatial.quantization(UnitImage(image), 3, thresholds_255=[50, 100, 200])
+    result = spatial.quantization(UnitImage(image), 3, given([50, 100, 200]))
     assert (result[0, :, 0] * 255).round().tolist() == [0, 0, 100, 100, 200, 200, 255, 255]
 
 

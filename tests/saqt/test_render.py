@@ -17,6 +17,8 @@ from glpi_jax.data.demo_database import render_demo_database
 from glpi_jax.data.images import read_image
 from glpi_jax.data.sources import load_database
 from glpi_jax.distortions import dispatch, distort
+from glpi_jax.distortions.color_spaces import FloatImage
+from glpi_jax.distortions.unit_image import UnitImage
 from glpi_jax.saqt.record_shards import unpack
 from glpi_jax.saqt.render import Rendered
 from glpi_jax.saqt.rendered import SourcePhotograph
@@ -189,7 +191,11 @@ def test_types_beyond_kadid_have_no_labels(
     root: Path, tmp_path: Path, label_tables: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their rows would be those of the next photograph."""
-    another = dataclasses.replace(dispatch.find_distortion(1), number=26, name="smear")
+
+    def smear(image: UnitImage, sigma: float) -> FloatImage:
+        return dispatch.find_distortion(1).function(image, sigma)
+
+    another = dataclasses.replace(dispatch.find_distortion(1), number=26, function=smear)
     monkeypatch.setattr(dispatch, "_TABLE", (*dispatch._TABLE, another))
     monkeypatch.setitem(dispatch.DISTORTIONS, 26, another)
     selection = select_labelled(root, label_tables, skip_bad=False)
