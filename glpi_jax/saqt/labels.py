@@ -28,15 +28,11 @@ Columns = Literal["old", "new"]
 _GRID = (len(KADID_TYPES), len(LEVELS))  # shape of the scores of one reference
 _OLD_MATCHES = ("kadis", "kadid-10k", "sim_value")
 _NEW_MATCHES = ("source_image", "target_reference", "cosine_similarity", "rank")
-_OLD_LABELS = ("dist_img", "label")
-_NEW_LABELS = (
-    "distorted_image",
-    "quality_score",
-    "source_image",
-    "matched_reference",
-    "distortion_type",
+_LABELS: dict[Columns, str] = {
+    "old": "dist_img,label",
+    "new": "distorted_image,quality_score,source_image,matched_reference,distortion_type,"
     "distortion_level",
-)
+}
 
 
 @dataclass(frozen=True)
@@ -66,31 +62,37 @@ def read_matches(path: str | os.PathLike[str]) -> list[Match]:
     """
     table = Path(path)
     header, rows = _read_csv(table)
-    if set(_OLD_MATCHES) <= set(header):
-        source, reference, similarity = _OLD_MATCHES
-        ranks: Iterator[int] | None = None
-    elif set(_NEW_MATCHES) <= set(header):
-        source, reference, similarity, _ = _NEW_MATCHES
-        ranks = (_rank(row["rank"], table, line) for line, row in rows)
-    else:
+    is_old = set(_OLD_MATCHES) <= set(header)
+    if not (is_old or set(_NEW_MATCHES) <= set(header)):
         raise GlpiError(
             f"{table}: not a similarity table: its columns must hold {', '.join(_OLD_MATCHES)} or"
             f" {', '.join(_NEW_MATCHES)}"
         )
-    found: dict[str, list[tuple[str, float]]] = {}
+    found: dict[str, Match] = {}
     for line, row in rows:
-        name = row[source]
-        entries = found.setdefault(name, [])
-        rank = next(ranks) if ranks is not None else 1
-        if rank != len(entries) + 1:
-            raise GlpiError(f"{table} line {line}: {name!r} is listed twice, or its ranks skip one")
-        entries.append((row[reference], _similarity(row[similarity], table, line)))
+        source, reference, similarity = (
+            row[name] for name in (_OLD_MATCHES if is_old else _NEW_MATCHES)[:3]
+        )
+        rank = "1" if is_old else row["rank"]
+        if not rank.isdecimal():
+            raise GlpiError(f"{table} line {line}: rank {rank!r} is not a whole number")
+        match = found.get(source, Match(source, (), ()))
+        if int(rank) != len(match.references) + 1:
+            raise GlpiError(
+                f"{table} line {line}: {source!r} is listed twice, or its ranks skip one"
+            )
+        try:
+            value = float(similarity)
+        except ValueError:
+            value = math.nan
+        if not -1.001 <= value <= 1.001:  # float32 dot products of unit vectors pass 1 by a little
+            raise GlpiError(
+                f"{table} line {line}: similarity {similarity!r} is not a number in [-1, 1]"
+            )
+        found[source] = Match(source, (*match.references, reference), (*match.similarities, value))
     if not found:
         raise GlpiError(f"{table}: no matches under the header")
-    return [
-        Match(name, tuple(r for r, _ in entries), tuple(s for _, s in entries))
-        for name, entries in found.items()
-    ]
+    return list(found.values())
 
 
 def read_reference_scores(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -165,13 +167,12 @@ def transfer(
     """
     if references < 1:
         raise GlpiError(f"{references} references: must be at least 1")
-    lowest = min(float(grid.min()) for grid in scores.values())
-    highest = max(float(grid.max()) for grid in scores.values())
-    if scale == "0-9" and highest == lowest:
-        raise GlpiError("all KADID-10k scores are equal: they cannot be scaled to [0, 9]")
     order = {reference: row for row, reference in enumerate(scores)}
     table = np.stack(list(scores.values()))  # (references, 25, 5)
     if scale == "0-9":
+        lowest, highest = table.min(), table.max()
+        if highest == lowest:
+            raise GlpiError("all KADID-10k scores are equal: they cannot be scaled to [0, 9]")
         table = (table - lowest) / (highest - lowest) * 9
     chosen = np.empty((len(matches), references), np.intp)
     weights = np.empty((len(matches), references))
@@ -180,12 +181,11 @@ def transfer(
             raise GlpiError(
                 f"{match.source}: {len(match.references)} matched references, {references} asked"
             )
-        for rank in range(references):
-            reference = match.references[rank]
+        for rank, reference in enumerate(match.references[:references]):
             if reference not in order:
                 raise GlpiError(f"{match.source}: no scores of its reference {reference!r}")
             chosen[row, rank] = order[reference]
-            weights[row, rank] = match.similarities[rank]
+        weights[row] = match.similarities[:references]
     if references == 1:
         return table[chosen[:, 0]]
     if not (weights > 0).all():
@@ -203,7 +203,7 @@ def official_image_name(source: str, row: int, distortion: int, level: int) -> s
 
     The folder counts thousands of sources from 1; `row` counts sources from 0.
     """
-    return f"{_prefix(source, row)}_{distortion:02d}_{level:02d}.bmp"
+    return f"{photograph_prefix(source, row)}_{distortion:02d}_{level:02d}.bmp"
 
 
 def write_label_tables(
@@ -234,7 +234,13 @@ def write_label_tables(
     names: list[str] = []
     try:
         target.mkdir(parents=True, exist_ok=True)
-        earlier = _earlier_tables(target)
+        earlier = {table.name for table in target.glob("*.csv")}
+        for name in sorted(earlier):
+            if not TABLE_NAME.fullmatch(name):
+                raise GlpiError(
+                    f"{folder}: holds another table ({name}), which would be read as labels too;"
+                    " give a folder of its own"
+                )
         with staging_folder(target / "labels") as staging:
             for text in _tables(matches, labels, columns):
                 names.append(table_name(len(names) + 1))
@@ -249,41 +255,30 @@ def write_label_tables(
     return [target / name for name in names]
 
 
-def _earlier_tables(folder: Path) -> set[str]:
-    """Names of the tables that an earlier call has written, the only ones that may be there."""
-    names = {table.name for table in folder.glob("*.csv")}
-    for name in sorted(names):
-        if not TABLE_NAME.fullmatch(name):
-            raise GlpiError(
-                f"{folder}: holds another table ({name}), which would be read as labels too; give a"
-                " folder of its own"
-            )
-    return names
-
-
 def _tables(matches: Sequence[Match], labels: np.ndarray, columns: Columns) -> Iterator[str]:
     """The texts of the tables, in order."""
-    variants = [f"{t:02d}_{n:02d}.bmp" for t in KADID_TYPES for n in LEVELS]
-    ends = [f"{t},{n}" for t in KADID_TYPES for n in LEVELS]
-    header = ",".join(_OLD_LABELS if columns == "old" else _NEW_LABELS)
+    kinds = [(kind, level) for kind in KADID_TYPES for level in LEVELS]
+    variants = [f"{kind:02d}_{level:02d}.bmp" for kind, level in kinds]
+    ends = [f",{kind},{level}" if columns == "new" else "" for kind, level in kinds]
     for start in range(0, len(matches), SOURCES_PER_FILE):
-        lines = [header]
+        lines = [_LABELS[columns]]
         for row in range(start, min(start + SOURCES_PER_FILE, len(matches))):
             match = matches[row]
-            prefix = _cell(_prefix(match.source, row) + "_")
-            values = labels[row].ravel().tolist()
-            if columns == "old":
-                lines += [f"{prefix}{v},{x!r}" for v, x in zip(variants, values, strict=True)]
-            else:
-                middle = f"{_cell(match.source)},{_cell(match.references[0])}"
-                lines += [
-                    f"{prefix}{v},{x!r},{middle},{end}"
-                    for v, x, end in zip(variants, values, ends, strict=True)
-                ]
+            prefix = _cell(photograph_prefix(match.source, row) + "_")
+            middle = ""
+            if columns == "new":
+                middle = f",{_cell(match.source)},{_cell(match.references[0])}"
+            lines += [
+                f"{prefix}{variant},{score!r}{middle}{end}"
+                for variant, score, end in zip(
+                    variants, labels[row].ravel().tolist(), ends, strict=True
+                )
+            ]
         yield "\n".join(lines) + "\n"
 
 
-def _prefix(source: str, row: int) -> str:
+def photograph_prefix(source: str, row: int) -> str:
+    """How the names of a source's images begin, see `official_image_name`."""
     return f"{row // SOURCES_PER_FILE + 1:03d}/{PurePosixPath(source).stem}"
 
 
@@ -307,19 +302,3 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
         if None in row or None in row.values():
             raise GlpiError(f"{path} line {line}: not as many values as columns")
     return header, rows
-
-
-def _similarity(text: str, path: Path, line: int) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not -1.001 <= value <= 1.001:  # float32 dot products of unit vectors pass 1 by a little
-        raise GlpiError(f"{path} line {line}: similarity {text!r} is not a number in [-1, 1]")
-    return value
-
-
-def _rank(text: str, path: Path, line: int) -> int:
-    if not text.isdecimal():
-        raise GlpiError(f"{path} line {line}: rank {text!r} is not a whole number")
-    return int(text)
