@@ -26,7 +26,7 @@ Scale = Literal["0-9", "raw"]
 Columns = Literal["old", "new"]
 
 _GRID = (len(KADID_TYPES), len(LEVELS))  # shape of the scores of one reference
-_OLD_MATCHES = ("kadis", "kadid-10k", "sim_value")
+OLD_MATCHES = ("kadis", "kadid-10k", "sim_value")
 _NEW_MATCHES = ("source_image", "target_reference", "cosine_similarity", "rank")
 _LABELS: dict[Columns, str] = {
     "old": "dist_img,label",
@@ -62,33 +62,28 @@ def read_matches(path: str | os.PathLike[str]) -> list[Match]:
     """
     table = Path(path)
     header, rows = _read_csv(table)
-    is_old = set(_OLD_MATCHES) <= set(header)
-    if not (is_old or set(_NEW_MATCHES) <= set(header)):
+    known = (OLD_MATCHES, _NEW_MATCHES)
+    columns = next((names for names in known if set(names) <= set(header)), None)
+    if columns is None:
         raise GlpiError(
-            f"{table}: not a similarity table: its columns must hold {', '.join(_OLD_MATCHES)} or"
+            f"{table}: not a similarity table: its columns must hold {', '.join(OLD_MATCHES)} or"
             f" {', '.join(_NEW_MATCHES)}"
         )
     found: dict[str, Match] = {}
-    for line, row in rows:
-        source, reference, similarity = (
-            row[name] for name in (_OLD_MATCHES if is_old else _NEW_MATCHES)[:3]
-        )
-        rank = "1" if is_old else row["rank"]
+    for where, row in rows:
+        source, reference, similarity = (row[name] for name in columns[:3])
+        rank = row["rank"] if columns is _NEW_MATCHES else "1"
         if not rank.isdecimal():
-            raise GlpiError(f"{table} line {line}: rank {rank!r} is not a whole number")
+            raise GlpiError(f"{where}: rank {rank!r} is not a whole number")
         match = found.get(source, Match(source, (), ()))
         if int(rank) != len(match.references) + 1:
-            raise GlpiError(
-                f"{table} line {line}: {source!r} is listed twice, or its ranks skip one"
-            )
+            raise GlpiError(f"{where}: {source!r} is listed twice, or its ranks skip one")
         try:
             value = float(similarity)
         except ValueError:
             value = math.nan
         if not -1.001 <= value <= 1.001:  # float32 dot products of unit vectors pass 1 by a little
-            raise GlpiError(
-                f"{table} line {line}: similarity {similarity!r} is not a number in [-1, 1]"
-            )
+            raise GlpiError(f"{where}: similarity {similarity!r} is not a number in [-1, 1]")
         found[source] = Match(source, (*match.references, reference), (*match.similarities, value))
     if not found:
         raise GlpiError(f"{table}: no matches under the header")
@@ -109,7 +104,7 @@ def read_reference_scores(path: str | os.PathLike[str]) -> dict[str, np.ndarray]
         if column not in header:
             raise GlpiError(f"{table}: column {column!r} is missing; give KADID-10k's dmos.csv")
     scores: dict[str, np.ndarray] = {}
-    for line, row in rows:
+    for where, row in rows:
         image, reference = row["dist_img"], row["ref_img"]
         try:
             name, kind_text, level_text = PurePosixPath(image).stem.split("_")
@@ -118,16 +113,16 @@ def read_reference_scores(path: str | os.PathLike[str]) -> dict[str, np.ndarray]
             name, kind, level, score = "", 0, 0, math.nan
         if not (kind in KADID_TYPES and level in LEVELS and math.isfinite(score)):
             raise GlpiError(
-                f"{table} line {line}: {image!r} with {row['dmos']!r} is no KADID-10k label"
+                f"{where}: {image!r} with {row['dmos']!r} is no KADID-10k label"
                 " (I01_01_01.png, number)"
             )
         if name.upper() != PurePosixPath(reference).stem.upper():
-            raise GlpiError(f"{table} line {line}: {image!r} does not belong to {reference!r}")
+            raise GlpiError(f"{where}: {image!r} does not belong to {reference!r}")
         grid = scores.setdefault(reference, np.full(_GRID, np.nan))
         if not math.isnan(grid[kind - 1, level - 1]):
             raise GlpiError(
-                f"{table} line {line}: a second score of {reference} for type {kind} level {level};"
-                " delete one of the two lines"
+                f"{where}: a second score of {reference} for type {kind} level {level}; delete one"
+                " of the two lines"
             )
         grid[kind - 1, level - 1] = score
     for reference, grid in scores.items():
@@ -238,7 +233,7 @@ def write_label_tables(
         for name in sorted(earlier):
             if not TABLE_NAME.fullmatch(name):
                 raise GlpiError(
-                    f"{folder}: holds another table ({name}), which would be read as labels too;"
+                    f"{target}: holds another table ({name}), which would be read as labels too;"
                     " give a folder of its own"
                 )
         with staging_folder(target / "labels") as staging:
@@ -288,17 +283,18 @@ def _cell(text: str) -> str:
     return text
 
 
-def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+def _read_csv(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    """The header, and the rows with the file and line that they are from."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
             header = list(reader.fieldnames or [])
-            rows = [(reader.line_num, row) for row in reader]
+            rows = [(f"{path} line {reader.line_num}", row) for row in reader]
     except FileNotFoundError:
         raise GlpiError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise GlpiError(f"{path}: cannot be read as a CSV table ({error})") from error
-    for line, row in rows:
+    for where, row in rows:
         if None in row or None in row.values():
-            raise GlpiError(f"{path} line {line}: not as many values as columns")
+            raise GlpiError(f"{where}: not as many values as columns")
     return header, rows

@@ -46,11 +46,11 @@ def distortion_sheet(photograph: np.ndarray, *, name: str, seed: int, cell: int)
         images = distorter.distort_levels(
             number, [seed_for(name, number, level, seed) for level in LEVELS]
         )
-        scores = dict(zip(LEVELS, MEAN_DMOS.get(number, ()), strict=False))
+        scores = MEAN_DMOS.get(number)
         for level, image in zip(LEVELS, images, strict=True):
             left = _NAMES_WIDTH + (level - 1) * column
             small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
             sheet.paste(small, (left, top))
-            if level in scores:
-                draw.text((left, top + size[1] + 1), f"{scores[level]:.2f}", _INK, font)
+            if scores is not None:
+                draw.text((left, top + size[1] + 1), f"{scores[level - 1]:.2f}", _INK, font)
     return sheet

@@ -1,6 +1,5 @@
 """Which photographs are rendered, in which order, and whether they can be."""
 
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -132,8 +131,3 @@ def check_headers(
 
     with ThreadPoolExecutor(_HEADERS_AT_A_TIME) as executor:
         return [found for found in executor.map(check, photographs) if found is not None]
-
-
-def count_cores() -> int:
-    """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
