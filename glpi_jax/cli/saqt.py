@@ -22,23 +22,18 @@ def _add_labels(saqt: Commands) -> None:
     labels = add_command(
         saqt, "labels", "Transfer KADID-10k's scores to distorted photographs; official tables."
     )
-    labels.add_argument("matches", type=Path, help="similarity table of photographs and references")
-    labels.add_argument("dmos", type=Path, help="KADID-10k's dmos.csv")
-    labels.add_argument(
-        "out", type=Path, help="folder for the label tables; replaces those that are in it"
-    )
-    labels.add_argument(
-        "--scale", choices=("0-9", "raw"), default="0-9", help="of the labels (default: 0-9)"
-    )
-    labels.add_argument(
+    add = labels.add_argument
+    add("matches", type=Path, help="similarity table of photographs and references")
+    add("dmos", type=Path, help="KADID-10k's dmos.csv")
+    add("out", type=Path, help="folder for the label tables; replaces those that are in it")
+    add("--scale", choices=("0-9", "raw"), default="0-9", help="of the labels (default: 0-9)")
+    add(
         "--references",
         type=int,
         default=1,
         help="references averaged, weighted by similarity (default: 1, as in the paper)",
     )
-    labels.add_argument(
-        "--columns", choices=("old", "new"), default="new", help="of the tables (default: new)"
-    )
+    add("--columns", choices=("old", "new"), default="new", help="of the tables (default: new)")
     labels.set_defaults(run=_labels, clears_away=True)
 
 
@@ -57,10 +52,11 @@ def _add_preview(saqt: Commands) -> None:
     preview = add_command(
         saqt, "preview", "All 25 distortions at 5 levels of a photograph as one picture."
     )
-    preview.add_argument("photograph", type=Path, help="an image file")
-    preview.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the picture")
-    preview.add_argument("--seed", type=int, default=0, help="of the random distortions")
-    preview.add_argument("--cell", type=int, default=240, help="side of a small picture in pixels")
+    add = preview.add_argument
+    add("photograph", type=Path, help="an image file")
+    add("--out", type=Path, required=True, metavar="FILE.png", help="the picture")
+    add("--seed", type=int, default=0, help="of the random distortions")
+    add("--cell", type=int, default=240, help="side of a small picture in pixels")
     preview.set_defaults(run=_preview)
 
 
@@ -87,53 +83,40 @@ def _add_retrieve(saqt: Commands) -> None:
         "retrieve",
         "Find the references that look most like each photograph; the official similarity table.",
     )
-    retrieve.add_argument(
-        "photographs", type=Path, help="folder, or text file with a path on each line"
-    )
-    retrieve.add_argument(
-        "references", type=Path, help="folder of references, such as KADID-10k's images"
-    )
-    retrieve.add_argument(
+    add = retrieve.add_argument
+    add("photographs", type=Path, help="folder, or text file with a path on each line")
+    add("references", type=Path, help="folder of references, such as KADID-10k's images")
+    add(
         "--weights",
         type=Path,
         required=True,
         metavar="FILE",
         help="torchvision's ResNet-101 (official) or ResNet-50, .pth or .safetensors",
     )
-    retrieve.add_argument(
-        "--out", type=Path, required=True, metavar="FILE.csv", help="the similarity table"
-    )
-    retrieve.add_argument(
-        "--top", type=int, default=1, metavar="K", help="references a photograph (default: 1)"
-    )
-    retrieve.add_argument(
-        "--columns", choices=("old", "new"), default="new", help="of the table (default: new)"
-    )
-    retrieve.add_argument(
+    add("--out", type=Path, required=True, metavar="FILE.csv", help="the similarity table")
+    add("--top", type=int, default=1, metavar="K", help="references a photograph (default: 1)")
+    add("--columns", choices=("old", "new"), default="new", help="of the table (default: new)")
+    add(
         "--batch-size",
         type=int,
         default=8,
         metavar="B",
         help="images of 512×384 pixels a device at a time (default: 8)",
     )
-    retrieve.add_argument(
+    add(
         "--max-pixels",
         type=int,
         metavar="N",
         help="reduce larger photographs to N pixels, where memory is short (default: never)",
     )
-    retrieve.add_argument(
-        "--threads", type=int, default=4, help="photographs decoded at a time (default: 4)"
-    )
-    retrieve.add_argument(
+    add("--threads", type=int, default=4, help="photographs decoded at a time (default: 4)")
+    add(
         "--features",
         type=Path,
         metavar="FOLDER",
         help="where vectors are kept, to go on after a stop (default: the table's name, .features)",
     )
-    retrieve.add_argument(
-        "--skip-bad", action="store_true", help="leave out photographs that cannot be read"
-    )
+    add("--skip-bad", action="store_true", help="leave out photographs that cannot be read")
     retrieve.set_defaults(run=_retrieve, resumes=True)
 
 
@@ -181,32 +164,25 @@ def _add_render(saqt: Commands) -> None:
     render = add_command(
         saqt, "render", "Distort photographs by 25 types at 5 levels; resumes where it stopped."
     )
-    render.add_argument("photographs", type=Path, help="folder of image files")
-    render.add_argument("out", type=Path, help="folder for the distorted images")
-    render.add_argument(
-        "--types", type=int, nargs="+", metavar="T", help="types (default: KADID-10k's 1 to 25)"
-    )
-    render.add_argument(
-        "--levels", type=int, nargs="+", metavar="L", help="levels (default: 1 to 5)"
-    )
-    render.add_argument(
-        "--seed", type=int, default=0, help="of the random distortions (default: 0)"
-    )
-    render.add_argument(
-        "--dncnn", type=Path, metavar="FILE", help="DnCNN for type 15 (default: total variation)"
-    )
-    render.add_argument(
+    add = render.add_argument
+    add("photographs", type=Path, help="folder of image files")
+    add("out", type=Path, help="folder for the distorted images")
+    add("--types", type=int, nargs="+", metavar="T", help="types (default: KADID-10k's 1 to 25)")
+    add("--levels", type=int, nargs="+", metavar="L", help="levels (default: 1 to 5)")
+    add("--seed", type=int, default=0, help="of the random distortions (default: 0)")
+    add("--dncnn", type=Path, metavar="FILE", help="DnCNN for type 15 (default: total variation)")
+    add(
         "--format",
         choices=("png", "webp", "bmp"),
         default="png",
         help="of the images, without loss (default: png; the official names end in .bmp)",
     )
-    render.add_argument(
+    add(
         "--arrayrecord",
         action="store_true",
         help="pack the images of 1,000 photographs at a time into one ArrayRecord file",
     )
-    render.add_argument(
+    add(
         "--apply-orientation",
         action="store_true",
         help="turn photographs as EXIF says (default: as stored, as the official code does)",
@@ -218,18 +194,14 @@ def _add_render(saqt: Commands) -> None:
         help="folder of label tables: their photographs, and their labels for training",
     )
     order.add_argument("--matches", type=Path, help="similarity table: its photographs, in order")
-    render.add_argument(
+    add(
         "--processes",
         type=int,
         default=_cores(),
         help="that render side by side (default: one a core)",
     )
-    render.add_argument(
-        "--shard", default="1/1", metavar="I/N", help="this machine's part of the work, of N"
-    )
-    render.add_argument(
-        "--skip-bad", action="store_true", help="leave out photographs that cannot be used"
-    )
+    add("--shard", default="1/1", metavar="I/N", help="this machine's part of the work, of N")
+    add("--skip-bad", action="store_true", help="leave out photographs that cannot be used")
     render.set_defaults(run=_render, resumes=True)
 
 
@@ -290,11 +262,10 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _add_verify(saqt: Commands) -> None:
     verify = add_command(saqt, "verify", "Check a rendered folder against its manifest.")
-    verify.add_argument("folder", type=Path, help="what glpi saqt render made")
-    verify.add_argument(
-        "--fast", action="store_true", help="names and sizes only; no image is opened"
-    )
-    verify.add_argument(
+    add = verify.add_argument
+    add("folder", type=Path, help="what glpi saqt render made")
+    add("--fast", action="store_true", help="names and sizes only; no image is opened")
+    add(
         "--threads",
         type=int,
         default=_cores(),

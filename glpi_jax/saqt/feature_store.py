@@ -9,7 +9,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -28,17 +28,11 @@ _LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "pillow")
 
 
 class FeatureShard(NamedTuple):
-    """What is known of some photographs.
+    """What is known of some photographs, zeros for unreadable ones."""
 
-    Attributes:
-        vectors: (photographs, dimension) float32; zeros for an unreadable one.
-        sizes: (photographs, 2) int32, height and width in the file; zeros for an unreadable one.
-        errors: why a photograph could not be read, empty where it could.
-    """
-
-    vectors: np.ndarray
-    sizes: np.ndarray
-    errors: list[str]
+    vectors: np.ndarray  # (photographs, dimension) float32
+    sizes: np.ndarray  # (photographs, 2) int32, height and width in the file
+    errors: list[str]  # why a photograph could not be read, empty where it could
 
 
 class FeatureStore:
@@ -53,27 +47,17 @@ class FeatureStore:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        photographs: Sequence[Path],
-        *,
-        dimension: int,
-        settings: Mapping[str, Any],
+        self, folder: Path, photographs: Sequence[Path], dimension: int, settings: dict[str, Any]
     ) -> None:
-        """Begin a folder, or go on with one.
+        """Begin a folder, made if missing, or go on with one.
 
-        Args:
-            folder: made if missing, its parents too.
-            photographs: the files, told apart by their names and sizes in bytes.
-            dimension: values of a vector.
-            settings: what else the vectors depend on, fit for JSON; recorded, and compared.
+        Photographs are told apart by their names and sizes in bytes; `settings`, fit for JSON, are
+        what else the vectors depend on, and are recorded.
 
         Raises:
             GlpiError: the folder holds something else, or vectors of other settings or photographs.
         """
-        self.folder = folder
-        self.photographs = photographs
-        self._dimension = dimension
+        self.folder, self.photographs, self._dimension = folder, photographs, dimension
         self.shards = [
             range(start, min(start + PHOTOGRAPHS_PER_SHARD, len(photographs)))
             for start in range(0, len(photographs), PHOTOGRAPHS_PER_SHARD)
@@ -124,11 +108,7 @@ class FeatureStore:
             del self._growing[number]
 
     def read(self, shard: int) -> FeatureShard:
-        """Read a complete shard.
-
-        Raises:
-            GlpiError: it is not there or damaged.
-        """
+        """Read a complete shard; a GlpiError if it is not there or damaged."""
         path = self._path(shard)
         with _readable(path), np.load(path, allow_pickle=False) as file:
             found = FeatureShard(file["vectors"], file["sizes"], file["errors"].tolist())

@@ -34,14 +34,9 @@ WAITING_BATCHES = 8
 
 
 class ReadyPhotograph(NamedTuple):
-    """A photograph ready for the network.
+    """A photograph ready for the network, and its size in the file, if reduced a larger one."""
 
-    Attributes:
-        image: (height, width, 3) uint8 RGB.
-        size: (height, width) of the file, larger than the image's if that was reduced.
-    """
-
-    image: np.ndarray
+    image: np.ndarray  # (height, width, 3) uint8 RGB
     size: ImageSize
 
 
@@ -110,16 +105,10 @@ class FeatureExtractor:
     """
 
     def __init__(self, resnet: ResNet, variables: Any, mesh: Mesh, *, batch_size: int) -> None:
-        """Put the network on the devices.
+        """Put the network, `variables` its `params` and `batch_stats`, on devices of this process.
 
-        Args:
-            resnet: the network.
-            variables: its `params` and `batch_stats`.
-            mesh: devices of this process; the batch is split over all of its axes.
-            batch_size: images of 512×384 pixels on each device at a time, at least 1.
-
-        Raises:
-            GlpiError: a batch size below 1.
+        The batch is split over all axes of the mesh; `batch_size` counts images of 512×384 pixels
+        on each device, at least 1.
         """
         if batch_size < 1:
             raise GlpiError(f"batch size {batch_size}: must be at least 1")

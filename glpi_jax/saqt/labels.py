@@ -193,12 +193,12 @@ def transfer(
     return labels
 
 
-def official_image_name(source: str, row: int, distortion: int, level: int) -> str:
-    """Official name of a distorted photograph: {folder:03d}/{stem}_{type:02d}_{level:02d}.bmp.
+def photograph_prefix(source: str, row: int) -> str:
+    """How the names of a photograph's images begin; {prefix}_{type:02d}_{level:02d}.bmp follows.
 
-    The folder counts thousands of sources from 1; `row` counts sources from 0.
+    The folder before the stem counts thousands of sources from 1; `row` counts sources from 0.
     """
-    return f"{photograph_prefix(source, row)}_{distortion:02d}_{level:02d}.bmp"
+    return f"{row // SOURCES_PER_FILE + 1:03d}/{PurePosixPath(source).stem}"
 
 
 def write_label_tables(
@@ -270,11 +270,6 @@ def _tables(matches: Sequence[Match], labels: np.ndarray, columns: Columns) -> I
                 )
             ]
         yield "\n".join(lines) + "\n"
-
-
-def photograph_prefix(source: str, row: int) -> str:
-    """How the names of a source's images begin, see `official_image_name`."""
-    return f"{row // SOURCES_PER_FILE + 1:03d}/{PurePosixPath(source).stem}"
 
 
 def _cell(text: str) -> str:

@@ -36,8 +36,7 @@ def distortion_sheet(photograph: np.ndarray, *, name: str, seed: int, cell: int)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=13)
     for level in LEVELS:
-        place = (_NAMES_WIDTH + (level - 1) * column, _MARGIN)
-        draw.text(place, f"level {level}", _INK, font)
+        draw.text((_NAMES_WIDTH + (level - 1) * column, _MARGIN), f"level {level}", _INK, font)
     distorter = Distorter(photograph)
     for index, (number, distortion) in enumerate(DISTORTIONS.items()):
         top = 2 * _TEXT_HEIGHT + index * row

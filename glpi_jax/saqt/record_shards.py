@@ -30,11 +30,7 @@ def pack(path: Path, root: Path, names: Iterable[str], stop: threading.Event) ->
         path: the file to make or replace.
         root: what `names` are relative to.
         names: of the image files, in order.
-        stop: set when the file is no longer wanted.
-
-    Raises:
-        GlpiError: it cannot be written.
-        Stopped: it is no longer wanted.
+        stop: set when the file is no longer wanted; then `Stopped` is raised.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     count = 0
@@ -61,11 +57,7 @@ def pack(path: Path, root: Path, names: Iterable[str], stop: threading.Event) ->
 
 
 def count_records(path: Path) -> int:
-    """The number of records of a file.
-
-    Raises:
-        RuntimeError: not a whole ArrayRecord file.
-    """
+    """The number of records of a file; a RuntimeError if it is no whole ArrayRecord file."""
     with _opened(path) as reader:
         return int(reader.num_records())
 

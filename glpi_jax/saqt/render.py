@@ -28,7 +28,6 @@ from glpi_jax.saqt.rendered import (
     append_record,
     file_sizes,
     folder_of,
-    packed_name,
     read_records,
     records_path,
     remove_temporaries,
@@ -120,7 +119,7 @@ def render_photographs(
     unusable = check_headers(_unfinished(out, mine, left_out_too=True), settings)
     if unusable and not skip_bad:
         raise _unusable(unusable[0], len(unusable) - 1)
-    each = settings.images_per_photograph
+    each = len(settings.types) * len(settings.levels)
     with closing(Locks(out)) as locks:
         with locks.top_level():
             for name in (MANIFEST, *LABEL_FILES):
@@ -180,7 +179,7 @@ def _resume(
     """
     images, path = out / name, records_path(out, name)
     remove_temporaries(out / RECORDS, path.name)
-    remove_temporaries(out, packed_name(name))
+    remove_temporaries(out, f"{name}.")
     remove_temporaries(images)
     found = read_records(path)
     if found.packed is not None and file_sizes(out).get(found.packed.packed) == found.packed.bytes:
@@ -274,7 +273,7 @@ def _seal(out: Path, folder: _Folder, settings: RenderSettings, stop: threading.
         names = [
             name for record in found.records.values() for name in record.files(settings.suffix)
         ]
-        found.packed = pack(out / packed_name(folder.name), out, names, stop)
+        found.packed = pack(out / f"{folder.name}.array_record", out, names, stop)
     write_records(path, found)
     if found.packed is not None:
         shutil.rmtree(out / folder.name)

@@ -87,11 +87,7 @@ def check_place(out: Path) -> None:
 
 
 def claim(out: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest into a folder that has none, else compare it.
-
-    Raises:
-        GlpiError: the folder was rendered with other settings, photographs or versions.
-    """
+    """Write the manifest into a folder that has none; a GlpiError if it has another one."""
     if not (out / MANIFEST).exists():
         write_json(out / MANIFEST, manifest)
         return

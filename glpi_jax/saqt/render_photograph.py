@@ -60,19 +60,10 @@ class RenderSettings:
         """Of the image files."""
         return f".{self.format_name}"
 
-    @property
-    def images_per_photograph(self) -> int:
-        """Types times levels."""
-        return len(self.types) * len(self.levels)
-
 
 @cache
 def load_denoiser(weights: Path | None) -> Denoiser:
-    """What type 15 removes its noise with: a DnCNN, or total variation without weights.
-
-    Raises:
-        GlpiError: weights that cannot be used.
-    """
+    """What type 15 removes its noise with: a DnCNN, or total variation without weights."""
     if weights is None:
         return TOTAL_VARIATION
     from glpi_jax.distortions.dncnn import load_dncnn  # starts JAX

@@ -43,16 +43,9 @@ class SourcePhotograph:
 
 @dataclass(frozen=True)
 class Record:
-    """A finished photograph.
+    """A finished photograph: its file's name, size and hash, its pixels, and its images.
 
-    Attributes:
-        prefix: see `SourcePhotograph`.
-        source: name of its file.
-        source_bytes: size of that file.
-        source_sha256: hash of that file.
-        width: of the photograph and its images, in pixels.
-        height: of the photograph and its images, in pixels.
-        images: "TT_LL" (type and level) → bytes and SHA-256 of the image file, in order.
+    `images` has "TT_LL" (type and level) → bytes and SHA-256 of the image file, in order.
     """
 
     prefix: str
@@ -87,13 +80,7 @@ class Packed:
 
 @dataclass
 class FolderRecords:
-    """The lines of one folder's file.
-
-    Attributes:
-        records: finished photographs by prefix.
-        left_out: those that were left out.
-        packed: what the images were packed into, if they were.
-    """
+    """The lines of one folder's file; `records` are finished photographs by prefix."""
 
     records: dict[str, Record] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
@@ -110,17 +97,8 @@ def records_path(out: Path, folder: str) -> Path:
     return out / RECORDS / f"{folder}.jsonl"
 
 
-def packed_name(folder: str) -> str:
-    """Name of the file that a folder is packed into."""
-    return f"{folder}.array_record"
-
-
 def read_records(path: Path) -> FolderRecords:
-    """Read a folder's lines, sorted by prefix; a last one that was cut short is no line.
-
-    Raises:
-        GlpiError: a damaged file.
-    """
+    """Read a folder's lines, sorted by prefix; a last one that was cut short is no line."""
     found = FolderRecords()
     try:
         for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
@@ -150,11 +128,7 @@ def write_records(path: Path, found: FolderRecords) -> None:
 
 
 def append_record(path: Path, record: Record) -> None:
-    """Add a line.
-
-    Raises:
-        GlpiError: it cannot be written; nothing of it is.
-    """
+    """Add a line; where the disk is full nothing of it is written, and a GlpiError raised."""
     content = _text(record).encode()
     try:
         with path.open("ab", buffering=0) as file:
@@ -213,11 +187,7 @@ class Locks:
             self._lock(_TOP_LEVEL, fcntl.LOCK_UN)
 
     def folder(self, folder: str) -> None:
-        """Take a folder until the end.
-
-        Raises:
-            GlpiError: another process has it.
-        """
+        """Take a folder until the end; a GlpiError if another process has it."""
         try:
             self._lock(int(folder), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):

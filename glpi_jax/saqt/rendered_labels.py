@@ -22,13 +22,9 @@ LABEL_FILES = (*CSV_FILES, PREPARED_FILE)
 def write_labels(
     out: Path, labelled: Database, folders: Sequence[str], settings: RenderSettings
 ) -> str:
-    """Write the labels of all rendered images; a photograph is the reference of its images.
+    """Write the labels of all images of finished folders, which `labelled` holds (kind "saqt").
 
-    Args:
-        out: the rendered folder, finished.
-        labelled: the label tables, as a database of kind "saqt".
-        folders: its folders, in order.
-        settings: of the images.
+    A photograph is the reference of its images.
 
     Returns:
         the kind of database that `out` is from now on: "csv", or "prepared" if it is packed.

@@ -26,15 +26,10 @@ from glpi_jax.data.images import ImageError, list_images
 from glpi_jax.data.sources.manifest import is_rendered
 from glpi_jax.models.resnet import ResNet
 from glpi_jax.saqt.feature_store import PHOTOGRAPHS_PER_SHARD, FeatureStore, list_digest
-from glpi_jax.saqt.features import (
-    FeatureExtractor,
-    ImageSize,
-    ReadyPhotograph,
-    read_photographs,
-)
+from glpi_jax.saqt.features import FeatureExtractor, ReadyPhotograph, read_photographs
 from glpi_jax.saqt.labels import OLD_MATCHES, Columns
 
-_NEW_COLUMNS = (
+_NEW_MATCHES = (
     "source_image",
     "source_path",
     "target_reference",
@@ -161,18 +156,10 @@ def retrieve(
     extractor = FeatureExtractor(resnet, variables, mesh, batch_size=batch_size)
     read = partial(read_photographs, max_pixels=max_pixels, threads=threads)
     # Both are opened before anything is computed: what is wrong with them shows at once.
-    source, target = (
-        FeatureStore(
-            folder / name,
-            paths,
-            dimension=extractor.dimension,
-            settings={"weights": weights, "max_pixels": max_pixels},
-        )
-        for name, paths in (
-            ("photographs", photographs),
-            (f"references_{list_digest(references)[:8]}", references),
-        )
-    )
+    made_with = (extractor.dimension, {"weights": weights, "max_pixels": max_pixels})
+    source = FeatureStore(folder / "photographs", photographs, *made_with)
+    digest = list_digest(references)[:8]
+    target = FeatureStore(folder / f"references_{digest}", references, *made_with)
     _fill(target, extractor, read, tell, description="references", skip_bad=False)
     _fill(source, extractor, read, tell, description="photographs", skip_bad=skip_bad)
     return _ranked(source, target, mesh, top)
@@ -201,7 +188,7 @@ def _fill(
         total, unit="image", description=description, initial=total - len(rows)
     ) as bar:
 
-        def images() -> Iterator[tuple[tuple[int, ImageSize], np.ndarray]]:
+        def images() -> Iterator[tuple[tuple[int, tuple[int, int]], np.ndarray]]:
             photographs = read([store.photographs[row] for row in rows])
             for row, photograph in zip(rows, photographs, strict=True):
                 if isinstance(photograph, ImageError):
@@ -282,7 +269,7 @@ def write_matches(path: Path, matches: Sequence[Retrieved], *, columns: Columns)
     """
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(OLD_MATCHES if columns == "old" else _NEW_COLUMNS)
+    table.writerow(OLD_MATCHES if columns == "old" else _NEW_MATCHES)
     for match in matches:
         if columns == "old" and len(match.references) > 1:
             raise GlpiError("the old columns hold one reference for each photograph: take --top 1")

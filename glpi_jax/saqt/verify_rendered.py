@@ -100,19 +100,11 @@ def verify_rendered(out: Path, *, fast: bool, threads: int, progress: bool) -> C
 
 @dataclass
 class _Check:
-    """How the folders of one check are looked through; problems name the files.
-
-    Attributes:
-        out: the rendered folder.
-        suffix: of the images.
-        keys: "TT_LL" that each photograph has.
-        fast: only names and sizes.
-        executor: reads side by side.
-    """
+    """How the folders of one check are looked through; problems name the files."""
 
     out: Path
     suffix: str
-    keys: Sequence[str]
+    keys: Sequence[str]  # "TT_LL" that each photograph has
     fast: bool
     executor: ThreadPoolExecutor
 
