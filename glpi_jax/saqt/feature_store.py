@@ -5,14 +5,13 @@ for each thousand photographs, written in one step when it is complete.
 """
 
 import hashlib
-import importlib.metadata
 import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ import numpy as np
 
 from glpi_jax import __version__
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.core.files import write_bytes, write_json
+from glpi_jax.core.files import read_json_object, write_bytes, write_json
 
 PHOTOGRAPHS_PER_SHARD = 1000
 FORMAT = 1
@@ -29,23 +28,11 @@ _LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "pillow")
 
 
 class FeatureShard(NamedTuple):
-    """What is known of some photographs.
+    """What is known of some photographs, zeros for unreadable ones."""
 
-    Attributes:
-        vectors: (photographs, dimension) float32; zeros for an unreadable one.
-        sizes: (photographs, 2) int32, height and width in the file; zeros for an unreadable one.
-        errors: why a photograph could not be read, empty where it could.
-    """
-
-    vectors: np.ndarray
-    sizes: np.ndarray
-    errors: list[str]
-
-
-@dataclass
-class _Growing:
-    shard: FeatureShard
-    missing: int
+    vectors: np.ndarray  # (photographs, dimension) float32
+    sizes: np.ndarray  # (photographs, 2) int32, height and width in the file
+    errors: list[str]  # why a photograph could not be read, empty where it could
 
 
 class FeatureStore:
@@ -60,32 +47,23 @@ class FeatureStore:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        photographs: Sequence[Path],
-        *,
-        dimension: int,
-        settings: Mapping[str, Any],
+        self, folder: Path, photographs: Sequence[Path], dimension: int, settings: dict[str, Any]
     ) -> None:
-        """Begin a folder, or go on with one.
+        """Begin a folder, made if missing, or go on with one.
 
-        Args:
-            folder: made if missing, its parents too.
-            photographs: the files, told apart by their names and sizes in bytes.
-            dimension: values of a vector.
-            settings: what else the vectors depend on, fit for JSON; recorded, and compared.
+        Photographs are told apart by their names and sizes in bytes; `settings`, fit for JSON, are
+        what else the vectors depend on, and are recorded.
 
         Raises:
             GlpiError: the folder holds something else, or vectors of other settings or photographs.
         """
-        self.folder = folder
-        self.photographs = photographs
-        self._dimension = dimension
+        self.folder, self.photographs, self._dimension = folder, photographs, dimension
         self.shards = [
             range(start, min(start + PHOTOGRAPHS_PER_SHARD, len(photographs)))
             for start in range(0, len(photographs), PHOTOGRAPHS_PER_SHARD)
         ]
-        self._growing: dict[int, _Growing] = {}
+        self._growing: dict[int, FeatureShard] = {}
+        self._missing = [len(rows) for rows in self.shards]
         self._digests = [list_digest(photographs[r.start : r.stop]) for r in self.shards]
         self._check_manifest({"format": FORMAT, "dimension": dimension, **settings})
         self.earlier_errors: list[tuple[Path, str]] = []
@@ -100,69 +78,48 @@ class FeatureStore:
             for row in rows
         ]
 
-    def put(self, rows: Sequence[int], vectors: np.ndarray, sizes: Sequence[Sequence[int]]) -> None:
-        """Take vectors (rows, dimension); a shard that they complete is written."""
-        for row, vector, size in zip(rows, vectors, sizes, strict=True):
-            shard, place = divmod(row, PHOTOGRAPHS_PER_SHARD)
-            growing = self._of(shard)
-            growing.shard.vectors[place] = vector
-            growing.shard.sizes[place] = size
-            self._count(shard, growing)
-
-    def put_error(self, row: int, message: str) -> None:
-        """Record that a photograph could not be read, and why."""
-        shard, place = divmod(row, PHOTOGRAPHS_PER_SHARD)
-        growing = self._of(shard)
-        growing.shard.errors[place] = message
-        self._count(shard, growing)
+    def put(
+        self,
+        row: int,
+        vector: np.ndarray | float = 0,
+        size: tuple[int, int] = (0, 0),
+        error: str = "",
+    ) -> None:
+        """Take a photograph's vector and size, or its error; write the shard that it completes."""
+        number, place = divmod(row, PHOTOGRAPHS_PER_SHARD)
+        if number not in self._growing:
+            count = len(self.shards[number])
+            vectors = np.zeros((count, self._dimension), np.float32)
+            sizes = np.zeros((count, 2), np.int32)
+            self._growing[number] = FeatureShard(vectors, sizes, [""] * count)
+        vectors, sizes, errors = self._growing[number]
+        vectors[place], sizes[place], errors[place] = vector, size, error
+        self._missing[number] -= 1
+        if self._missing[number] == 0:
+            content = io.BytesIO()
+            np.savez(
+                content,
+                vectors=vectors,
+                sizes=sizes,
+                errors=np.array(errors, np.str_),
+                photographs=np.array(self._digests[number]),
+            )
+            write_bytes(self._path(number), content.getvalue())
+            del self._growing[number]
 
     def read(self, shard: int) -> FeatureShard:
-        """Read a complete shard.
-
-        Raises:
-            GlpiError: it is not there or damaged.
-        """
+        """Read a complete shard; a GlpiError if it is not there or damaged."""
         path = self._path(shard)
-        rows = self.shards[shard]
         with _readable(path), np.load(path, allow_pickle=False) as file:
             found = FeatureShard(file["vectors"], file["sizes"], file["errors"].tolist())
-        fits = (
-            found.vectors.shape == (len(rows), self._dimension)
-            and found.vectors.dtype == np.float32
-            and found.sizes.shape == (len(rows), 2)
-            and len(found.errors) == len(rows)
-            and np.isfinite(found.vectors).all()
-        )
-        if not fits:
-            raise GlpiError(f"{path}: damaged; delete it, and its photographs are computed again")
+            if found.vectors.shape != (len(self.shards[shard]), self._dimension):
+                raise ValueError(f"vectors of shape {found.vectors.shape}")
+            if not np.isfinite(found.vectors).all():
+                raise ValueError("vectors that are not finite")
         return found
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"vectors_{shard:05d}.npz"
-
-    def _of(self, shard: int) -> _Growing:
-        if shard not in self._growing:
-            count = len(self.shards[shard])
-            vectors = np.zeros((count, self._dimension), np.float32)
-            empty = FeatureShard(vectors, np.zeros((count, 2), np.int32), [""] * count)
-            self._growing[shard] = _Growing(empty, count)
-        return self._growing[shard]
-
-    def _count(self, shard: int, growing: _Growing) -> None:
-        growing.missing -= 1
-        if growing.missing:
-            return
-        vectors, sizes, errors = growing.shard
-        content = io.BytesIO()
-        np.savez(
-            content,
-            vectors=vectors,
-            sizes=sizes,
-            errors=np.array(errors, np.str_),
-            photographs=np.array(self._digests[shard]),
-        )
-        write_bytes(self._path(shard), content.getvalue())
-        del self._growing[shard]
 
     def _check_manifest(self, settings: dict[str, Any]) -> None:
         path = self.folder / _MANIFEST
@@ -172,25 +129,19 @@ class FeatureStore:
                     f"{self.folder}: not empty, and no vectors of photographs: give another folder"
                 )
             self.folder.mkdir(parents=True, exist_ok=True)
-            versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-            begun_with = {"glpi_jax": __version__} | versions
+            begun_with = {"glpi_jax": __version__} | {name: version(name) for name in _LIBRARIES}
             write_json(path, {**settings, "begun_with": begun_with})
             return
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise GlpiError(f"{path}: cannot be read ({error})") from error
-        if not isinstance(found, dict):
-            raise GlpiError(f"{path}: not a manifest of vectors")
-        changed = [name for name, value in settings.items() if found.get(name) != value]
-        if changed:
-            differences = "; ".join(
-                f"{name} {json.dumps(found.get(name))} there, {json.dumps(settings[name])} now"
-                for name in changed
-            )
+        found = read_json_object(path)
+        differences = [
+            f"{name} {json.dumps(found.get(name))} there, {json.dumps(value)} now"
+            for name, value in settings.items()
+            if found.get(name) != value
+        ]
+        if differences:
             raise GlpiError(
-                f"{self.folder}: holds vectors made otherwise ({differences}): give another folder,"
-                " or delete this one"
+                f"{self.folder}: holds vectors made otherwise ({'; '.join(differences)}): give"
+                " another folder, or delete this one"
             )
 
     def _check_shards(self) -> None:

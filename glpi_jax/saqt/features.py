@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import numpy as np
@@ -22,6 +22,7 @@ from glpi_jax.data.transforms import resize
 from glpi_jax.models.resnet import EXPANSION, ResNet, semantic_vectors
 
 ImageSize: TypeAlias = tuple[int, int]
+Key = TypeVar("Key")
 
 SMALLEST_SIDE = 32  # pixels; also the least step between two sides
 # `batch_size` images of this size, KADIS-700k's, set how many pixels are computed at a time.
@@ -33,14 +34,9 @@ WAITING_BATCHES = 8
 
 
 class ReadyPhotograph(NamedTuple):
-    """A photograph ready for the network.
+    """A photograph ready for the network, and its size in the file, if reduced a larger one."""
 
-    Attributes:
-        image: (height, width, 3) uint8 RGB.
-        size: (height, width) of the file, larger than the image's if that was reduced.
-    """
-
-    image: np.ndarray
+    image: np.ndarray  # (height, width, 3) uint8 RGB
     size: ImageSize
 
 
@@ -51,12 +47,12 @@ def padded_shape(height: int, width: int) -> ImageSize:
     photographs of up to 8192×8192 pixels have 784 shapes in all; those of one camera or database
     have a few.
     """
-    return _padded_side(height), _padded_side(width)
 
+    def padded(side: int) -> int:
+        step = max(SMALLEST_SIDE, 2 ** ((side - 1).bit_length() - 3))
+        return -(-side // step) * step
 
-def _padded_side(side: int) -> int:
-    step = max(SMALLEST_SIDE, 2 ** ((side - 1).bit_length() - 3))
-    return -(-side // step) * step
+    return padded(height), padded(width)
 
 
 def read_photographs(
@@ -97,14 +93,6 @@ def read_photographs(
         executor.shutdown(cancel_futures=True)
 
 
-class _Bucket(NamedTuple):
-    """Photographs of one shape that wait for a batch: when the first came, keys and images."""
-
-    opened: int
-    keys: list[int]
-    images: list[np.ndarray]
-
-
 class FeatureExtractor:
     """Turns images into semantic vectors; see `glpi_jax.models.resnet.semantic_vectors`.
 
@@ -117,16 +105,10 @@ class FeatureExtractor:
     """
 
     def __init__(self, resnet: ResNet, variables: Any, mesh: Mesh, *, batch_size: int) -> None:
-        """Put the network on the devices.
+        """Put the network, `variables` its `params` and `batch_stats`, on devices of this process.
 
-        Args:
-            resnet: the network.
-            variables: its `params` and `batch_stats`.
-            mesh: devices of this process; the batch is split over all of its axes.
-            batch_size: images of 512×384 pixels on each device at a time, at least 1.
-
-        Raises:
-            GlpiError: a batch size below 1.
+        The batch is split over all axes of the mesh; `batch_size` counts images of 512×384 pixels
+        on each device, at least 1.
         """
         if batch_size < 1:
             raise GlpiError(f"batch size {batch_size}: must be at least 1")
@@ -148,8 +130,8 @@ class FeatureExtractor:
         return self._devices * min(self._batch_size, max(1, fitting))
 
     def __call__(
-        self, images: Iterable[tuple[int, np.ndarray]]
-    ) -> Iterator[tuple[list[int], np.ndarray]]:
+        self, images: Iterable[tuple[Key, np.ndarray]]
+    ) -> Iterator[tuple[list[Key], np.ndarray]]:
         """Compute vectors batch by batch, each as soon as it is full or has waited long.
 
         A batch is dispatched before the previous one is read, so that the host decodes while the
@@ -165,8 +147,9 @@ class FeatureExtractor:
         Raises:
             GlpiError: a device has too little memory.
         """
-        waiting: dict[ImageSize, _Bucket] = {}  # in the order of their first images
-        in_flight: deque[tuple[list[int], ImageSize, jax.Array]] = deque()
+        # By shape, in the order of their first images: when the first came, keys and images.
+        waiting: dict[ImageSize, tuple[int, list[Key], list[np.ndarray]]] = {}
+        in_flight: deque[tuple[list[Key], ImageSize, jax.Array]] = deque()
         pixels = 0
         most_pixels = WAITING_BATCHES * self._devices * self._batch_size * USUAL_PIXELS
 
@@ -182,7 +165,7 @@ class FeatureExtractor:
             with _named_memory_errors(shape):
                 in_flight.append((keys, shape, self._compute(self._variables, batch, sizes)))
 
-        def collect(leave: int) -> Iterator[tuple[list[int], np.ndarray]]:
+        def collect(leave: int) -> Iterator[tuple[list[Key], np.ndarray]]:
             while len(in_flight) > leave:
                 keys, shape, vectors = in_flight.popleft()
                 with _named_memory_errors(shape):
@@ -191,19 +174,19 @@ class FeatureExtractor:
 
         for number, (key, image) in enumerate(images):
             shape = padded_shape(*image.shape[:2])
-            bucket = waiting.setdefault(shape, _Bucket(number, [], []))
-            bucket.keys.append(key)
-            bucket.images.append(image)
+            _, keys, arrays = waiting.setdefault(shape, (number, [], []))
+            keys.append(key)
+            arrays.append(image)
             pixels += shape[0] * shape[1]
-            if len(bucket.keys) == self.images_in_batch(shape):
+            if len(keys) == self.images_in_batch(shape):
                 dispatch(shape)
+                yield from collect(leave=1)
             while waiting:
-                oldest = next(iter(waiting))
-                if number - waiting[oldest].opened < LONGEST_WAIT and pixels <= most_pixels:
+                oldest, (opened, *_) = next(iter(waiting.items()))
+                if number - opened < LONGEST_WAIT and pixels <= most_pixels:
                     break
                 dispatch(oldest)
                 yield from collect(leave=1)
-            yield from collect(leave=1)
         while waiting:
             dispatch(next(iter(waiting)))
             yield from collect(leave=1)

@@ -26,17 +26,13 @@ Scale = Literal["0-9", "raw"]
 Columns = Literal["old", "new"]
 
 _GRID = (len(KADID_TYPES), len(LEVELS))  # shape of the scores of one reference
-_OLD_MATCHES = ("kadis", "kadid-10k", "sim_value")
+OLD_MATCHES = ("kadis", "kadid-10k", "sim_value")
 _NEW_MATCHES = ("source_image", "target_reference", "cosine_similarity", "rank")
-_OLD_LABELS = ("dist_img", "label")
-_NEW_LABELS = (
-    "distorted_image",
-    "quality_score",
-    "source_image",
-    "matched_reference",
-    "distortion_type",
+_LABELS: dict[Columns, str] = {
+    "old": "dist_img,label",
+    "new": "distorted_image,quality_score,source_image,matched_reference,distortion_type,"
     "distortion_level",
-)
+}
 
 
 @dataclass(frozen=True)
@@ -66,31 +62,32 @@ def read_matches(path: str | os.PathLike[str]) -> list[Match]:
     """
     table = Path(path)
     header, rows = _read_csv(table)
-    if set(_OLD_MATCHES) <= set(header):
-        source, reference, similarity = _OLD_MATCHES
-        ranks: Iterator[int] | None = None
-    elif set(_NEW_MATCHES) <= set(header):
-        source, reference, similarity, _ = _NEW_MATCHES
-        ranks = (_rank(row["rank"], table, line) for line, row in rows)
-    else:
+    known = (OLD_MATCHES, _NEW_MATCHES)
+    columns = next((names for names in known if set(names) <= set(header)), None)
+    if columns is None:
         raise GlpiError(
-            f"{table}: not a similarity table: its columns must hold {', '.join(_OLD_MATCHES)} or"
+            f"{table}: not a similarity table: its columns must hold {', '.join(OLD_MATCHES)} or"
             f" {', '.join(_NEW_MATCHES)}"
         )
-    found: dict[str, list[tuple[str, float]]] = {}
-    for line, row in rows:
-        name = row[source]
-        entries = found.setdefault(name, [])
-        rank = next(ranks) if ranks is not None else 1
-        if rank != len(entries) + 1:
-            raise GlpiError(f"{table} line {line}: {name!r} is listed twice, or its ranks skip one")
-        entries.append((row[reference], _similarity(row[similarity], table, line)))
+    found: dict[str, Match] = {}
+    for where, row in rows:
+        source, reference, similarity = (row[name] for name in columns[:3])
+        rank = row["rank"] if columns is _NEW_MATCHES else "1"
+        if not rank.isdecimal():
+            raise GlpiError(f"{where}: rank {rank!r} is not a whole number")
+        match = found.get(source, Match(source, (), ()))
+        if int(rank) != len(match.references) + 1:
+            raise GlpiError(f"{where}: {source!r} is listed twice, or its ranks skip one")
+        try:
+            value = float(similarity)
+        except ValueError:
+            value = math.nan
+        if not -1.001 <= value <= 1.001:  # float32 dot products of unit vectors pass 1 by a little
+            raise GlpiError(f"{where}: similarity {similarity!r} is not a number in [-1, 1]")
+        found[source] = Match(source, (*match.references, reference), (*match.similarities, value))
     if not found:
         raise GlpiError(f"{table}: no matches under the header")
-    return [
-        Match(name, tuple(r for r, _ in entries), tuple(s for _, s in entries))
-        for name, entries in found.items()
-    ]
+    return list(found.values())
 
 
 def read_reference_scores(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -107,7 +104,7 @@ def read_reference_scores(path: str | os.PathLike[str]) -> dict[str, np.ndarray]
         if column not in header:
             raise GlpiError(f"{table}: column {column!r} is missing; give KADID-10k's dmos.csv")
     scores: dict[str, np.ndarray] = {}
-    for line, row in rows:
+    for where, row in rows:
         image, reference = row["dist_img"], row["ref_img"]
         try:
             name, kind_text, level_text = PurePosixPath(image).stem.split("_")
@@ -116,16 +113,16 @@ def read_reference_scores(path: str | os.PathLike[str]) -> dict[str, np.ndarray]
             name, kind, level, score = "", 0, 0, math.nan
         if not (kind in KADID_TYPES and level in LEVELS and math.isfinite(score)):
             raise GlpiError(
-                f"{table} line {line}: {image!r} with {row['dmos']!r} is no KADID-10k label"
+                f"{where}: {image!r} with {row['dmos']!r} is no KADID-10k label"
                 " (I01_01_01.png, number)"
             )
         if name.upper() != PurePosixPath(reference).stem.upper():
-            raise GlpiError(f"{table} line {line}: {image!r} does not belong to {reference!r}")
+            raise GlpiError(f"{where}: {image!r} does not belong to {reference!r}")
         grid = scores.setdefault(reference, np.full(_GRID, np.nan))
         if not math.isnan(grid[kind - 1, level - 1]):
             raise GlpiError(
-                f"{table} line {line}: a second score of {reference} for type {kind} level {level};"
-                " delete one of the two lines"
+                f"{where}: a second score of {reference} for type {kind} level {level}; delete one"
+                " of the two lines"
             )
         grid[kind - 1, level - 1] = score
     for reference, grid in scores.items():
@@ -165,13 +162,12 @@ def transfer(
     """
     if references < 1:
         raise GlpiError(f"{references} references: must be at least 1")
-    lowest = min(float(grid.min()) for grid in scores.values())
-    highest = max(float(grid.max()) for grid in scores.values())
-    if scale == "0-9" and highest == lowest:
-        raise GlpiError("all KADID-10k scores are equal: they cannot be scaled to [0, 9]")
     order = {reference: row for row, reference in enumerate(scores)}
     table = np.stack(list(scores.values()))  # (references, 25, 5)
     if scale == "0-9":
+        lowest, highest = table.min(), table.max()
+        if highest == lowest:
+            raise GlpiError("all KADID-10k scores are equal: they cannot be scaled to [0, 9]")
         table = (table - lowest) / (highest - lowest) * 9
     chosen = np.empty((len(matches), references), np.intp)
     weights = np.empty((len(matches), references))
@@ -180,12 +176,11 @@ def transfer(
             raise GlpiError(
                 f"{match.source}: {len(match.references)} matched references, {references} asked"
             )
-        for rank in range(references):
-            reference = match.references[rank]
+        for rank, reference in enumerate(match.references[:references]):
             if reference not in order:
                 raise GlpiError(f"{match.source}: no scores of its reference {reference!r}")
             chosen[row, rank] = order[reference]
-            weights[row, rank] = match.similarities[rank]
+        weights[row] = match.similarities[:references]
     if references == 1:
         return table[chosen[:, 0]]
     if not (weights > 0).all():
@@ -198,12 +193,12 @@ def transfer(
     return labels
 
 
-def official_image_name(source: str, row: int, distortion: int, level: int) -> str:
-    """Official name of a distorted photograph: {folder:03d}/{stem}_{type:02d}_{level:02d}.bmp.
+def photograph_prefix(source: str, row: int) -> str:
+    """How the names of a photograph's images begin; {prefix}_{type:02d}_{level:02d}.bmp follows.
 
-    The folder counts thousands of sources from 1; `row` counts sources from 0.
+    The folder before the stem counts thousands of sources from 1; `row` counts sources from 0.
     """
-    return f"{_prefix(source, row)}_{distortion:02d}_{level:02d}.bmp"
+    return f"{row // SOURCES_PER_FILE + 1:03d}/{PurePosixPath(source).stem}"
 
 
 def write_label_tables(
@@ -234,7 +229,13 @@ def write_label_tables(
     names: list[str] = []
     try:
         target.mkdir(parents=True, exist_ok=True)
-        earlier = _earlier_tables(target)
+        earlier = {table.name for table in target.glob("*.csv")}
+        for name in sorted(earlier):
+            if not TABLE_NAME.fullmatch(name):
+                raise GlpiError(
+                    f"{target}: holds another table ({name}), which would be read as labels too;"
+                    " give a folder of its own"
+                )
         with staging_folder(target / "labels") as staging:
             for text in _tables(matches, labels, columns):
                 names.append(table_name(len(names) + 1))
@@ -249,42 +250,26 @@ def write_label_tables(
     return [target / name for name in names]
 
 
-def _earlier_tables(folder: Path) -> set[str]:
-    """Names of the tables that an earlier call has written, the only ones that may be there."""
-    names = {table.name for table in folder.glob("*.csv")}
-    for name in sorted(names):
-        if not TABLE_NAME.fullmatch(name):
-            raise GlpiError(
-                f"{folder}: holds another table ({name}), which would be read as labels too; give a"
-                " folder of its own"
-            )
-    return names
-
-
 def _tables(matches: Sequence[Match], labels: np.ndarray, columns: Columns) -> Iterator[str]:
     """The texts of the tables, in order."""
-    variants = [f"{t:02d}_{n:02d}.bmp" for t in KADID_TYPES for n in LEVELS]
-    ends = [f"{t},{n}" for t in KADID_TYPES for n in LEVELS]
-    header = ",".join(_OLD_LABELS if columns == "old" else _NEW_LABELS)
+    kinds = [(kind, level) for kind in KADID_TYPES for level in LEVELS]
+    variants = [f"{kind:02d}_{level:02d}.bmp" for kind, level in kinds]
+    ends = [f",{kind},{level}" if columns == "new" else "" for kind, level in kinds]
     for start in range(0, len(matches), SOURCES_PER_FILE):
-        lines = [header]
+        lines = [_LABELS[columns]]
         for row in range(start, min(start + SOURCES_PER_FILE, len(matches))):
             match = matches[row]
-            prefix = _cell(_prefix(match.source, row) + "_")
-            values = labels[row].ravel().tolist()
-            if columns == "old":
-                lines += [f"{prefix}{v},{x!r}" for v, x in zip(variants, values, strict=True)]
-            else:
-                middle = f"{_cell(match.source)},{_cell(match.references[0])}"
-                lines += [
-                    f"{prefix}{v},{x!r},{middle},{end}"
-                    for v, x, end in zip(variants, values, ends, strict=True)
-                ]
+            prefix = _cell(photograph_prefix(match.source, row) + "_")
+            middle = ""
+            if columns == "new":
+                middle = f",{_cell(match.source)},{_cell(match.references[0])}"
+            lines += [
+                f"{prefix}{variant},{score!r}{middle}{end}"
+                for variant, score, end in zip(
+                    variants, labels[row].ravel().tolist(), ends, strict=True
+                )
+            ]
         yield "\n".join(lines) + "\n"
-
-
-def _prefix(source: str, row: int) -> str:
-    return f"{row // SOURCES_PER_FILE + 1:03d}/{PurePosixPath(source).stem}"
 
 
 def _cell(text: str) -> str:
@@ -293,33 +278,18 @@ def _cell(text: str) -> str:
     return text
 
 
-def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+def _read_csv(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    """The header, and the rows with the file and line that they are from."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
             header = list(reader.fieldnames or [])
-            rows = [(reader.line_num, row) for row in reader]
+            rows = [(f"{path} line {reader.line_num}", row) for row in reader]
     except FileNotFoundError:
         raise GlpiError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise GlpiError(f"{path}: cannot be read as a CSV table ({error})") from error
-    for line, row in rows:
+    for where, row in rows:
         if None in row or None in row.values():
-            raise GlpiError(f"{path} line {line}: not as many values as columns")
+            raise GlpiError(f"{where}: not as many values as columns")
     return header, rows
-
-
-def _similarity(text: str, path: Path, line: int) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not -1.001 <= value <= 1.001:  # float32 dot products of unit vectors pass 1 by a little
-        raise GlpiError(f"{path} line {line}: similarity {text!r} is not a number in [-1, 1]")
-    return value
-
-
-def _rank(text: str, path: Path, line: int) -> int:
-    if not text.isdecimal():
-        raise GlpiError(f"{path} line {line}: rank {text!r} is not a whole number")
-    return int(text)

@@ -36,8 +36,7 @@ def distortion_sheet(photograph: np.ndarray, *, name: str, seed: int, cell: int)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=13)
     for level in LEVELS:
-        place = (_NAMES_WIDTH + (level - 1) * column, _MARGIN)
-        draw.text(place, f"level {level}", _INK, font)
+        draw.text((_NAMES_WIDTH + (level - 1) * column, _MARGIN), f"level {level}", _INK, font)
     distorter = Distorter(photograph)
     for index, (number, distortion) in enumerate(DISTORTIONS.items()):
         top = 2 * _TEXT_HEIGHT + index * row
@@ -46,11 +45,11 @@ def distortion_sheet(photograph: np.ndarray, *, name: str, seed: int, cell: int)
         images = distorter.distort_levels(
             number, [seed_for(name, number, level, seed) for level in LEVELS]
         )
-        scores = dict(zip(LEVELS, MEAN_DMOS.get(number, ()), strict=False))
+        scores = MEAN_DMOS.get(number)
         for level, image in zip(LEVELS, images, strict=True):
             left = _NAMES_WIDTH + (level - 1) * column
             small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
             sheet.paste(small, (left, top))
-            if level in scores:
-                draw.text((left, top + size[1] + 1), f"{scores[level]:.2f}", _INK, font)
+            if scores is not None:
+                draw.text((left, top + size[1] + 1), f"{scores[level - 1]:.2f}", _INK, font)
     return sheet

@@ -8,7 +8,7 @@ images are all there is, so that no protobuf library is needed.
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
@@ -16,7 +16,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.pools import Stopped
 from glpi_jax.data.sources.prepared import example_features
-from glpi_jax.saqt.rendered import Packed
+from glpi_jax.saqt.rendered import MAKE_ROOM, Packed
 
 # One record a chunk, for random access; images hold no air to compress.
 _OPTIONS = "group_size:1,uncompressed"
@@ -30,11 +30,7 @@ def pack(path: Path, root: Path, names: Iterable[str], stop: threading.Event) ->
         path: the file to make or replace.
         root: what `names` are relative to.
         names: of the image files, in order.
-        stop: set when the file is no longer wanted.
-
-    Raises:
-        GlpiError: it cannot be written.
-        Stopped: it is no longer wanted.
+        stop: set when the file is no longer wanted; then `Stopped` is raised.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     count = 0
@@ -43,7 +39,7 @@ def pack(path: Path, root: Path, names: Iterable[str], stop: threading.Event) ->
         for name in names:
             if stop.is_set():
                 raise Stopped
-            writer.write(encode_example(name, (root / name).read_bytes()))
+            writer.write(_encode_example(name, (root / name).read_bytes()))
             count += 1
         writer.close()
         # The writer does not tell of every failure; the end of the file does.
@@ -53,10 +49,7 @@ def pack(path: Path, root: Path, names: Iterable[str], stop: threading.Event) ->
         os.replace(temporary, path)
     except (OSError, RuntimeError, ValueError) as error:  # array_record raises the latter two
         cause = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise GlpiError(
-            f"{path}: cannot be written ({cause}); make room, and the same command goes on where"
-            " it stopped"
-        ) from error
+        raise GlpiError(f"{path}: cannot be written ({cause}); {MAKE_ROOM}") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -64,16 +57,9 @@ def pack(path: Path, root: Path, names: Iterable[str], stop: threading.Event) ->
 
 
 def count_records(path: Path) -> int:
-    """The number of records of a file.
-
-    Raises:
-        RuntimeError: not a whole ArrayRecord file.
-    """
-    reader = _reader(path)
-    try:
+    """The number of records of a file; a RuntimeError if it is no whole ArrayRecord file."""
+    with _opened(path) as reader:
         return int(reader.num_records())
-    finally:
-        reader.close()
 
 
 def unpack(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -83,20 +69,17 @@ def unpack(path: Path) -> Iterator[tuple[str, bytes]]:
         RuntimeError: not a whole ArrayRecord file, or a damaged record.
         ValueError: a record of something else.
     """
-    reader = _reader(path)
-    try:
+    with _opened(path) as reader:
         for number in range(reader.num_records()):
             features = example_features(reader.read([number])[0])
             yield features["name"].decode(), features["image"]
-    finally:
-        reader.close()
 
 
-def _reader(path: Path) -> ArrayRecordReader:
-    return ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
+def _opened(path: Path) -> closing[ArrayRecordReader]:
+    return closing(ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0"))
 
 
-def encode_example(name: str, image: bytes) -> bytes:
+def _encode_example(name: str, image: bytes) -> bytes:
     """A serialised tf.train.Example with the byte features `image` and `name`."""
     entries = b"".join(
         _field(1, _field(1, key) + _field(2, _field(1, _field(1, value))))

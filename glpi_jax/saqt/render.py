@@ -5,41 +5,29 @@
 
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.pools import Stopped, run_unordered
 from glpi_jax.core.progress import progress_bar
 from glpi_jax.data.sources.manifest import MANIFEST
 from glpi_jax.saqt.record_shards import pack
-from glpi_jax.saqt.render_manifest import (
-    check_labelled,
-    check_place,
-    check_settings,
-    claim,
-    manifest_of,
-)
-from glpi_jax.saqt.render_photograph import (
-    RenderSettings,
-    render_photograph,
-)
+from glpi_jax.saqt.render_manifest import check_place, check_settings, claim, manifest_of
+from glpi_jax.saqt.render_photograph import RenderSettings, render_photograph
 from glpi_jax.saqt.rendered import (
     LABELS,
     RECORDS,
     FolderRecords,
     LeftOut,
     Locks,
-    Record,
     SourcePhotograph,
     append_record,
-    by_folder,
     file_sizes,
-    packed_name,
+    folder_of,
     read_records,
     records_path,
     remove_temporaries,
@@ -70,21 +58,21 @@ class Rendered:
 
 @dataclass
 class _Folder:
-    """A folder of this run's part.
-
-    Attributes:
-        name: such as 001.
-        photographs: all of its photographs.
-        todo: those that are not finished; becomes empty.
-        left_out: those that cannot be used.
-        packed: whether its images are in one file already.
-    """
+    """A folder of this run's part: its photographs, those not finished, those left out."""
 
     name: str
     photographs: Sequence[SourcePhotograph]
     todo: set[str] = field(default_factory=set)
     left_out: list[LeftOut] = field(default_factory=list)
     packed: bool = False
+
+    @property
+    def finished(self) -> int:
+        return len(self.photographs) - len(self.todo) - len(self.left_out)
+
+    def leave_out(self, bad: LeftOut) -> None:
+        self.todo.discard(bad.prefix)
+        self.left_out.append(bad)
 
 
 def render_photographs(
@@ -115,15 +103,23 @@ def render_photographs(
             settings, a photograph that cannot be used unless they are skipped, another process at
             the same work, or a file that cannot be written.
     """
-    check_settings(settings, shard, processes)
-    if selection.labelled is not None:
-        check_labelled(settings)
+    check_settings(settings, labelled=selection.labelled is not None)
+    if not 1 <= shard[0] <= shard[1]:
+        raise GlpiError(f"shard {shard[0]}/{shard[1]}: must be a part from 1 to the number of them")
+    if processes < 1:
+        raise GlpiError(f"processes {processes}: must be at least 1")
     manifest = manifest_of(selection.photographs, settings)
     check_place(out)
-    all_folders = by_folder(selection.photographs)
-    mine = {name: all_folders[name] for name in sorted(all_folders)[shard[0] - 1 :: shard[1]]}
-    # Before the folder is made or changed.
-    unusable = _find_unusable(out, mine, settings, skip_bad)
+    others: dict[str, list[SourcePhotograph]] = {}
+    for photograph in selection.photographs:
+        others.setdefault(folder_of(photograph.prefix), []).append(photograph)
+    names = sorted(others)  # mine are taken out of the others
+    mine = {name: others.pop(name) for name in names[shard[0] - 1 :: shard[1]]}
+    # Before the folder is made or changed; those that were left out may have been mended.
+    unusable = check_headers(_unfinished(out, mine, left_out_too=True), settings)
+    if unusable and not skip_bad:
+        raise _unusable(unusable[0], len(unusable) - 1)
+    each = len(settings.types) * len(settings.levels)
     with closing(Locks(out)) as locks:
         with locks.top_level():
             for name in (MANIFEST, *LABEL_FILES):
@@ -135,32 +131,43 @@ def render_photographs(
             locks.folder(name)
             folders[name] = _resume(out, name, photographs, settings)
         for bad in unusable:
-            _leave_out(folders, bad)
+            folders[folder_of(bad.prefix)].leave_out(bad)
         with progress_bar(
-            sum(map(len, mine.values())) * settings.images_per_photograph,
+            sum(map(len, mine.values())) * each,
             unit="image",
             description="render",
-            initial=sum(_finished(folder) for folder in folders.values())
-            * settings.images_per_photograph,
+            initial=sum(folder.finished for folder in folders.values()) * each,
             enabled=progress,
         ) as bar:
             for _ in _work(out, folders, settings, processes, skip_bad):
-                bar.advance(settings.images_per_photograph)
-        waiting = _count_waiting(
-            out, {name: all_folders[name] for name in all_folders.keys() - mine.keys()}
-        )
+                bar.advance(each)
+        waiting = len(_unfinished(out, others, left_out_too=False))
         kind = None
         if selection.labelled is not None and not waiting:
             with locks.top_level():
-                kind = write_labels(out, selection.labelled, sorted(all_folders), settings)
-    finished = sum(_finished(folder) for folder in folders.values())
-    return Rendered(
-        photographs=finished,
-        images=finished * settings.images_per_photograph,
-        left_out=tuple(bad.left_out for folder in folders.values() for bad in folder.left_out),
-        waiting=waiting,
-        kind=kind,
-    )
+                kind = write_labels(out, selection.labelled, names, settings)
+    finished = sum(folder.finished for folder in folders.values())
+    left_out = tuple(bad.left_out for folder in folders.values() for bad in folder.left_out)
+    return Rendered(finished, finished * each, left_out, waiting, kind)
+
+
+def _unfinished(
+    out: Path, folders: Mapping[str, Sequence[SourcePhotograph]], *, left_out_too: bool
+) -> list[SourcePhotograph]:
+    """The photographs of these folders without a line; those left out too, but of packed ones."""
+    unfinished: list[SourcePhotograph] = []
+    for name, photographs in folders.items():
+        found = read_records(records_path(out, name))
+        done = set(found.records)
+        if found.packed is not None or not left_out_too:
+            done |= {bad.prefix for bad in found.left_out}
+        unfinished += [photo for photo in photographs if photo.prefix not in done]
+    return unfinished
+
+
+def _unusable(bad: LeftOut, others: int = 0) -> GlpiError:
+    more = f" (and {others} more photographs)" if others else ""
+    return GlpiError(f"{bad.left_out}{more}; --skip-bad leaves such photographs out")
 
 
 def _resume(
@@ -172,80 +179,31 @@ def _resume(
     """
     images, path = out / name, records_path(out, name)
     remove_temporaries(out / RECORDS, path.name)
-    remove_temporaries(out, packed_name(name))
+    remove_temporaries(out, f"{name}.")
     remove_temporaries(images)
     found = read_records(path)
-    if found.packed is not None and _is_whole(out, found.packed.packed, found.packed.bytes):
+    if found.packed is not None and file_sizes(out).get(found.packed.packed) == found.packed.bytes:
         if images.exists():
             shutil.rmtree(images)
         return _Folder(name, photographs, left_out=found.left_out, packed=True)
-    _check_sources(out, photographs, found.records)
-    sizes = file_sizes(images)
-    finished = {
-        prefix: record
-        for prefix, record in found.records.items()
-        if all(
-            sizes.get(file.partition("/")[2]) == size
-            for file, (size, _) in record.files(settings.suffix).items()
-        )
-    }
-    if path.exists():
-        write_records(path, FolderRecords(finished).lines())
-    images.mkdir(exist_ok=True)
-    todo = {photograph.prefix for photograph in photographs} - finished.keys()
-    return _Folder(name, photographs, todo=todo)
-
-
-def _is_whole(out: Path, name: str, size: int) -> bool:
-    try:
-        return (out / name).stat().st_size == size
-    except FileNotFoundError:
-        return False
-
-
-def _check_sources(
-    out: Path, photographs: Sequence[SourcePhotograph], records: Mapping[str, Record]
-) -> None:
     for photograph in photographs:
-        record = records.get(photograph.prefix)
+        record = found.records.get(photograph.prefix)
         if record is not None and photograph.path.stat().st_size != record.source_bytes:
             raise GlpiError(
                 f"{photograph.path}: {out} was rendered from another file of this name"
                 f" ({record.source_bytes} bytes); give a new folder"
             )
-
-
-def _find_unusable(
-    out: Path,
-    folders: Mapping[str, Sequence[SourcePhotograph]],
-    settings: RenderSettings,
-    skip_bad: bool,
-) -> list[LeftOut]:
-    """Look at the headers of all photographs that have no line, before the work begins."""
-    todo: list[SourcePhotograph] = []
-    for name, photographs in folders.items():
-        found = read_records(records_path(out, name))
-        if found.packed is None:
-            todo += [photo for photo in photographs if photo.prefix not in found.records]
-    bad = check_headers(todo, settings.types, settings.format_name)
-    if bad and not skip_bad:
-        raise _unusable(bad[0], len(bad) - 1)
-    return bad
-
-
-def _unusable(bad: LeftOut, others: int = 0) -> GlpiError:
-    more = f" (and {others} more photographs)" if others else ""
-    return GlpiError(f"{bad.left_out}{more}; --skip-bad leaves such photographs out")
-
-
-def _leave_out(folders: Mapping[str, _Folder], bad: LeftOut) -> None:
-    folder = folders[bad.prefix.partition("/")[0]]
-    folder.todo.discard(bad.prefix)
-    folder.left_out.append(bad)
-
-
-def _finished(folder: _Folder) -> int:
-    return len(folder.photographs) - len(folder.todo) - len(folder.left_out)
+    sizes = file_sizes(out, name)
+    finished = {
+        prefix: record
+        for prefix, record in found.records.items()
+        if all(sizes.get(file) == size for file, (size, _) in record.files(settings.suffix).items())
+    }
+    if path.exists():
+        write_records(path, FolderRecords(finished))
+    images.mkdir(exist_ok=True)
+    todo = {photograph.prefix for photograph in photographs} - finished.keys()
+    return _Folder(name, photographs, todo=todo)
 
 
 def _work(
@@ -262,39 +220,37 @@ def _work(
         for photograph in folder.photographs
         if photograph.prefix in folder.todo
     ]
-    with _sealer(out, settings) as seal:
+    rendering = run_unordered(render_photograph, tasks, processes, what="rendering")
+    with _sealer(out, settings) as seal, closing(rendering) as results:
         for folder in folders.values():
             if not folder.todo:
                 seal(folder)
-        with closing(
-            run_unordered(render_photograph, tasks, processes, what="rendering")
-        ) as results:
-            for result in results:
-                folder = folders[result.prefix.partition("/")[0]]
-                if isinstance(result, LeftOut):
-                    if not skip_bad:
-                        raise _unusable(result)
-                    _leave_out(folders, result)
-                else:
-                    append_record(records_path(out, folder.name), result)
-                    folder.todo.discard(result.prefix)
-                    yield
-                if not folder.todo:
-                    seal(folder)
+        for result in results:
+            folder = folders[folder_of(result.prefix)]
+            if isinstance(result, LeftOut):
+                if not skip_bad:
+                    raise _unusable(result)
+                folder.leave_out(result)
+            else:
+                append_record(records_path(out, folder.name), result)
+                folder.todo.discard(result.prefix)
+                yield
+            if not folder.todo:
+                seal(folder)
 
 
 @contextmanager
-def _sealer(out: Path, settings: RenderSettings) -> Iterator[Any]:
+def _sealer(out: Path, settings: RenderSettings) -> Iterator[Callable[[_Folder], None]]:
     """Hands out a function that seals a folder, in a thread; in the end all have been sealed."""
     stop = threading.Event()
+    sealing: list[Future[None]] = []
+
+    def seal(folder: _Folder) -> None:
+        for done in filter(Future.done, sealing):
+            done.result()  # raises here what was raised there
+        sealing.append(executor.submit(_seal, out, folder, settings, stop))
+
     with ThreadPoolExecutor(1) as executor:
-        sealing: list[Future[None]] = []
-
-        def seal(folder: _Folder) -> None:
-            for done in [future for future in sealing if future.done()]:
-                done.result()  # raises here what was raised there
-            sealing.append(executor.submit(_seal, out, folder, settings, stop))
-
         try:
             yield seal
             for future in sealing:
@@ -312,25 +268,12 @@ def _seal(out: Path, folder: _Folder, settings: RenderSettings, stop: threading.
         raise Stopped
     path = records_path(out, folder.name)
     found = read_records(path)
-    found.left_out = folder.left_out
+    found.left_out = sorted(folder.left_out, key=lambda bad: bad.prefix)
     if settings.arrayrecord and found.records:
         names = [
-            name
-            for record in found.lines()
-            if isinstance(record, Record)
-            for name in record.files(settings.suffix)
+            name for record in found.records.values() for name in record.files(settings.suffix)
         ]
-        found.packed = pack(out / packed_name(folder.name), out, names, stop)
-    write_records(path, found.lines())
+        found.packed = pack(out / f"{folder.name}.array_record", out, names, stop)
+    write_records(path, found)
     if found.packed is not None:
         shutil.rmtree(out / folder.name)
-
-
-def _count_waiting(out: Path, folders: Mapping[str, Sequence[SourcePhotograph]]) -> int:
-    """How many photographs of these folders are neither finished nor left out."""
-    waiting = 0
-    for name, photographs in folders.items():
-        found = read_records(records_path(out, name))
-        done = found.records.keys() | {bad.prefix for bad in found.left_out}
-        waiting += sum(photograph.prefix not in done for photograph in photographs)
-    return waiting

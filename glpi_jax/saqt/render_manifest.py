@@ -14,18 +14,23 @@ from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.files import write_json
 from glpi_jax.data.sources.manifest import FORMAT, MANIFEST, read_manifest, shown
 from glpi_jax.distortions import KADID_TYPES, LEVELS, find_distortion
-from glpi_jax.saqt.render_photograph import FORMATS, RenderSettings, denoiser_of
-from glpi_jax.saqt.rendered import RECORDS, SourcePhotograph, file_sizes, is_temporary
+from glpi_jax.saqt.render_photograph import FORMATS, RenderSettings, load_denoiser
+from glpi_jax.saqt.rendered import RECORDS, SourcePhotograph
 
 DENOISE = 15
 # Of Pillow's codecs, those that the pixels or the files depend on.
 _CODECS = ("libjpeg_turbo", "jpg_2000", "zlib", "zlib_ng", "webp")
 
 
-def check_settings(settings: RenderSettings, shard: tuple[int, int], processes: int) -> None:
-    """Raise a GlpiError if no image can be rendered with these settings."""
+def check_settings(settings: RenderSettings, *, labelled: bool) -> None:
+    """Raise a GlpiError if no image can be rendered, or none labelled, with these settings."""
     for number in settings.types:
-        find_distortion(number)
+        name = find_distortion(number).name
+        if labelled and number not in KADID_TYPES:
+            raise GlpiError(
+                f"distortion {name}: label tables hold KADID-10k's types alone; leave it out of"
+                " --types, or leave out --labels"
+            )
     for level in settings.levels:
         if level not in LEVELS:
             raise GlpiError(f"level {level} does not exist; levels are 1 to {LEVELS[-1]}")
@@ -34,26 +39,19 @@ def check_settings(settings: RenderSettings, shard: tuple[int, int], processes: 
             raise GlpiError(f"{what} {list(values)}: must name at least one, and none twice")
     if settings.format_name not in FORMATS:
         raise GlpiError(f"format {settings.format_name!r}: must be one of {', '.join(FORMATS)}")
-    if not 1 <= shard[0] <= shard[1]:
-        raise GlpiError(f"shard {shard[0]}/{shard[1]}: must be a part from 1 to the number of them")
-    if processes < 1:
-        raise GlpiError(f"processes {processes}: must be at least 1")
-
-
-def check_labelled(settings: RenderSettings) -> None:
-    """Raise a GlpiError if label tables have no scores of a type."""
-    for number in settings.types:
-        if number not in KADID_TYPES:
-            raise GlpiError(
-                f"distortion {find_distortion(number).name}: label tables hold KADID-10k's types"
-                " alone; leave it out of --types, or leave out --labels"
-            )
 
 
 def manifest_of(
     photographs: Sequence[SourcePhotograph], settings: RenderSettings
 ) -> dict[str, Any]:
     """Return all that the files depend on, as manifest.json has it."""
+    denoiser = None
+    if DENOISE in settings.types:
+        denoiser = load_denoiser(settings.dncnn).identity
+        if settings.dncnn is not None:
+            import jax
+
+            denoiser += f", by JAX {jax.__version__} on {jax.default_backend()}"
     names = "".join(f"{photograph.prefix} {photograph.path.name}\n" for photograph in photographs)
     versions = {name: version(name) for name in ("numpy", "pillow", "scipy")}
     codecs = {name: features.version(name) for name in _CODECS}
@@ -63,7 +61,7 @@ def manifest_of(
             "types": list(settings.types),
             "levels": list(settings.levels),
             "seed": settings.seed,
-            "denoiser": _denoiser_identity(settings) if DENOISE in settings.types else None,
+            "denoiser": denoiser,
             "image_format": {"name": settings.format_name, **FORMATS[settings.format_name]},
             "arrayrecord": settings.arrayrecord,
             "apply_orientation": settings.apply_orientation,
@@ -76,33 +74,20 @@ def manifest_of(
     }
 
 
-def _denoiser_identity(settings: RenderSettings) -> str:
-    identity = denoiser_of(settings).identity
-    if settings.dncnn is None:
-        return identity
-    import jax
-
-    return f"{identity}, by JAX {jax.__version__} on {jax.default_backend()}"
-
-
 def check_place(out: Path) -> None:
     """Raise a GlpiError if a folder holds something else than rendered images."""
     if (out / MANIFEST).exists() or not out.exists():
         return
     if not out.is_dir():
         raise GlpiError(f"{out}: not a folder")
-    # What a run leaves that is killed before it has written its manifest.
-    others = [name for name in file_sizes(out) if name != RECORDS and not is_temporary(name)]
+    # Allowed is what a run leaves that is killed before it has written its manifest.
+    others = {*out.iterdir()} - {out / RECORDS, *out.glob(".*.tmp")}
     if others:
-        raise GlpiError(f"{out}: holds something else ({others[0]}); give a new folder")
+        raise GlpiError(f"{out}: holds something else ({min(others).name}); give a new folder")
 
 
 def claim(out: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest into a folder that has none, else compare it.
-
-    Raises:
-        GlpiError: the folder was rendered with other settings, photographs or versions.
-    """
+    """Write the manifest into a folder that has none; a GlpiError if it has another one."""
     if not (out / MANIFEST).exists():
         write_json(out / MANIFEST, manifest)
         return

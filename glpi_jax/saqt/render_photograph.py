@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,14 +17,8 @@ from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.files import write_bytes
 from glpi_jax.core.pools import check_stopped
 from glpi_jax.data.images import ImageError, decode_image, read_encoded
-from glpi_jax.distortions import (
-    TOTAL_VARIATION,
-    Denoiser,
-    Distorter,
-    find_distortion,
-    seed_for,
-)
-from glpi_jax.saqt.rendered import LeftOut, Record, SourcePhotograph, variant_name
+from glpi_jax.distortions import TOTAL_VARIATION, Denoiser, Distorter, find_distortion, seed_for
+from glpi_jax.saqt.rendered import MAKE_ROOM, LeftOut, Record, SourcePhotograph
 
 _WEBP_LONGEST_SIDE = 16383
 
@@ -66,23 +60,12 @@ class RenderSettings:
         """Of the image files."""
         return f".{self.format_name}"
 
-    @property
-    def images_per_photograph(self) -> int:
-        """Types times levels."""
-        return len(self.types) * len(self.levels)
-
-
-def denoiser_of(settings: RenderSettings) -> Denoiser:
-    """What type 15 removes its noise with.
-
-    Raises:
-        GlpiError: weights that cannot be used.
-    """
-    return TOTAL_VARIATION if settings.dncnn is None else _dncnn(settings.dncnn)
-
 
 @cache
-def _dncnn(weights: Path) -> Denoiser:
+def load_denoiser(weights: Path | None) -> Denoiser:
+    """What type 15 removes its noise with: a DnCNN, or total variation without weights."""
+    if weights is None:
+        return TOTAL_VARIATION
     from glpi_jax.distortions.dncnn import load_dncnn  # starts JAX
 
     return load_dncnn(weights)
@@ -108,19 +91,23 @@ def render_photograph(
         pixels = decode_image(content, str(path), apply_orientation=settings.apply_orientation)
     except ImageError as error:
         return LeftOut(photograph.prefix, str(error))
-    source_bytes, source_sha256 = len(content), _sha256(content)
+    source_bytes, source_sha256 = len(content), sha256(content)
     del content  # a large photograph's file is large too
     height, width, _ = pixels.shape
-    reason = why_unusable(path, width, height, settings.types, settings.format_name)
+    reason = why_unusable(path, width, height, settings)
     if reason:
         return LeftOut(photograph.prefix, reason)
     images = {}
     try:
-        for number, level, image in _distorted(pixels, path.name, settings):
-            check_stopped()
-            encoded = encode(image, settings.format_name)
-            _write(out / variant_name(photograph.prefix, number, level, settings.suffix), encoded)
-            images[f"{number:02d}_{level:02d}"] = (len(encoded), _sha256(encoded))
+        distorter = Distorter(pixels, load_denoiser(settings.dncnn))
+        for number in settings.types:
+            rngs = {n: seed_for(path.name, number, n, settings.seed) for n in settings.levels}
+            for level, image in distorter.each_level(number, rngs):
+                check_stopped()
+                encoded = encode(image, settings.format_name)
+                key = f"{number:02d}_{level:02d}"
+                _write(out / f"{photograph.prefix}_{key}{settings.suffix}", encoded)
+                images[key] = (len(encoded), sha256(encoded))
     except MemoryError:
         raise GlpiError(
             f"{path}: not enough memory for its {width}x{height} pixels; use fewer --processes"
@@ -136,11 +123,9 @@ def render_photograph(
     )
 
 
-def why_unusable(
-    path: Path, width: int, height: int, types: Sequence[int], format_name: str
-) -> str | None:
+def why_unusable(path: Path, width: int, height: int, settings: RenderSettings) -> str | None:
     """What is wrong with the size of a photograph, None if nothing is."""
-    for number in types:
+    for number in settings.types:
         distortion = find_distortion(number)
         if min(width, height) < distortion.min_side:
             return (
@@ -148,23 +133,12 @@ def why_unusable(
                 f" {distortion.min_side} a side; take a larger photograph or leave the type out"
                 " (--types)"
             )
-    if format_name == "webp" and max(width, height) > _WEBP_LONGEST_SIDE:
+    if settings.format_name == "webp" and max(width, height) > _WEBP_LONGEST_SIDE:
         return (
             f"{path}: {width}x{height} pixels, but WebP ends at {_WEBP_LONGEST_SIDE} a side; render"
             " as png"
         )
     return None
-
-
-def _distorted(
-    pixels: NDArray[np.uint8], name: str, settings: RenderSettings
-) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
-    """Yield type, level and image."""
-    distorter = Distorter(pixels, denoiser_of(settings))
-    for number in settings.types:
-        rngs = {level: seed_for(name, number, level, settings.seed) for level in settings.levels}
-        for level, image in distorter.each_level(number, rngs):
-            yield number, level, image
 
 
 def encode(image: NDArray[np.uint8], format_name: str) -> bytes:
@@ -178,10 +152,9 @@ def _write(path: Path, content: bytes) -> None:
     try:
         write_bytes(path, content)
     except GlpiError as error:
-        raise GlpiError(
-            f"{error}; make room, and the same command resumes where it stopped"
-        ) from error
+        raise GlpiError(f"{error}; {MAKE_ROOM}") from error
 
 
-def _sha256(content: bytes) -> str:
+def sha256(content: bytes) -> str:
+    """Hexadecimal SHA-256."""
     return hashlib.sha256(content).hexdigest()

@@ -13,17 +13,17 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.files import NO_LOCKS, write_text
 
 RECORDS, LOCK = "manifest", "lock"
 LABELS = "labels.json"  # in RECORDS: hashes of the label files beside the images
+MAKE_ROOM = "make room, and the same command resumes where it stopped"
 
 _TOP_LEVEL = 0  # place in the lock file; a folder's is its number
 
@@ -40,29 +40,12 @@ class SourcePhotograph:
     prefix: str
     path: Path
 
-    @property
-    def folder(self) -> str:
-        """Name of the folder that its images go to."""
-        return self.prefix.partition("/")[0]
-
-
-def variant_name(prefix: str, number: int, level: int, suffix: str) -> str:
-    """Name of a distorted photograph, in the official form {prefix}_{type:02d}_{level:02d}."""
-    return f"{prefix}_{number:02d}_{level:02d}{suffix}"
-
 
 @dataclass(frozen=True)
 class Record:
-    """A finished photograph.
+    """A finished photograph: its file's name, size and hash, its pixels, and its images.
 
-    Attributes:
-        prefix: see `SourcePhotograph`.
-        source: name of its file.
-        source_bytes: size of that file.
-        source_sha256: hash of that file.
-        width: of the photograph and its images, in pixels.
-        height: of the photograph and its images, in pixels.
-        images: "TT_LL" (type and level) → bytes and SHA-256 of the image file, in order.
+    `images` has "TT_LL" (type and level) → bytes and SHA-256 of the image file, in order.
     """
 
     prefix: str
@@ -95,28 +78,18 @@ class Packed:
     bytes: int
 
 
-Line = Record | LeftOut | Packed
-
-
 @dataclass
 class FolderRecords:
-    """The lines of one folder's file.
-
-    Attributes:
-        records: finished photographs by prefix.
-        left_out: those that were left out.
-        packed: what the images were packed into, if they were.
-    """
+    """The lines of one folder's file; `records` are finished photographs by prefix."""
 
     records: dict[str, Record] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
     packed: Packed | None = None
 
-    def lines(self) -> list[Line]:
-        """All of it, in an order that does not depend on how it came about."""
-        records = sorted(self.records.values(), key=lambda record: record.prefix)
-        left_out = sorted(self.left_out, key=lambda photograph: photograph.prefix)
-        return [*records, *left_out, *([self.packed] if self.packed else [])]
+
+def folder_of(prefix: str) -> str:
+    """Name of the folder that a photograph's images go to."""
+    return prefix.partition("/")[0]
 
 
 def records_path(out: Path, folder: str) -> Path:
@@ -125,20 +98,10 @@ def records_path(out: Path, folder: str) -> Path:
 
 
 def read_records(path: Path) -> FolderRecords:
-    """Read a folder's lines; a last one that was cut short is no line.
-
-    Raises:
-        GlpiError: a damaged file.
-    """
+    """Read a folder's lines, sorted by prefix; a last one that was cut short is no line."""
     found = FolderRecords()
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return found
-    except (OSError, UnicodeDecodeError) as error:
-        raise _damaged(path, error) from error
-    for line in text.split("\n")[:-1]:
-        try:
+        for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
             values = json.loads(line)
             if "packed" in values:
                 found.packed = Packed(**values)
@@ -147,22 +110,25 @@ def read_records(path: Path) -> FolderRecords:
             else:
                 images = {key: (size, sha) for key, (size, sha) in values.pop("images").items()}
                 found.records[values["prefix"]] = Record(**values, images=images)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise _damaged(path, error) from error
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise GlpiError(
+            f"{path}: damaged ({error}); delete it: its photographs are rendered again"
+        ) from error
+    found.records = dict(sorted(found.records.items()))
     return found
 
 
-def write_records(path: Path, lines: Sequence[Line]) -> None:
+def write_records(path: Path, found: FolderRecords) -> None:
     """Replace a folder's lines in one step."""
+    lines: list[Record | LeftOut | Packed] = [*found.records.values(), *found.left_out]
+    lines += [] if found.packed is None else [found.packed]
     write_text(path, "".join(map(_text, lines)))
 
 
 def append_record(path: Path, record: Record) -> None:
-    """Add a line.
-
-    Raises:
-        GlpiError: it cannot be written; nothing of it is.
-    """
+    """Add a line; where the disk is full nothing of it is written, and a GlpiError raised."""
     content = _text(record).encode()
     try:
         with path.open("ab", buffering=0) as file:
@@ -177,51 +143,32 @@ def append_record(path: Path, record: Record) -> None:
         raise GlpiError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def _text(line: Line) -> str:
+def _text(line: Record | LeftOut | Packed) -> str:
     return json.dumps(asdict(line), separators=(",", ":")) + "\n"
-
-
-def _damaged(path: Path, error: Exception) -> GlpiError:
-    return GlpiError(f"{path}: damaged ({error}); delete it: its photographs are rendered again")
-
-
-def is_temporary(name: str) -> bool:
-    """Whether a file is what `files.write_bytes` leaves when its process is killed."""
-    return name.startswith(".") and name.endswith(".tmp")
 
 
 def remove_temporaries(folder: Path, beginning: str = "") -> None:
     """Delete what killed processes left in a folder, of files whose names begin so."""
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+    for path in folder.glob(f".{beginning}*.tmp"):
+        path.unlink(missing_ok=True)  # another process may have deleted it
+
+
+def file_sizes(out: Path, folder: str = "") -> dict[str, int]:
+    """Name relative to `out` → size of the entries of a folder in it; empty if there is none."""
+    sizes = {}
+    with suppress(FileNotFoundError), os.scandir(out / folder) as entries:
         for entry in entries:
-            if is_temporary(entry.name) and entry.name.startswith(f".{beginning}"):
-                with suppress(FileNotFoundError):  # another process has deleted it
-                    os.unlink(entry.path)
-
-
-def file_sizes(folder: Path) -> dict[str, int]:
-    """Name → size of the entries of a folder; empty if there is none."""
-    try:
-        with os.scandir(folder) as found:
-            entries = list(found)
-    except FileNotFoundError:
-        return {}
-    return {entry.name: _size(entry) for entry in entries}
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    """The size of an entry, or of what it is a link to; 0, as no image has, if that is gone."""
-    try:
-        return entry.stat().st_size
-    except OSError:
-        return 0
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            sizes[name] = 0  # of a link to nowhere; no image has it
+            with suppress(OSError):
+                sizes[name] = entry.stat().st_size
+    return sizes
 
 
 class Locks:
     """Keeps two runs from writing one folder; a lock ends with the process that holds it.
 
-    Attributes:
-        supported: False where the file system knows no locks, and nothing is kept apart.
+    Where the file system knows no locks, nothing is kept apart.
     """
 
     def __init__(self, out: Path) -> None:
@@ -229,7 +176,6 @@ class Locks:
         (out / RECORDS).mkdir(parents=True, exist_ok=True)
         self._out = out
         self._file = os.open(out / RECORDS / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        self.supported = True
 
     @contextmanager
     def top_level(self) -> Iterator[None]:
@@ -238,15 +184,10 @@ class Locks:
         try:
             yield
         finally:
-            if self.supported:
-                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _TOP_LEVEL)
+            self._lock(_TOP_LEVEL, fcntl.LOCK_UN)
 
     def folder(self, folder: str) -> None:
-        """Take a folder until the end.
-
-        Raises:
-            GlpiError: another process has it.
-        """
+        """Take a folder until the end; a GlpiError if another process has it."""
         try:
             self._lock(int(folder), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
@@ -265,22 +206,3 @@ class Locks:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-            self.supported = False
-
-
-def by_folder(photographs: Sequence[SourcePhotograph]) -> dict[str, list[SourcePhotograph]]:
-    """The photographs of each folder, in order."""
-    folders: dict[str, list[SourcePhotograph]] = {}
-    for photograph in photographs:
-        folders.setdefault(photograph.folder, []).append(photograph)
-    return folders
-
-
-def packed_name(folder: str) -> str:
-    """Name of the file that a folder is packed into."""
-    return f"{folder}.array_record"
-
-
-def suffix_of(manifest: Mapping[str, Any]) -> str:
-    """Suffix of the images."""
-    return f".{manifest['settings']['image_format']['name']}"

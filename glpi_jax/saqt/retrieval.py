@@ -26,11 +26,10 @@ from glpi_jax.data.images import ImageError, list_images
 from glpi_jax.data.sources.manifest import is_rendered
 from glpi_jax.models.resnet import ResNet
 from glpi_jax.saqt.feature_store import PHOTOGRAPHS_PER_SHARD, FeatureStore, list_digest
-from glpi_jax.saqt.features import FeatureExtractor, read_photographs
-from glpi_jax.saqt.labels import Columns
+from glpi_jax.saqt.features import FeatureExtractor, ReadyPhotograph, read_photographs
+from glpi_jax.saqt.labels import OLD_MATCHES, Columns
 
-_OLD_COLUMNS = ("kadis", "kadid-10k", "sim_value")
-_NEW_COLUMNS = (
+_NEW_MATCHES = (
     "source_image",
     "source_path",
     "target_reference",
@@ -155,45 +154,27 @@ def retrieve(
     if threads < 1:
         raise GlpiError(f"--threads {threads}: must be at least 1")
     extractor = FeatureExtractor(resnet, variables, mesh, batch_size=batch_size)
-
-    def stored(paths: Sequence[Path], name: str) -> FeatureStore:
-        settings = {"weights": weights, "max_pixels": max_pixels}
-        dimension = extractor.dimension
-        return FeatureStore(folder / name, paths, dimension=dimension, settings=settings)
-
+    read = partial(read_photographs, max_pixels=max_pixels, threads=threads)
     # Both are opened before anything is computed: what is wrong with them shows at once.
-    source = stored(photographs, "photographs")
-    target = stored(references, f"references_{list_digest(references)[:8]}")
-    complete = partial(fill, extractor=extractor, max_pixels=max_pixels, threads=threads, tell=tell)
-    complete(target, description="references", skip_bad=False)
-    complete(source, description="photographs", skip_bad=skip_bad)
-
-    vectors = np.concatenate([target.read(i).vectors for i in range(len(target.shards))])
-    return [
-        Retrieved(
-            photographs[row],
-            tuple(references[index] for index in indices),
-            tuple(float(similarity) for similarity in similarities),
-        )
-        for row, indices, similarities in _ranked(source, vectors, mesh, top)
-    ]
+    made_with = (extractor.dimension, {"weights": weights, "max_pixels": max_pixels})
+    source = FeatureStore(folder / "photographs", photographs, *made_with)
+    digest = list_digest(references)[:8]
+    target = FeatureStore(folder / f"references_{digest}", references, *made_with)
+    _fill(target, extractor, read, tell, description="references", skip_bad=False)
+    _fill(source, extractor, read, tell, description="photographs", skip_bad=skip_bad)
+    return _ranked(source, target, mesh, top)
 
 
-def fill(
+def _fill(
     store: FeatureStore,
     extractor: FeatureExtractor,
+    read: Callable[[Sequence[Path]], Iterator[ReadyPhotograph | ImageError]],
+    tell: Callable[[str], None],
     *,
     description: str,
-    max_pixels: int | None,
     skip_bad: bool,
-    threads: int,
-    tell: Callable[[str], None],
 ) -> None:
-    """Compute the vectors that a store lacks; see `retrieve` for the arguments.
-
-    Raises:
-        GlpiError: a photograph cannot be read, now or in an earlier call, unless left out.
-    """
+    """Compute the vectors that a store lacks."""
     for path, message in store.earlier_errors:
         if not skip_bad:
             raise GlpiError(
@@ -202,50 +183,53 @@ def fill(
             )
         tell(message)
     rows = store.unfinished()
-    sizes: dict[int, tuple[int, int]] = {}
     total = len(store.photographs)
     with progress_bar(
         total, unit="image", description=description, initial=total - len(rows)
     ) as bar:
 
-        def images() -> Iterator[tuple[int, np.ndarray]]:
-            paths = [store.photographs[row] for row in rows]
-            read = read_photographs(paths, max_pixels=max_pixels, threads=threads)
-            for row, photograph in zip(rows, read, strict=True):
+        def images() -> Iterator[tuple[tuple[int, tuple[int, int]], np.ndarray]]:
+            photographs = read([store.photographs[row] for row in rows])
+            for row, photograph in zip(rows, photographs, strict=True):
                 if isinstance(photograph, ImageError):
                     if not skip_bad:
                         raise photograph
                     tell(str(photograph))
-                    store.put_error(row, str(photograph))
+                    store.put(row, error=str(photograph))
                     bar.advance()
                 else:
-                    sizes[row] = photograph.size
-                    yield row, photograph.image
+                    yield (row, photograph.size), photograph.image
 
         for keys, vectors in extractor(images()):
-            store.put(keys, vectors, [sizes.pop(key) for key in keys])
+            for (row, size), vector in zip(keys, vectors, strict=True):
+                store.put(row, vector, size)
             bar.advance(len(keys))
 
 
-def _ranked(
-    store: FeatureStore, references: np.ndarray, mesh: Mesh, top: int
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Row, indices of its best references and their similarities, of all readable photographs."""
+def _ranked(source: FeatureStore, target: FeatureStore, mesh: Mesh, top: int) -> list[Retrieved]:
+    """All readable photographs with their best references."""
+    references = np.concatenate([target.read(i).vectors for i in range(len(target.shards))])
     rank = compile_ranking(mesh, top)
     # Blocks of one size, so that one program ranks all: a multiple of the devices.
     block = -(-PHOTOGRAPHS_PER_SHARD // mesh.size) * mesh.size
-    found = False
-    for number, rows in enumerate(store.shards):
-        shard = store.read(number)
+    found = []
+    for number, rows in enumerate(source.shards):
+        shard = source.read(number)
         vectors = np.zeros((block, references.shape[1]), np.float32)
         vectors[: len(rows)] = shard.vectors
         similarities, indices = (np.asarray(part) for part in rank(vectors, references))
-        for place, row in enumerate(rows):
-            if not shard.errors[place]:
-                found = True
-                yield row, indices[place], similarities[place]
+        found += [
+            Retrieved(
+                source.photographs[row],
+                tuple(target.photographs[index] for index in indices[place]),
+                tuple(similarities[place].tolist()),
+            )
+            for place, row in enumerate(rows)
+            if not shard.errors[place]
+        ]
     if not found:
-        raise GlpiError(f"none of {len(store.photographs)} photographs could be read")
+        raise GlpiError(f"none of {len(source.photographs)} photographs could be read")
+    return found
 
 
 def compile_ranking(
@@ -285,18 +269,15 @@ def write_matches(path: Path, matches: Sequence[Retrieved], *, columns: Columns)
     """
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(_OLD_COLUMNS if columns == "old" else _NEW_COLUMNS)
+    table.writerow(OLD_MATCHES if columns == "old" else _NEW_MATCHES)
     for match in matches:
         if columns == "old" and len(match.references) > 1:
             raise GlpiError("the old columns hold one reference for each photograph: take --top 1")
         ranked = zip(match.references, match.similarities, strict=True)
         for rank, (reference, similarity) in enumerate(ranked, 1):
+            source, name, distance = match.photograph, reference.name, 1 - similarity
             if columns == "old":
-                table.writerow([match.photograph.name, reference.name, similarity])
+                table.writerow([source.name, name, similarity])
             else:
-                source, target = match.photograph, reference
-                distance = 1 - similarity
-                table.writerow(
-                    [source.name, source, target.name, target, distance, similarity, rank]
-                )
+                table.writerow([source.name, source, name, reference, distance, similarity, rank])
     write_text(path, text.getvalue())

@@ -1,6 +1,5 @@
 """Which photographs are rendered, in which order, and whether they can be."""
 
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from glpi_jax.data.sources import Database, load_database
 from glpi_jax.data.sources.file_index import AmbiguousName, FileIndex
 from glpi_jax.data.sources.manifest import is_rendered
 from glpi_jax.data.sources.photograph_index import PhotographIndex
-from glpi_jax.saqt.labels import SOURCES_PER_FILE, read_matches
-from glpi_jax.saqt.render_photograph import why_unusable
+from glpi_jax.saqt.labels import photograph_prefix, read_matches
+from glpi_jax.saqt.render_photograph import RenderSettings, why_unusable
 from glpi_jax.saqt.rendered import LeftOut, SourcePhotograph
 
 _HEADERS_AT_A_TIME = 16  # reading one is waiting for the disk
@@ -60,13 +59,12 @@ def select_matched(root: Path, table: Path, *, skip_bad: bool) -> Selection:
     for row, match in enumerate(read_matches(table)):
         try:
             name = index.find(match.source)
+            if name is None:
+                bad.append(f"{table}: the photograph {match.source!r} is not in {root}")
+            else:
+                found.append((row, root / name))
         except AmbiguousName as error:
             bad.append(f"{table}: {error}")
-            continue
-        if name is None:
-            bad.append(f"{table}: the photograph {match.source!r} is not in {root}")
-        else:
-            found.append((row, root / name))
     if bad and not (skip_bad and found):
         more = f" (and {len(bad) - 1} more)" if bad[1:] else ""
         raise GlpiError(
@@ -89,41 +87,32 @@ def select_labelled(root: Path, labels: Path, *, skip_bad: bool) -> Selection:
         folder, _, rest = prefix.partition("/")
         if not (folder.isdecimal() and folder.isascii() and rest and "/" not in rest):
             raise GlpiError(f"{labels}: {prefix!r} is no image name of the form 001/photograph")
-    photographs = [
-        SourcePhotograph(prefix, root / file) for prefix, file in zip(prefixes, files, strict=True)
-    ]
-    _check_names(photographs)
-    return Selection(tuple(photographs), database.left_out, database)
+    named = [(prefix, root / file) for prefix, file in zip(prefixes, files, strict=True)]
+    return Selection(_photographs(named), database.left_out, database)
 
 
 def _selection(found: Iterable[tuple[int, Path]], left_out: Sequence[str] = ()) -> Selection:
-    photographs = [
-        SourcePhotograph(f"{row // SOURCES_PER_FILE + 1:03d}/{path.stem}", path)
-        for row, path in found
-    ]
     by_stem: dict[str, Path] = {}
-    for photograph in photographs:
-        other = by_stem.setdefault(photograph.path.stem, photograph.path)
-        if other is not photograph.path:
-            raise GlpiError(
-                f"{other} and {photograph.path} would give images of the same names; rename one"
-            )
-    _check_names(photographs)
-    return Selection(tuple(photographs), tuple(left_out))
+    named = []
+    for row, path in found:
+        other = by_stem.setdefault(path.stem, path)
+        if other is not path:
+            raise GlpiError(f"{other} and {path} would give images of the same names; rename one")
+        named.append((photograph_prefix(path.name, row), path))
+    return Selection(_photographs(named), tuple(left_out))
 
 
-def _check_names(photographs: Sequence[SourcePhotograph]) -> None:
-    for photograph in photographs:
+def _photographs(named: Sequence[tuple[str, Path]]) -> tuple[SourcePhotograph, ...]:
+    for prefix, path in named:
         try:
-            f"{photograph.prefix} {photograph.path.name}".encode()
+            f"{prefix} {path.name}".encode()
         except UnicodeEncodeError:
-            raise GlpiError(
-                f"{photograph.path}: the file name is not valid UTF-8; rename the file"
-            ) from None
+            raise GlpiError(f"{path}: the file name is not valid UTF-8; rename the file") from None
+    return tuple(SourcePhotograph(prefix, path) for prefix, path in named)
 
 
 def check_headers(
-    photographs: Sequence[SourcePhotograph], types: Sequence[int], format_name: str
+    photographs: Sequence[SourcePhotograph], settings: RenderSettings
 ) -> list[LeftOut]:
     """Those that cannot be rendered as far as their headers tell; nothing is decoded."""
 
@@ -137,13 +126,8 @@ def check_headers(
                 height, width, _ = read_image(path, apply_orientation=False).shape
         except GlpiError as error:
             return LeftOut(photograph.prefix, str(error))
-        reason = why_unusable(path, width, height, types, format_name)
+        reason = why_unusable(path, width, height, settings)
         return LeftOut(photograph.prefix, reason) if reason else None
 
     with ThreadPoolExecutor(_HEADERS_AT_A_TIME) as executor:
         return [found for found in executor.map(check, photographs) if found is not None]
-
-
-def count_cores() -> int:
-    """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

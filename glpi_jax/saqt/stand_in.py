@@ -23,7 +23,7 @@ SIZE = (512, 384)  # width and height of KADID-10k's images
 
 
 def write_stand_in_references(folder: Path, scenes: Sequence[str]) -> Path:
-    """Write `images/I01.png` … and `dmos.csv`, laid out as KADID-10k is.
+    """Write `images/I01.png` … and `dmos.csv`, laid out as KADID-10k is; returns the folder.
 
     The references are the demo's photographs, 512 × 384 pixels as KADID-10k's are. Each has
     KADID-10k's mean score of every type and level over its own 81 references, so that photographs
@@ -32,9 +32,6 @@ def write_stand_in_references(folder: Path, scenes: Sequence[str]) -> Path:
     Args:
         folder: made if it is missing; files of these names are replaced.
         scenes: keys of `glpi_jax.data.demo_database.SCENES`.
-
-    Returns:
-        The folder.
 
     Raises:
         GlpiError: a photograph's package is missing, or nothing can be written.
@@ -57,17 +54,15 @@ def write_stand_in_references(folder: Path, scenes: Sequence[str]) -> Path:
 
 
 def write_random_resnet(path: Path, *, name: str = "resnet101", seed: int = 0) -> Path:
-    """Write random weights with torchvision's names and shapes; they know nothing of photographs.
+    """Write random weights with torchvision's names and shapes, and return the path.
 
-    Cosines between their vectors follow colour and contrast more than what is in a picture.
+    They know nothing of photographs. Cosines between their vectors follow colour and contrast more
+    than what is in a picture.
 
     Args:
         path: a .safetensors file, replaced in one step.
         name: key of `glpi_jax.weights.backbones.RESNETS`.
         seed: of the weights.
-
-    Returns:
-        The path.
 
     Raises:
         GlpiError: the file cannot be written.

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from glpi_jax.distortions import distort, seed_for
-from glpi_jax.saqt.labels import Columns, Match, official_image_name, write_label_tables
+from glpi_jax.saqt.labels import Columns, Match, photograph_prefix, write_label_tables
 
 
 def build_photographs(
@@ -43,7 +43,7 @@ def build_rendered(folder: Path, source: Path, *, seed: int) -> Path:
             pixels = np.asarray(photograph)
         made = distort(pixels, kind, level, rng=seed_for(name, kind, level, seed))
         image = row["distorted_image"]
-        assert image == official_image_name(name, 0, kind, level)
+        assert image == f"{photograph_prefix(name, 0)}_{kind:02d}_{level:02d}.bmp"
         (folder / image).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(made).save(folder / image)
         lines.append(f"{image},{row['quality_score']},{name},type{kind},{level}")

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from rendering import NAMES, photograph, render
 
-from glpi_jax.saqt import selection
+from glpi_jax.saqt import labels
 from glpi_jax.saqt.render import Rendered
 
 
@@ -29,4 +29,4 @@ def undisturbed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def three_folders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "SOURCES_PER_FILE", 2)
+    monkeypatch.setattr(labels, "SOURCES_PER_FILE", 2)

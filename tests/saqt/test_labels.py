@@ -18,7 +18,7 @@ from glpi_jax.data.sources.saqt_labels import list_label_tables
 from glpi_jax.saqt import labels as labels_module
 from glpi_jax.saqt.labels import (
     Match,
-    official_image_name,
+    photograph_prefix,
     read_matches,
     read_reference_scores,
     transfer,
@@ -80,8 +80,8 @@ def test_new_columns_say_where_a_label_comes_from(
 
 
 def test_folders_count_thousands_of_sources() -> None:
-    assert official_image_name("a.png", 999, 1, 2) == "001/a_01_02.bmp"
-    assert official_image_name("a.png", 1000, 25, 5) == "002/a_25_05.bmp"
+    assert photograph_prefix("a.png", 999) == "001/a"
+    assert photograph_prefix("a.png", 1000) == "002/a"
 
 
 def test_several_references_are_weighted_by_similarity(scores: dict[str, np.ndarray]) -> None:
