@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from glpi_jax.core.errors import GlpiError
@@ -20,9 +22,9 @@ from glpi_jax.weights.convert import (
     carried_names,
     flax_entries,
     is_count,
+    official_arrays,
     official_shapes,
-    to_flax_layout,
-    to_official_layout,
+    to_variables,
 )
 
 _BUFFERS = (".running_mean", ".running_var", ".num_batches_tracked")
@@ -83,14 +85,11 @@ def set_adam(opt_state: optax.OptState, adam: Adam, recipe: TorchRecipe) -> opta
     if not adam.step:
         return opt_state
 
-    def flat(name: str, moments: Mapping[str, np.ndarray]) -> dict[str, jnp.ndarray]:
+    def flat(name: str, moments: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         like = optax.tree.get(opt_state, name)
-        return {
-            (path := "/".join(entry.path)): jnp.asarray(
-                to_flax_layout(moments[entry.torch_name], entry.layout), like[path].dtype
-            )
-            for entry in recipe.trained
-        }
+        arrays = to_variables(moments, recipe.trained)["params"]
+        named = traverse_util.flatten_dict(arrays, sep="/")
+        return {path: jnp.asarray(array, like[path].dtype) for path, array in named.items()}
 
     # Adam's count and the schedule's.
     return optax.tree.set(
@@ -115,18 +114,14 @@ def get_adam(opt_state: optax.OptState, step: int, recipe: TorchRecipe, label: s
         )
     section = recipe.section
 
-    def named(moments: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {
-            entry.torch_name: to_official_layout(
-                np.asarray(moments["/".join(entry.path)], np.float32), entry.layout
-            )
-            for entry in recipe.trained
-        }
+    def named(moment: str) -> dict[str, np.ndarray]:
+        params = traverse_util.unflatten_dict(optax.tree.get(opt_state, moment), sep="/")
+        return official_arrays({"params": params}, recipe.trained) if step else {}
 
     return Adam(
         step,
-        named(optax.tree.get(opt_state, "mu")) if step else {},
-        named(optax.tree.get(opt_state, "nu")) if step else {},
+        named("mu"),
+        named("nu"),
         float(recipe.schedule(step)),
         section.learning_rate,
         section.beta1,
