@@ -73,7 +73,7 @@ def _run_config_file(spec: str) -> ConfigDict:
     if not path.is_file():
         raise GlpiError(f"{path}: no such config file; the project's own are in configs/")
     try:
-        with _importable(path.resolve().parent.parent, CONFIGS_ROOT):
+        with importable(path.resolve().parent.parent, CONFIGS_ROOT):
             config = runpy.run_path(name)["get_config"](*[form] * bool(colon))
     except Exception as error:  # a config is a program, which may raise anything
         cause = f"{type(error).__name__}: {_one_line(error)}"
@@ -127,8 +127,8 @@ def _check_override(config: ConfigDict, override: str) -> None:
 
 
 @contextmanager
-def _importable(*folders: Path) -> Iterator[None]:
-    """Let a config import its neighbours as `configs.<name>` while it loads."""
+def importable(*folders: Path) -> Iterator[None]:
+    """Let modules be imported from these folders first, meanwhile."""
     added = [str(folder) for folder in folders]
     sys.path[:0] = added
     try:

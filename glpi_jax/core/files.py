@@ -57,14 +57,27 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         GlpiError: the file cannot be written.
     """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the path of a temporary file, which replaces a file when the block has ended well.
+
+    Raises:
+        GlpiError: the file cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
+        yield temporary
         os.replace(temporary, path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch raises the latter when the disk is full
+        cause = getattr(error, "strerror", None) or " ".join(str(error).split()[:20])
+        raise GlpiError(f"{path}: cannot be written ({cause})") from error
+    finally:
         with suppress(OSError):
             temporary.unlink()
-        raise GlpiError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 @contextmanager

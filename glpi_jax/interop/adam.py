@@ -1,20 +1,41 @@
-"""The official `optimizer` entry, `torch.optim.Adam.state_dict()`, and Adam's moments in NumPy.
+"""The official Adam: its entry in a file, `torch.optim.Adam.state_dict()`, and its state in a run.
 
 Torch numbers the parameters that it was given: in the official code those that train, in the order
 of the state dict. The ViT blocks behind the last tap, the final norm and the classifier are among
 them; they get no gradient and hence no moments.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
+from flax import traverse_util
+from ml_collections import ConfigDict
 
-from glpi_jax.weights.convert import Shape, to_numpy
+from glpi_jax.core.errors import GlpiError
+from glpi_jax.distributed.mesh import make_mesh
+from glpi_jax.models.glpi import GLPI
+from glpi_jax.training.loop import make_recipe
+from glpi_jax.training.optimizer import ADAM_L2
+from glpi_jax.weights.convert import (
+    Entry,
+    Shape,
+    carried_names,
+    flax_entries,
+    is_count,
+    official_arrays,
+    official_shapes,
+    to_numpy,
+    to_variables,
+)
 from glpi_jax.weights.torch_files import CheckpointError
 
+_BUFFERS = (".running_mean", ".running_var", ".num_batches_tracked")
 # What torch writes besides the recipe's numbers; what they change is not computed here.
 _FLAGS: dict[str, Any] = {
     "amsgrad": False,
@@ -28,7 +49,7 @@ _FLAGS: dict[str, Any] = {
 _MUST_BE_FALSE = ("amsgrad", "maximize", "decoupled_weight_decay")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Adam:
     """Adam's state and numbers.
 
@@ -53,12 +74,7 @@ class Adam:
 
 
 def to_entry(adam: Adam, listed: Sequence[str]) -> dict[str, Any]:
-    """The official entry, with arrays for tensors.
-
-    Args:
-        adam: the state.
-        listed: official names of the parameters that torch's Adam is given, in its order.
-    """
+    """The official entry, arrays for tensors; `listed` are the parameters that torch's Adam has."""
     state = {
         number: {
             "step": np.array(adam.step, np.float32),
@@ -142,14 +158,19 @@ def _moments(
     first: dict[str, np.ndarray] = {}
     second: dict[str, np.ndarray] = {}
     steps: dict[str, float] = {}
-    bad = []
+    bad: list[str] = []
     for name in shapes.keys() & state.keys():
         try:
             steps[name] = float(state[name]["step"])
             for key, moment in (("exp_avg", first), ("exp_avg_sq", second)):
-                moment[name] = to_numpy(state[name][key])
-                bad += [f"{key} of {name} {flaw}" for flaw in _flaws(moment[name], shapes[name])]
-            if name in second and (second[name] < 0).any():
+                array = moment[name] = to_numpy(state[name][key])
+                if array.shape != shapes[name]:
+                    bad.append(f"{key} of {name} has shape {array.shape} instead of {shapes[name]}")
+                if array.dtype != np.float32:
+                    bad.append(f"{key} of {name} is {array.dtype} instead of float32")
+                elif not np.isfinite(array).all():
+                    bad.append(f"{key} of {name} is not finite")
+            if (second[name] < 0).any():
                 bad.append(f"exp_avg_sq of {name} is negative")
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             bad.append(f"{name} has no step, exp_avg and exp_avg_sq ({error})")
@@ -170,12 +191,102 @@ def _moments(
     return int(different[0]) if different and not bad else 0, first, second
 
 
-def _flaws(array: np.ndarray, shape: Shape) -> list[str]:
-    flaws = []
-    if array.shape != shape:
-        flaws.append(f"has shape {array.shape} instead of {shape}")
-    if array.dtype != np.float32:
-        flaws.append(f"is {array.dtype} instead of float32")
-    elif not np.isfinite(array).all():
-        flaws.append("is not finite")
-    return flaws
+@dataclass(frozen=True)
+class TorchRecipe:
+    """What trains a model, and how.
+
+    Attributes:
+        section: `config.optimizer`.
+        schedule, multipliers, optimizer: from `make_recipe`.
+        trained: entries of the parameters that train.
+        parameters: official names of all parameters, in official order.
+        listed: those that torch's Adam is given: what trains here, and what of the ViT never
+            reaches the score, which the official code does not freeze.
+    """
+
+    section: ConfigDict
+    schedule: optax.Schedule
+    multipliers: Mapping[str, float | None]
+    optimizer: optax.GradientTransformation
+    trained: Sequence[Entry]
+    parameters: Sequence[str]
+    listed: Sequence[str]
+
+    @property
+    def has_official_adam(self) -> bool:
+        """Whether an official file can hold the optimizer's state."""
+        return bool(self.section.name == ADAM_L2)
+
+    @property
+    def moments(self) -> dict[str, Shape]:
+        """Official names and shapes of the parameters that have moments."""
+        return {entry.torch_name: entry.torch_shape for entry in self.trained}
+
+
+def recipe_of(config: ConfigDict, model: GLPI) -> TorchRecipe:
+    """Make the optimizer of a config for a model.
+
+    Raises:
+        GlpiError: as `make_recipe`.
+    """
+    schedule, multipliers, optimizer, _ = make_recipe(config, model, make_mesh(1))
+    entries = [entry for entry in flax_entries(model) if entry.collection == "params"]
+    trained = [entry for entry in entries if multipliers["/".join(entry.path)] is not None]
+    parameters = [name for name in official_shapes(model) if not name.endswith(_BUFFERS)]
+    training = {entry.torch_name for entry in trained}
+    training.update(name for name in carried_names(model) if not is_count(name))
+    listed = [name for name in parameters if name in training]
+    return TorchRecipe(
+        config.optimizer, schedule, multipliers, optimizer, trained, parameters, listed
+    )
+
+
+def set_adam(opt_state: optax.OptState, adam: Adam, recipe: TorchRecipe) -> optax.OptState:
+    """Put Adam's moments and step into an optimizer state of step 0."""
+    if not adam.step:
+        return opt_state
+
+    def flat(name: str, moments: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        like = optax.tree.get(opt_state, name)
+        arrays = to_variables(moments, recipe.trained)["params"]
+        named = traverse_util.flatten_dict(arrays, sep="/")
+        return {path: jnp.asarray(array, like[path].dtype) for path, array in named.items()}
+
+    # Adam's count and the schedule's.
+    return optax.tree.set(
+        opt_state,
+        mu=flat("mu", adam.exp_avg),
+        nu=flat("nu", adam.exp_avg_sq),
+        count=jnp.int32(adam.step),
+    )
+
+
+def get_adam(opt_state: optax.OptState, step: int, recipe: TorchRecipe, label: str) -> Adam:
+    """Take the official Adam's moments out of an optimizer state.
+
+    Raises:
+        GlpiError: parameters have different learning rates, which the official file cannot say.
+    """
+    rates = {m for m in recipe.multipliers.values() if m is not None}
+    if rates != {1.0}:
+        raise GlpiError(
+            f"{label}: config.optimizer.rules scale the learning rate by {sorted(rates)}, but the "
+            "official optimizer has one for all: export with --weights-only"
+        )
+    section = recipe.section
+
+    def named(moment: str) -> dict[str, np.ndarray]:
+        params = traverse_util.unflatten_dict(optax.tree.get(opt_state, moment), sep="/")
+        return official_arrays({"params": params}, recipe.trained) if step else {}
+
+    return Adam(
+        step,
+        named("mu"),
+        named("nu"),
+        float(recipe.schedule(step)),
+        section.learning_rate,
+        section.beta1,
+        section.beta2,
+        section.epsilon,
+        section.weight_decay,
+    )

@@ -1,9 +1,9 @@
 """A workdir from an official checkpoint."""
 
-import hashlib
 import math
 import os
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,15 +21,19 @@ from glpi_jax.data.sources import Database
 from glpi_jax.data.splits import Split, write_split
 from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.evaluation.protocols import make_plan, make_split, open_databases
-from glpi_jax.interop.adam import Adam, from_entry
-from glpi_jax.interop.recipe import TorchRecipe, recipe_of, set_adam
+from glpi_jax.interop.adam import Adam, TorchRecipe, from_entry, recipe_of, set_adam
 from glpi_jax.models.glpi import GLPI, SIZES
 from glpi_jax.training.bookkeeping import steps_per_epoch
 from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
 from glpi_jax.training.state import TrainState, create_state
 from glpi_jax.weights.carried import Carried, write_carried
 from glpi_jax.weights.convert import carried_names, flax_entries, read_weights, to_variables
-from glpi_jax.weights.torch_files import CheckpointError, OfficialCheckpoint, read_state
+from glpi_jax.weights.torch_files import (
+    CheckpointError,
+    OfficialCheckpoint,
+    read_state,
+    sha256_of,
+)
 from glpi_jax.workflow.model import model_of
 from glpi_jax.workflow.workdir import FORMAT, RUN_FILE, SPLIT_FILE, read_run
 
@@ -85,7 +89,7 @@ def from_torch(
     Crops.of_config(config)
     label = str(path)
     content = read_state(path)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = sha256_of(path)
     file_model, arrays = read_weights(content, label)
     model = _model(file_model, config, size_from_file, label)
     recipe = recipe_of(config, model)
@@ -103,11 +107,8 @@ def from_torch(
         state = _state(config, model, recipe, arrays, adam)
         _write_best(folder, state, checkpoint)
         if data is not None or adam is not None:
-            resume = ResumeCheckpoints(folder)
-            try:
+            with closing(ResumeCheckpoints(folder)) as resume:
                 resume.save(state, {"next_index": step})  # `BatchIterator`'s: a batch a step
-            finally:
-                resume.close()
         if data is not None:
             write_split(folder / SPLIT_FILE, data.source, data.split)
         run = {
@@ -174,14 +175,9 @@ def _adam(checkpoint: OfficialCheckpoint, recipe: TorchRecipe, label: str) -> Ad
         moments=recipe.moments,
         label=f"{label}: optimizer",
     )
+    numbers = {key: getattr(adam, key) for key in ("beta1", "beta2", "epsilon", "weight_decay")}
     scheduled = adam.initial_learning_rate
-    numbers = {
-        "learning_rate": adam.learning_rate if scheduled is None else scheduled,
-        "beta1": adam.beta1,
-        "beta2": adam.beta2,
-        "epsilon": adam.epsilon,
-        "weight_decay": adam.weight_decay,
-    }
+    numbers["learning_rate"] = adam.learning_rate if scheduled is None else scheduled
     other = [
         f"--config.optimizer.{key}={value!r} (config: {recipe.section[key]!r})"
         for key, value in numbers.items()
@@ -267,17 +263,14 @@ def _state(
 
 
 def _write_best(folder: Path, state: TrainState, checkpoint: OfficialCheckpoint) -> None:
-    best = BestCheckpoint(folder, read_only=False)
     selection = {
         "step": int(state.step),
         "epoch": checkpoint.epoch,
         "criterion": CRITERION,
         "value": checkpoint.best_srocc,
     }
-    try:
+    with closing(BestCheckpoint(folder, read_only=False)) as best:
         best.save(state.variables, selection)
-    finally:
-        best.close()
 
 
 def _database_facts(data: _Data | None, path: Path, lower_is_better: bool) -> dict[str, Any]:
@@ -289,9 +282,5 @@ def _database_facts(data: _Data | None, path: Path, lower_is_better: bool) -> di
             "higher_is_better": not lower_is_better,
             "label_note": f"on the scale of the labels behind {path.name}",
         }
-    return {
-        "name": data.source.name,
-        "score_name": data.source.score_name,
-        "higher_is_better": data.source.higher_is_better,
-        "label_note": data.source.label_note,
-    }
+    keys = ("name", "score_name", "higher_is_better", "label_note")
+    return {key: getattr(data.source, key) for key in keys}

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,12 @@ from ml_collections import ConfigDict
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.evaluation.protocols import mean_srocc, selection_names
-from glpi_jax.interop.adam import to_entry
-from glpi_jax.interop.recipe import TorchRecipe, get_adam, recipe_of
+from glpi_jax.interop.adam import TorchRecipe, get_adam, recipe_of, to_entry
 from glpi_jax.models.glpi import GLPI
 from glpi_jax.results.metrics_file import METRICS_FILE, read_metrics
 from glpi_jax.training.bookkeeping import steps_per_epoch
 from glpi_jax.training.checkpoint import BEST_FOLDER, BestCheckpoint, ResumeCheckpoints
-from glpi_jax.training.checkpoint_files import SEAL_FILE
+from glpi_jax.training.checkpoint_files import finished_steps, path_of
 from glpi_jax.training.checkpoint_store import RESUME_FOLDER
 from glpi_jax.training.optimizer import ADAM_L2
 from glpi_jax.training.state import TrainState, abstract_state
@@ -72,7 +72,7 @@ def to_torch(
         model, variables, selection = load_best(workdir, make_mesh(1))
         step = int(selection["step"])
         recipe = recipe_of(config, model)
-        kept = _kept_steps(workdir)
+        kept = finished_steps(workdir / RESUME_FOLDER)
         if with_optimizer and not recipe.has_official_adam:
             notes.append(
                 f"no optimizer: the run trained with {config.optimizer.name}, whose state no"
@@ -118,24 +118,18 @@ def _locate(source: Path) -> tuple[Path, int | None]:
     if (source / RUN_FILE).is_file():
         return source, None
     if source.name == RESUME_FOLDER and source.is_dir():
-        kept = _kept_steps(source.parent)
-        if not kept:
-            raise GlpiError(f"{source}: holds no finished checkpoint")
-        return source.parent, kept[-1]
-    if source.parent.name == RESUME_FOLDER and source.name.isdecimal():
-        workdir, step = source.parent.parent, int(source.name)
-        if step not in _kept_steps(workdir):
-            raise GlpiError(f"{source}: no finished checkpoint")
-        return workdir, step
-    raise GlpiError(
-        f"{source}: neither a workdir (no {RUN_FILE}) nor {RESUME_FOLDER}/ of one or a step in it"
-    )
-
-
-def _kept_steps(workdir: Path) -> list[int]:
-    """Steps of the finished states to resume from."""
-    folders = (workdir / RESUME_FOLDER).glob("*")
-    return sorted(int(f.name) for f in folders if f.name.isdecimal() and (f / SEAL_FILE).is_file())
+        folder, steps = source, finished_steps(source)[-1:]
+    elif source.parent.name == RESUME_FOLDER and source.name.isdecimal():
+        folder = source.parent
+        steps = [step for step in finished_steps(folder) if step == int(source.name)]
+    else:
+        raise GlpiError(
+            f"{source}: neither a workdir (no {RUN_FILE}) nor {RESUME_FOLDER}/ of one or a step in"
+            " it"
+        )
+    if not steps:
+        raise GlpiError(f"{source}: no finished checkpoint")
+    return folder.parent, steps[0]
 
 
 def _restore(workdir: Path, step: int, model: GLPI, recipe: TorchRecipe) -> TrainState:
@@ -148,27 +142,21 @@ def _restore(workdir: Path, step: int, model: GLPI, recipe: TorchRecipe) -> Trai
     with tempfile.TemporaryDirectory() as folder:
         view = Path(folder)
         (view / RESUME_FOLDER).mkdir()
-        original = (workdir / RESUME_FOLDER / str(step)).resolve()
+        original = path_of(workdir / RESUME_FOLDER, step).resolve()
         (view / RESUME_FOLDER / str(step)).symlink_to(original, target_is_directory=True)
-        checkpoints = ResumeCheckpoints(view)
-        try:
-            state, _ = checkpoints.restore(target)
-        except GlpiError as error:
-            raise GlpiError(str(error).replace(folder, str(workdir))) from error
-        finally:
-            checkpoints.close()
-    return state
+        with closing(ResumeCheckpoints(view)) as checkpoints:
+            try:
+                return checkpoints.restore(target)[0]
+            except GlpiError as error:
+                raise GlpiError(str(error).replace(folder, str(workdir))) from error
 
 
 def _selection(workdir: Path) -> Mapping[str, Any] | None:
     """How the best weights so far were selected; None before the first validation."""
-    if not any((workdir / BEST_FOLDER).glob(f"*/{SEAL_FILE}")):
+    if not finished_steps(workdir / BEST_FOLDER):
         return None
-    best = BestCheckpoint(workdir, read_only=True)
-    try:
+    with closing(BestCheckpoint(workdir, read_only=True)) as best:
         return best.selection()
-    finally:
-        best.close()
 
 
 def _epoch(

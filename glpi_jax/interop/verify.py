@@ -6,11 +6,9 @@ the state dict names. What these take and give are the stages. (The class itself
 einops, and loads ImageNet weights when it is made: the network, or timm's cache, must have them.)
 """
 
-import contextlib
 import importlib
 import math
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from glpi_jax.core.config import importable
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.crops import Crops
 from glpi_jax.data.images import list_images, read_image
@@ -182,7 +181,7 @@ def _run_torch(
         raise GlpiError(f"--torch-class {torch_class}: must be module:Class")
     stages: dict[str, np.ndarray] = {}
     try:
-        with _importable(repository):
+        with importable(repository.resolve()):
             network = getattr(importlib.import_module(module_name), class_name)()
         network.load_state_dict({name: torch.tensor(a) for name, a in arrays.items()}, strict=True)
         network.eval()
@@ -222,13 +221,3 @@ def _keeping(stages: dict[str, np.ndarray], stage: str, reading: Any) -> Any:
         stages[stage] = reading(inputs, output).numpy()
 
     return hook
-
-
-@contextlib.contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    path = str(folder.resolve())
-    sys.path.insert(0, path)
-    try:
-        yield
-    finally:
-        sys.path.remove(path)

@@ -5,7 +5,7 @@ Source: arXiv 2408.03885 (there called GlintIQA) and the authors' PyTorch implem
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import flax.linen as nn
 import jax
@@ -118,6 +118,7 @@ class Remat:
 
 NO_REMAT = Remat()
 PLATFORMS = ("cpu", "gpu", "tpu")
+DTYPES = ("float32", "bfloat16")
 
 
 class GLPI(nn.Module):
@@ -268,33 +269,18 @@ def build(
         GlpiError: a name, a dtype, the attention, a rematerialization, a platform or a part of the
             ResNet is unknown.
     """
-    if name not in SIZES:
-        raise GlpiError(f"unknown model size '{name}': choose one of {', '.join(SIZES)}")
-    for what, value in (("compute", dtype), ("parameter", param_dtype)):
-        if value not in ("float32", "bfloat16"):
-            raise GlpiError(f"unknown {what} dtype '{value}': choose float32 or bfloat16")
-    if attention not in ATTENTIONS:
-        raise GlpiError(f"unknown attention '{attention}': choose one of {', '.join(ATTENTIONS)}")
-    for part, what in dataclasses.asdict(remat).items():
-        if what not in REMATERIALIZATIONS:
-            raise GlpiError(
-                f"unknown rematerialization '{what}' of {part}: choose one of"
-                f" {', '.join(REMATERIALIZATIONS)}"
-            )
-    for platform in plain_operators:
-        if platform not in PLATFORMS:
-            raise GlpiError(
-                f"unknown platform {platform!r} in plain_operators: choose of"
-                f" {', '.join(PLATFORMS)}"
-            )
+    _check("model size", name, SIZES)
     size, stages = SIZES[name], tuple(batch_norm_inference_stages)
+    _check("compute dtype", dtype, DTYPES)
+    _check("parameter dtype", param_dtype, DTYPES)
+    _check("attention", attention, ATTENTIONS)
+    for part, what in dataclasses.asdict(remat).items():
+        _check("rematerialization", what, REMATERIALIZATIONS, f" of {part}")
+    for platform in plain_operators:
+        _check("platform", platform, PLATFORMS, " in plain_operators")
     parts = ("stem", *(f"layer{i}" for i in range(1, len(size.widths) + 1)))
     for stage in stages:
-        if stage not in parts:
-            raise GlpiError(
-                f"unknown part of the ResNet {stage!r} in batch_norm_inference_stages: choose of"
-                f" {', '.join(parts)}"
-            )
+        _check("part of the ResNet", stage, parts, " in batch_norm_inference_stages")
     return GLPI(
         size=size,
         dropout=dropout,
@@ -305,3 +291,8 @@ def build(
         remat=remat,
         plain=jax.default_backend() in plain_operators,
     )
+
+
+def _check(what: str, value: str, known: Collection[str], where: str = "") -> None:
+    if value not in known:
+        raise GlpiError(f"unknown {what} {value!r}{where}: choose of {', '.join(known)}")

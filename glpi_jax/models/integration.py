@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from glpi_jax.models.layers import (
     Dropout,
-    Dtype,
+    Layer,
     PatchEmbedding,
     gelu,
     layer_norm,
@@ -43,12 +43,10 @@ def _l2_normalize(x: jax.Array) -> jax.Array:
     return x / jnp.maximum(norm, L2_EPSILON)
 
 
-class CWSA(nn.Module, kw_only=True):
+class CWSA(Layer, kw_only=True):
     """Channel-wise self-attention: channels attend to channels, each described by its N tokens."""
 
     dropout: float
-    dtype: Dtype
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, examples: jax.Array | None) -> jax.Array:
@@ -62,16 +60,14 @@ class CWSA(nn.Module, kw_only=True):
         logits = (q @ k.swapaxes(-1, -2)).astype(jnp.float32) * tokens**-0.5  # (B, C, C)
         y = nn.softmax(logits).astype(self.dtype) @ v  # (B, C, N)
         y = Dropout(self.dropout, name="dropout")(scramble(y), examples)
-        norm = layer_norm(CWSA_NORM_EPSILON, param_dtype=self.param_dtype, name="norm")
+        norm = layer_norm(epsilon=CWSA_NORM_EPSILON, param_dtype=self.param_dtype, name="norm")
         return x + norm(y).astype(self.dtype)
 
 
-class SIEM(nn.Module, kw_only=True):
+class SIEM(Layer, kw_only=True):
     """Spatial integration: one 3×3 convolution over the token grid, nothing else."""
 
     features: int
-    dtype: Dtype
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -92,7 +88,7 @@ class SIEM(nn.Module, kw_only=True):
         return y.reshape(batch, tokens, self.features)
 
 
-class CLFE(nn.Module, kw_only=True):
+class CLFE(Layer, kw_only=True):
     """CNN local features: three ResNet stages, each embedded into the ViT's token grid."""
 
     dim: int
@@ -101,8 +97,6 @@ class CLFE(nn.Module, kw_only=True):
     widths: tuple[int, ...]
     blocks: tuple[int, ...]
     inference_stages: tuple[str, ...]
-    dtype: Dtype
-    param_dtype: Dtype = jnp.float32
     remat: str = "none"
     plain: bool = False
 
@@ -137,12 +131,10 @@ class CLFE(nn.Module, kw_only=True):
         return embedded
 
 
-class QualityHead(nn.Module, kw_only=True):
+class QualityHead(Layer, kw_only=True):
     """Regression of the pooled feature to one score."""
 
     dropout: float
-    dtype: Dtype
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, examples: jax.Array | None) -> jax.Array:

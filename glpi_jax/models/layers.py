@@ -1,5 +1,6 @@
 """Layers with torch's semantics that Flax does not offer as they are."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +24,13 @@ def torch_bias_init(fan_in: int) -> Callable[..., jax.Array]:
     return init
 
 
+class Layer(nn.Module, kw_only=True):
+    """A module that computes in `dtype`, on parameters of `param_dtype`."""
+
+    dtype: Dtype
+    param_dtype: Dtype = jnp.float32
+
+
 def types_of(module: Any) -> dict[str, Any]:
     """Return the `dtype` and `param_dtype` of a module, as keywords for the modules in it."""
     return {"dtype": module.dtype, "param_dtype": module.param_dtype}
@@ -42,15 +50,8 @@ def torch_dense(
     )
 
 
-def layer_norm(epsilon: float, *, param_dtype: Dtype, name: str) -> nn.LayerNorm:
-    """LayerNorm computed in float32, the variance from centred values as torch does."""
-    return nn.LayerNorm(
-        epsilon=epsilon,
-        dtype=jnp.float32,
-        param_dtype=param_dtype,
-        use_fast_variance=False,
-        name=name,
-    )
+# LayerNorm computed in float32, the variance from centred values as torch does.
+layer_norm = functools.partial(nn.LayerNorm, dtype=jnp.float32, use_fast_variance=False)
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -132,7 +133,7 @@ def _normalize_backward(
     cotangents: tuple[jax.Array, jax.Array, jax.Array],
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, scale, mean, inverse = saved
-    dy, _, _ = cotangents
+    dy, *_ = cotangents
     count = x.size // x.shape[-1]
     normalized = (x.astype(jnp.float32) - mean[None, None, None]) * inverse[None, None, None]
     d_bias = jnp.sum(dy, (0, 1, 2))
@@ -190,7 +191,7 @@ def _convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     )
 
 
-class PatchEmbedding(nn.Module, kw_only=True):
+class PatchEmbedding(Layer, kw_only=True):
     """Convolution with kernel = stride and a bias, as a product of each patch with a matrix.
 
     On the CPU that is faster than XLA's convolution, above all its gradient, which `plain` takes.
@@ -199,8 +200,6 @@ class PatchEmbedding(nn.Module, kw_only=True):
 
     features: int
     patch: int
-    dtype: Dtype
-    param_dtype: Dtype = jnp.float32
     kernel_init: Callable[..., jax.Array]
     bias_init: Callable[..., jax.Array]
     plain: bool = False
@@ -224,7 +223,7 @@ class PatchEmbedding(nn.Module, kw_only=True):
         return tokens + bias.astype(self.dtype)[None, None]
 
 
-class Conv1x1(nn.Module, kw_only=True):
+class Conv1x1(Layer, kw_only=True):
     """1×1 convolution without bias as a matrix product, much faster than XLA's convolution on CPU.
 
     `plain` takes the convolution. The kernel has its shape (1, 1, C_in, C_out).
@@ -232,8 +231,6 @@ class Conv1x1(nn.Module, kw_only=True):
 
     features: int
     stride: int
-    dtype: Dtype
-    param_dtype: Dtype = jnp.float32
     kernel_init: Callable[..., jax.Array]
     plain: bool = False
 

@@ -12,14 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glpi_jax.models.layers import (
-    BatchNorm,
-    Conv1x1,
-    Dtype,
-    max_pool,
-    rematerialized,
-    types_of,
-)
+from glpi_jax.models.layers import BatchNorm, Conv1x1, Layer, max_pool, rematerialized, types_of
 
 EXPANSION = 4
 
@@ -28,23 +21,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-def _conv(
-    features: int, kernel: int, stride: int, *, dtype: Dtype, param_dtype: Dtype, name: str
-) -> nn.Conv:
-    """Square convolution without bias, padded as torch pads (SAME differs when stride is 2)."""
-    return nn.Conv(
-        features,
-        (kernel, kernel),
-        (stride, stride),
-        padding=kernel // 2,
-        use_bias=False,
-        dtype=dtype,
-        param_dtype=param_dtype,
-        kernel_init=_conv_init,
-        name=name,
-    )
+# Padding is given in numbers, as torch has it: SAME differs when the stride is 2.
+_conv = functools.partial(nn.Conv, use_bias=False, kernel_init=_conv_init)
 
 
 def _valid(shape: tuple[int, ...], sizes: jax.Array) -> jax.Array:
@@ -64,14 +42,12 @@ def _strided(sizes: jax.Array | None, stride: int) -> jax.Array | None:
     return sizes if sizes is None else (sizes + stride - 1) // stride
 
 
-class Bottleneck(nn.Module, kw_only=True):
+class Bottleneck(Layer, kw_only=True):
     """Bottleneck residual block; the stride sits on the 3×3 convolution (torchvision's V1.5)."""
 
     width: int
     stride: int
     project: bool
-    dtype: Dtype
-    param_dtype: Dtype = jnp.float32
     plain: bool = False
 
     @nn.compact
@@ -90,7 +66,7 @@ class Bottleneck(nn.Module, kw_only=True):
         y = conv1x1(features=self.width, stride=1, name="conv1")(x)
         y = nn.relu(norm(name="bn1")(y, use_batch_statistics)).astype(self.dtype)
         y = _zero_beyond(y, sizes)  # the only layer here that sees its neighbours comes next
-        y = _conv(self.width, 3, self.stride, name="conv2", **types)(y)
+        y = _conv(self.width, (3, 3), self.stride, padding=1, name="conv2", **types)(y)
         y = nn.relu(norm(name="bn2")(y, use_batch_statistics)).astype(self.dtype)
         y = conv1x1(features=features, stride=1, name="conv3")(y)
         y = norm(name="bn3")(y, use_batch_statistics)
@@ -100,7 +76,7 @@ class Bottleneck(nn.Module, kw_only=True):
         return nn.relu(x.astype(jnp.float32) + y).astype(self.dtype)
 
 
-class ResNet(nn.Module, kw_only=True):
+class ResNet(Layer, kw_only=True):
     """ResNet stem and stages layer1, layer2, … (strides 4, 8, 16, 32), without pooling and fc.
 
     Attributes:
@@ -120,8 +96,6 @@ class ResNet(nn.Module, kw_only=True):
     widths: tuple[int, ...]
     blocks: tuple[int, ...]
     inference_stages: tuple[str, ...]
-    dtype: Dtype
-    param_dtype: Dtype = jnp.float32
     remat: str = "none"
     plain: bool = False
 
@@ -149,7 +123,7 @@ class ResNet(nn.Module, kw_only=True):
         images = _zero_beyond(images, sizes)
         statistics = train and "stem" not in self.inference_stages
         types = types_of(self)
-        x = _conv(self.stem, 7, 2, name="conv1", **types)(images)
+        x = _conv(self.stem, (7, 7), 2, padding=3, name="conv1", **types)(images)
         norm = BatchNorm(param_dtype=self.param_dtype, plain=self.plain, name="bn1")
         x = nn.relu(norm(x, statistics)).astype(self.dtype)
         sizes = _strided(sizes, 2)

@@ -5,14 +5,14 @@ outputs of chosen blocks, class token dropped, without the final norm.
 """
 
 import functools
-from typing import Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from glpi_jax.models.layers import (
-    Dtype,
+    Layer,
     PatchEmbedding,
     gelu,
     layer_norm,
@@ -21,22 +21,12 @@ from glpi_jax.models.layers import (
 )
 
 LAYER_NORM_EPSILON = 1e-6
-
-
-def _dense(features: int, dtype: Dtype, param_dtype: Dtype, name: str) -> nn.Dense:
-    return nn.Dense(
-        features,
-        dtype=dtype,
-        param_dtype=param_dtype,
-        kernel_init=nn.initializers.truncated_normal(0.02),
-        name=name,
-    )
-
+_dense = functools.partial(nn.Dense, kernel_init=nn.initializers.truncated_normal(0.02))
 
 ATTENTIONS = ("matmul", "xla", "cudnn")
 
 
-class SelfAttention(nn.Module, kw_only=True):
+class SelfAttention(Layer, kw_only=True):
     """Multi-head self-attention with one fused qkv projection; the softmax in float32.
 
     `attention` says what computes it: "matmul" spells it out, "xla" and "cudnn" are the
@@ -44,16 +34,14 @@ class SelfAttention(nn.Module, kw_only=True):
     """
 
     heads: int
-    dtype: Dtype
-    param_dtype: Dtype = jnp.float32
-    attention: str
+    attention: Any  # of `ATTENTIONS`
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map tokens x (B, T, d) to (B, T, d)."""
         batch, tokens, dim = x.shape
         head_dim = dim // self.heads
-        qkv = _dense(3 * dim, self.dtype, self.param_dtype, "qkv")(x)
+        qkv = _dense(3 * dim, name="qkv", **types_of(self))(x)
         qkv = qkv.reshape(batch, tokens, 3, self.heads, head_dim)
         if self.attention == "matmul":
             q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each (B, heads, T, head_dim)
@@ -62,60 +50,50 @@ class SelfAttention(nn.Module, kw_only=True):
             y = (weights @ v).transpose(0, 2, 1, 3)
         else:
             q, k, v = (qkv[:, :, i] for i in range(3))  # each (B, T, heads, head_dim)
-            implementation: Literal["xla", "cudnn"] = (
-                "cudnn" if self.attention == "cudnn" else "xla"
-            )
-            y = jax.nn.dot_product_attention(q, k, v, implementation=implementation)
+            y = jax.nn.dot_product_attention(q, k, v, implementation=self.attention)
         y = y.reshape(batch, tokens, dim)
-        return _dense(dim, self.dtype, self.param_dtype, "proj")(y)
+        return _dense(dim, name="proj", **types_of(self))(y)
 
 
-class MLP(nn.Module, kw_only=True):
+class MLP(Layer, kw_only=True):
     """Two dense layers with an exact (erf) GELU between them."""
 
     hidden: int
-    dtype: Dtype
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map tokens x (B, T, d) to (B, T, d)."""
         dim = x.shape[-1]
-        x = _dense(self.hidden, self.dtype, self.param_dtype, "fc1")(x)
-        x = gelu(x)
-        return _dense(dim, self.dtype, self.param_dtype, "fc2")(x)
+        x = gelu(_dense(self.hidden, name="fc1", **types_of(self))(x))
+        return _dense(dim, name="fc2", **types_of(self))(x)
 
 
-class Block(nn.Module, kw_only=True):
+class Block(Layer, kw_only=True):
     """Pre-norm transformer block."""
 
     heads: int
     mlp_hidden: int
-    dtype: Dtype
-    param_dtype: Dtype = jnp.float32
     attention: str
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map tokens x (B, T, d) to (B, T, d)."""
         types = types_of(self)
-        norm = functools.partial(layer_norm, LAYER_NORM_EPSILON, param_dtype=self.param_dtype)
+        norm = functools.partial(
+            layer_norm, epsilon=LAYER_NORM_EPSILON, param_dtype=self.param_dtype
+        )
         y = norm(name="norm1")(x).astype(self.dtype)
         x = x + SelfAttention(heads=self.heads, attention=self.attention, name="attn", **types)(y)
         y = norm(name="norm2")(x).astype(self.dtype)
         return x + MLP(hidden=self.mlp_hidden, name="mlp", **types)(y)
 
 
-class ViT(nn.Module, kw_only=True):
+class ViT(Layer, kw_only=True):
     """ViT trunk that stops after the last tapped block.
 
     Attributes:
-        dim: width d of a token.
-        heads: attention heads.
-        mlp_hidden: hidden width of the MLPs.
-        patch: side of a patch in pixels.
+        dim, heads, mlp_hidden, patch: see `glpi_jax.models.glpi.Size`.
         taps: blocks (counted from 0) whose outputs are returned.
-        dtype, param_dtype: of the computation and of the parameters.
         attention: see `SelfAttention`.
         remat: of the blocks, see `rematerialized`.
         plain: see `PatchEmbedding`.
@@ -126,8 +104,6 @@ class ViT(nn.Module, kw_only=True):
     mlp_hidden: int
     patch: int
     taps: tuple[int, ...]
-    dtype: Dtype
-    param_dtype: Dtype = jnp.float32
     attention: str = "matmul"
     remat: str = "none"
     plain: bool = False

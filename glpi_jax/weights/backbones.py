@@ -1,42 +1,39 @@
 """Published backbones, timm's ViT and torchvision's ResNet, for the Flax networks."""
 
-import dataclasses
-import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from glpi_jax.models.glpi import GLPI
 from glpi_jax.models.resnet import EXPANSION, ResNet
-from glpi_jax.weights import torch_names
 from glpi_jax.weights.convert import (
+    COUNT,
     IMAGENET_CLASSES,
+    MEAN,
     Entry,
     carried_names,
     check,
+    entries_of,
     flax_entries,
     is_count,
-    to_flax_layout,
+    named_arrays,
     to_variables,
 )
-from glpi_jax.weights.torch_files import CheckpointError, read_state
-from glpi_jax.weights.vit_files import PREFIX as VIT_PREFIX
-from glpi_jax.weights.vit_files import numeric, read_vit
+from glpi_jax.weights.torch_files import CheckpointError, read_state, sha256_of
+from glpi_jax.weights.torch_names import RESNET_PREFIX, VIT_PREFIX, without_ddp
+from glpi_jax.weights.vit_files import read_vit
 
 # What a ViT adds to its residual stream: paths in Flax, and official names of the rest.
 _ADDED = re.compile(r"vgfe/(cls_token|pos_embed|patch_embed/.*|blocks_\d+/(attn/proj|mlp/fc2)/.*)$")
 _ADDED_CARRIED = re.compile(r"blocks\.\d+\.(attn\.proj|mlp\.fc2)\.\w+$")
-RESNET_PREFIX = "clfe.backbone."  # of torchvision's names in an official GLPI checkpoint
 
 
-@dataclasses.dataclass(frozen=True)
-class ResNetSize:
+class ResNetSize(NamedTuple):
     """The numbers of a bottleneck ResNet; see `glpi_jax.models.resnet.ResNet`."""
 
     stem: int
@@ -89,14 +86,13 @@ def load_vit_backbone(path: str | Path, model: GLPI) -> Backbone:
         model: the network. Position embeddings are resampled where its crop is another.
 
     Raises:
-        CheckpointError: unreadable file, another ViT than the model's, or names missing,
-            unexpected, misshapen, of another dtype or not finite: all of them in one message.
+        CheckpointError: as `glpi_jax.weights.vit_files.read_vit`.
     """
     file = Path(path)
-    sha256 = _sha256(file)
+    sha256 = sha256_of(file)
     arrays = read_vit(file, model)
     carried = {name: arrays[name] for name in carried_names(model) if name.startswith(VIT_PREFIX)}
-    return Backbone(to_variables(arrays, _entries(model, VIT_PREFIX)), carried, sha256)
+    return Backbone(_part(arrays, model, VIT_PREFIX), carried, sha256)
 
 
 def with_gain(vit: Backbone, gain: float) -> Backbone:
@@ -110,15 +106,15 @@ def with_gain(vit: Backbone, gain: float) -> Backbone:
         vit: from `load_vit_backbone`.
         gain: above 0.
     """
-    flat = traverse_util.flatten_dict(vit.variables, sep="/")
-    variables = {
-        path: array * np.float32(gain) if _ADDED.search(path) else array
-        for path, array in flat.items()
-    }
-    carried = {
-        name: array * np.float32(gain) if _ADDED_CARRIED.search(name) else array
-        for name, array in vit.carried.items()
-    }
+
+    def scaled(flat: Mapping[str, np.ndarray], added: re.Pattern[str]) -> dict[str, np.ndarray]:
+        return {
+            name: array * np.float32(gain) if added.search(name) else array
+            for name, array in flat.items()
+        }
+
+    variables = scaled(traverse_util.flatten_dict(vit.variables, sep="/"), _ADDED)
+    carried = scaled(vit.carried, _ADDED_CARRIED)
     return Backbone(traverse_util.unflatten_dict(variables, sep="/"), carried, vit.sha256)
 
 
@@ -137,22 +133,18 @@ def load_resnet_backbone(path: str | Path, model: GLPI) -> Backbone:
     name, arrays = _resnet_arrays(read_state(file), str(file))
     whole, size = RESNETS[name], model.size
     stages = len(size.widths)
-    if (whole.stem, whole.widths[:stages], whole.blocks[:stages]) != (
-        size.stem,
-        size.widths,
-        size.blocks,
-    ):
+    part = ResNetSize(whole.stem, whole.widths[:stages], whole.blocks[:stages])
+    if part != (size.stem, size.widths, size.blocks):
         raise CheckpointError(
             f"{file}: a {name} of blocks {whole.blocks} and widths {whole.widths}, where the model"
             f" has the stages {size.blocks} and {size.widths}"
         )
-    named = {f"{RESNET_PREFIX}{name}": array for name, array in arrays.items()}
     counts = {
-        name: named.get(name, np.zeros((), np.int64))  # files of 2016 have none
-        for name in carried_names(model)
-        if is_count(name)
+        count: arrays.get(count, np.zeros((), np.int64))
+        for count in carried_names(model)
+        if is_count(count)
     }
-    return Backbone(to_variables(named, _entries(model, RESNET_PREFIX)), counts, sha256)
+    return Backbone(_part(arrays, model, RESNET_PREFIX), counts, sha256)
 
 
 def load_resnet(path: str | Path) -> LoadedResNet:
@@ -165,12 +157,12 @@ def load_resnet(path: str | Path) -> LoadedResNet:
 
     Raises:
         CheckpointError: unreadable file, another SHA-256 than the name says, another network, or
-            names missing, unexpected, misshapen or not numeric: all of them in one message.
+            entries that `check` refuses.
     """
     file = Path(path)
     sha256 = _checked_sha256(file)
     name, variables = resnet_variables(read_state(file), str(file))
-    return LoadedResNet(_module(RESNETS[name]), variables, name, sha256)
+    return LoadedResNet(_module(name), variables, name, sha256)
 
 
 def resnet_variables(state: Mapping[str, Any], label: str) -> tuple[str, dict[str, Any]]:
@@ -180,11 +172,7 @@ def resnet_variables(state: Mapping[str, Any], label: str) -> tuple[str, dict[st
         CheckpointError: as `load_resnet`, which see; `label` begins the message.
     """
     name, arrays = _resnet_arrays(state, label)
-    flat = {}
-    for path in _targets(RESNETS[name]):
-        entry, layout = _torch_name(path)
-        flat[path] = to_flax_layout(arrays[entry], layout)
-    return name, traverse_util.unflatten_dict(flat)
+    return name, to_variables(arrays, _resnet_entries(name))
 
 
 def torchvision_shapes(name: str) -> dict[str, tuple[int, ...]]:
@@ -192,71 +180,50 @@ def torchvision_shapes(name: str) -> dict[str, tuple[int, ...]]:
 
     Without the counts of batches, which files of 2016 do not have.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path, leaf in _targets(RESNETS[name]).items():
-        entry, layout = _torch_name(path)
-        shape = leaf.shape
-        if layout == torch_names.CONV:
-            shape = (shape[3], shape[2], shape[0], shape[1])
-        shapes[entry] = shape
-    shapes["fc.weight"] = (IMAGENET_CLASSES, EXPANSION * RESNETS[name].widths[-1])
-    shapes["fc.bias"] = (IMAGENET_CLASSES,)
-    return shapes
+    return {
+        **{
+            entry.torch_name.removeprefix(RESNET_PREFIX): entry.torch_shape
+            for entry in _resnet_entries(name)
+        },
+        "fc.weight": (IMAGENET_CLASSES, EXPANSION * RESNETS[name].widths[-1]),
+        "fc.bias": (IMAGENET_CLASSES,),
+    }
 
 
 def _resnet_arrays(state: Mapping[str, Any], label: str) -> tuple[str, dict[str, np.ndarray]]:
-    """Check a torchvision state dict; gives its key of `RESNETS` and its arrays by name."""
-    arrays, problems = numeric(state)
+    """Check a torchvision state dict; gives its key of `RESNETS` and its arrays by GLPI's names."""
+    arrays, problems = named_arrays(state, without_ddp)
     name = _infer_name(arrays, label)
     shapes: dict[str, tuple[int | None, ...]] = dict(torchvision_shapes(name))
     # Of any number of classes.
     shapes |= {"fc.weight": (None, *shapes["fc.weight"][1:]), "fc.bias": (None,)}
-    for entry in tuple(shapes):
-        counter = entry.removesuffix("running_mean") + "num_batches_tracked"
-        if entry.endswith("running_mean") and counter in arrays:  # files of 2016 have none
-            shapes[counter] = ()
+    counts = [f"{entry.removesuffix(MEAN)}{COUNT}" for entry in shapes if entry.endswith(MEAN)]
+    shapes |= {entry: () for entry in counts if entry in arrays}  # files of 2016 have none
     check(arrays, shapes, f"{label} ({name})", problems)
-    return name, arrays
+    return name, {f"{RESNET_PREFIX}{entry}": array for entry, array in arrays.items()}
 
 
-def _targets(size: ResNetSize) -> dict[tuple[str, ...], Any]:
-    """Collection and path of every variable of a ResNet, with its shape."""
-    image = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
-    targets = jax.eval_shape(lambda x: _module(size).init(jax.random.key(0), x, False), image)
-    return traverse_util.flatten_dict(targets)
-
-
-def _entries(model: GLPI, prefix: str) -> list[Entry]:
+def _part(arrays: Mapping[str, np.ndarray], model: GLPI, prefix: str) -> dict[str, Any]:
     """The variables of a backbone of GLPI."""
-    return [entry for entry in flax_entries(model) if entry.torch_name.startswith(prefix)]
+    entries = [entry for entry in flax_entries(model) if entry.torch_name.startswith(prefix)]
+    return to_variables(arrays, entries)
 
 
-def _module(size: ResNetSize) -> ResNet:
-    return ResNet(
-        stem=size.stem,
-        widths=size.widths,
-        blocks=size.blocks,
-        inference_stages=(),
-        dtype=jnp.float32,
-    )
+def _module(name: str) -> ResNet:
+    return ResNet(**RESNETS[name]._asdict(), inference_stages=(), dtype=jnp.float32)
 
 
-def _torch_name(path: tuple[str, ...]) -> tuple[str, str]:
-    """Torch name and layout of an entry; GLPI's table has the ResNet inside of its own network."""
-    collection, *rest = path
-    entry, layout = torch_names.to_torch_name(collection, "/".join(["clfe", "backbone", *rest]))
-    return entry.removeprefix(RESNET_PREFIX), layout
+def _resnet_entries(name: str) -> Sequence[Entry]:
+    return entries_of(_module(name), side=32, inside="clfe/backbone/")
 
 
 def _infer_name(arrays: Mapping[str, np.ndarray], label: str) -> str:
     """The ResNet with as many blocks in each stage as the names count."""
-    counts: dict[int, int] = {}
-    for name in arrays:
-        block = re.match(r"layer(\d+)\.(\d+)\.", name)
-        if block:
-            stage = int(block[1])
-            counts[stage] = max(counts.get(stage, 0), int(block[2]) + 1)
-    blocks = tuple(counts[stage] for stage in sorted(counts))
+    found = [re.match(r"layer(\d+)\.(\d+)\.", name) for name in arrays]
+    last: dict[int, int] = {}
+    for stage, block in sorted((int(match[1]), int(match[2])) for match in found if match):
+        last[stage] = block
+    blocks = tuple(block + 1 for block in last.values())
     for name, size in RESNETS.items():
         if blocks == size.blocks:
             return name
@@ -268,7 +235,7 @@ def _infer_name(arrays: Mapping[str, np.ndarray], label: str) -> str:
 
 def _checked_sha256(path: Path) -> str:
     """A file's SHA-256, which must be the one that torchvision puts into a name."""
-    sha256 = _sha256(path)
+    sha256 = sha256_of(path)
     promised = re.search(r"-([0-9a-f]{8})\.pth$", path.name)
     if promised and not sha256.startswith(promised[1]):
         raise CheckpointError(
@@ -276,11 +243,3 @@ def _checked_sha256(path: Path) -> str:
             " it again, or rename it if it is another file"
         )
     return sha256
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error

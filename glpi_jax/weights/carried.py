@@ -5,10 +5,10 @@ batches in every BatchNorm. No Flax variable holds them: a workdir keeps them in
 `carried.safetensors`, beside `run.json`, and training leaves that file alone.
 """
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,19 +19,18 @@ from glpi_jax.weights.convert import (
     IMAGENET_CLASSES,
     carried_names,
     check,
-    current_arrays,
     is_count,
+    named_arrays,
     official_shapes,
     read_weights,
 )
-from glpi_jax.weights.torch_files import CheckpointError, read_state, safetensors_errors
+from glpi_jax.weights.torch_files import CheckpointError, read_state, safetensors_errors, unwrap
+from glpi_jax.weights.torch_names import VIT_PREFIX, current_name
 
 CARRIED_FILE = "carried.safetensors"
-_VIT = "vgfe.backbone."
 
 
-@dataclasses.dataclass(frozen=True)
-class Carried:
+class Carried(NamedTuple):
     """Entries that never reach the score.
 
     Attributes:
@@ -94,7 +93,7 @@ def hand_on_carried(source: Path, workdir: Path) -> None:
         model, arrays = read_weights(read_state(source), str(source))
         carried = Carried({name: arrays[name] for name in carried_names(model)}, 0)
     if carried is not None:
-        write_carried(workdir, dataclasses.replace(carried, step=0))
+        write_carried(workdir, carried._replace(step=0))
 
 
 def read_fill(path: Path, model: GLPI) -> Carried:
@@ -107,8 +106,8 @@ def read_fill(path: Path, model: GLPI) -> Carried:
     Raises:
         CheckpointError: unreadable, or entries missing, misshapen, of another dtype, not finite.
     """
-    arrays, problems = current_arrays(read_state(path))
-    prefix = "" if any(name.startswith(_VIT) for name in arrays) else _VIT
+    arrays, problems = named_arrays(unwrap(read_state(path)), current_name)
+    prefix = "" if any(name.startswith(VIT_PREFIX) for name in arrays) else VIT_PREFIX
     named = {f"{prefix}{name}": array for name, array in arrays.items()}
     official = official_shapes(model)
     shapes = {name: official[name] for name in carried_names(model) if not is_count(name)}

@@ -2,10 +2,11 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from flax import traverse_util
@@ -14,10 +15,10 @@ from glpi_jax.models.glpi import GLPI, NO_REMAT, SIZES, Size
 from glpi_jax.weights import torch_names
 from glpi_jax.weights.torch_files import CheckpointError, read_state, unwrap
 
-__all__ = ["CheckpointError", "load_torch", "read_state"]
-
 OFFICIAL_DROPOUT = 0.5
 IMAGENET_CLASSES = 1000
+COUNT = ".num_batches_tracked"
+MEAN = ".running_mean"  # of every BatchNorm that counts its batches
 
 Shape = tuple[int, ...]
 
@@ -53,8 +54,7 @@ def load_torch(source: str | Path | Mapping[str, Any]) -> tuple[GLPI, dict[str, 
 
     Raises:
         CheckpointError: unreadable file, no known size, an installed package whose GLPI has other
-            variables than the official one, or names missing, unexpected, misshapen,
-            of another dtype or not finite: all of them in one message.
+            variables than the official one, or entries that `check` refuses.
     """
     if isinstance(source, Mapping):
         model, arrays = read_weights(source, "state dict")
@@ -77,7 +77,7 @@ def read_weights(source: Mapping[str, Any], label: str) -> tuple[GLPI, dict[str,
     Raises:
         CheckpointError: as `load_torch`.
     """
-    arrays, problems = current_arrays(source)
+    arrays, problems = named_arrays(unwrap(source), torch_names.current_name)
     model = GLPI(_infer_size(arrays, label), OFFICIAL_DROPOUT)
     check_names(model, label)
     shapes = official_shapes(model, _classes(arrays))
@@ -85,18 +85,22 @@ def read_weights(source: Mapping[str, Any], label: str) -> tuple[GLPI, dict[str,
     return model, {name: arrays[name] for name in shapes}
 
 
-def current_arrays(source: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays of a file's mapping by current name, and what is wrong with its entries."""
+def named_arrays(
+    state: Mapping[str, Any], current_name: Callable[[str], str]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays of a state dict by `current_name` of their names, and what is wrong with it."""
     arrays: dict[str, np.ndarray] = {}
-    problems: list[str] = []
-    for original, value in unwrap(source).items():
-        name = torch_names.current_name(str(original))
+    problems, others = [], []
+    for original, value in state.items():
+        name = current_name(str(original))
         if name in arrays:
             problems.append(f"twice under old and new names: {name}")
         try:
             arrays[name] = to_numpy(value)
         except (TypeError, ValueError, RuntimeError):
-            problems.append(f"not an array: {name}")
+            others.append(name)
+    if others:
+        problems.append(f"not an array: {', '.join(others)}")
     return arrays, problems
 
 
@@ -108,7 +112,7 @@ def flax_entries(model: GLPI) -> Sequence[Entry]:
 def all_entries(model: GLPI) -> Sequence[Entry]:
     """Every variable of a model, those without an official name included."""
     # Neither changes a shape, and cuDNN's attention cannot be traced without its GPU.
-    return _entries(model.clone(attention="matmul", remat=NO_REMAT))
+    return entries_of(model.clone(attention="matmul", remat=NO_REMAT), model.size.crop)
 
 
 def check_names(model: GLPI, label: str) -> None:
@@ -124,32 +128,36 @@ def check_names(model: GLPI, label: str) -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def _entries(model: GLPI) -> Sequence[Entry]:
-    size = model.size
-    image = jax.ShapeDtypeStruct((1, size.crop, size.crop, 3), np.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+def entries_of(module: nn.Module, side: int, inside: str = "") -> Sequence[Entry]:
+    """Every variable of GLPI, or of a module that has a part's names: `clfe/backbone/`, say."""
+    image = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
+    initialise = functools.partial(module.init, train=False)
+    variables = jax.eval_shape(initialise, jax.random.key(0), image)
     entries = []
     for (collection, *path), leaf in traverse_util.flatten_dict(variables).items():
-        shape = tuple(leaf.shape)
+        own, official = "/".join(path), True
         try:
-            name, layout = torch_names.to_torch_name(collection, "/".join(path))
+            name, layout = torch_names.to_torch_name(collection, inside + own)
         except KeyError:
-            own = "/".join((collection, *path))
-            layout = torch_names.SAME
-            entries.append(Entry(collection, tuple(path), own, shape, layout, official=False))
-            continue
-        if layout == torch_names.LINEAR:
-            shape = shape[::-1]
-        elif layout == torch_names.CONV:
-            shape = (shape[3], shape[2], shape[0], shape[1])
-        entries.append(Entry(collection, tuple(path), name, shape, layout))
+            name, layout, official = f"{collection}/{own}", torch_names.SAME, False
+        order = np.argsort(torch_names.AXES.get(layout, range(len(leaf.shape))))
+        shape = tuple(leaf.shape[axis] for axis in order)
+        entries.append(Entry(collection, tuple(path), name, shape, layout, official))
     return tuple(entries)
 
 
 def official_shapes(model: GLPI, classes: int = IMAGENET_CLASSES) -> dict[str, Shape]:
     """Every official name of a model and its shape, in the order of the official file."""
+    size, vit, first = model.size, torch_names.VIT_PREFIX, f"{torch_names.VIT_PREFIX}blocks.0."
     shapes = {entry.torch_name: entry.torch_shape for entry in flax_entries(model)}
-    shapes |= _carried_shapes(model.size, classes)
+    for name, shape in tuple(shapes.items()):
+        if name.startswith(first):  # the blocks behind the last tap are like it
+            for i in range(max(size.taps) + 1, size.depth):
+                shapes[f"{vit}blocks.{i}.{name.removeprefix(first)}"] = shape
+        if name.endswith(MEAN):
+            shapes[name.removesuffix(MEAN) + COUNT] = ()
+    shapes |= {f"{vit}norm.{leaf}": (size.vit_dim,) for leaf in ("weight", "bias")}
+    shapes |= {f"{vit}head.weight": (classes, size.vit_dim), f"{vit}head.bias": (classes,)}
     return {name: shapes[name] for name in torch_names.in_official_order(shapes)}
 
 
@@ -161,13 +169,15 @@ def carried_names(model: GLPI) -> list[str]:
 
 def is_count(name: str) -> bool:
     """Whether an official entry counts a BatchNorm's batches: int64, no parameter."""
-    return name.endswith(".num_batches_tracked")
+    return name.endswith(COUNT)
 
 
 def to_variables(arrays: Mapping[str, np.ndarray], entries: Sequence[Entry]) -> dict[str, Any]:
     """Flax variables, NumPy float32, from checked official arrays."""
     flat = {
-        (entry.collection, *entry.path): to_flax_layout(arrays[entry.torch_name], entry.layout)
+        (entry.collection, *entry.path): torch_names.to_flax_layout(
+            arrays[entry.torch_name], entry.layout
+        )
         for entry in entries
     }
     return traverse_util.unflatten_dict(flat)
@@ -185,8 +195,7 @@ def to_official(
         label: where the variables come from, for an error.
 
     Raises:
-        CheckpointError: a variable without an official name; or entries missing, unexpected,
-            misshapen, of another dtype or not finite.
+        CheckpointError: a variable without an official name; or entries that `check` refuses.
     """
     check_names(model, label)
     arrays = {**official_arrays(variables, flax_entries(model)), **carried}
@@ -201,29 +210,11 @@ def official_arrays(
     """Undo `to_variables`; bfloat16 becomes float32."""
     flat = traverse_util.flatten_dict(variables)
     return {
-        entry.torch_name: to_official_layout(
+        entry.torch_name: torch_names.to_official_layout(
             to_numpy(np.asarray(flat[entry.collection, *entry.path])), entry.layout
         )
         for entry in entries
     }
-
-
-def to_flax_layout(array: np.ndarray, layout: str) -> np.ndarray:
-    """Change axes from torch's order to Flax's."""
-    if layout == torch_names.LINEAR:
-        array = array.T
-    elif layout == torch_names.CONV:
-        array = array.transpose(2, 3, 1, 0)
-    return np.ascontiguousarray(array)
-
-
-def to_official_layout(array: np.ndarray, layout: str) -> np.ndarray:
-    """Undo `to_flax_layout`."""
-    if layout == torch_names.LINEAR:
-        array = array.T
-    elif layout == torch_names.CONV:
-        array = array.transpose(3, 2, 0, 1)
-    return np.ascontiguousarray(array)
 
 
 def to_numpy(value: Any) -> np.ndarray:
@@ -312,38 +303,3 @@ def _classes(arrays: Mapping[str, np.ndarray]) -> int:
     """Classes of the ViT's classifier, ImageNet's unless the file has another one."""
     head = arrays.get("vgfe.backbone.head.weight")
     return IMAGENET_CLASSES if head is None or head.ndim != 2 else head.shape[0]
-
-
-def _carried_shapes(size: Size, classes: int) -> dict[str, Shape]:
-    """Shapes of official entries that never reach the score."""
-    dim, hidden = size.vit_dim, size.mlp_hidden
-    block = {
-        "norm1.weight": (dim,),
-        "norm1.bias": (dim,),
-        "attn.qkv.weight": (3 * dim, dim),
-        "attn.qkv.bias": (3 * dim,),
-        "attn.proj.weight": (dim, dim),
-        "attn.proj.bias": (dim,),
-        "norm2.weight": (dim,),
-        "norm2.bias": (dim,),
-        "mlp.fc1.weight": (hidden, dim),
-        "mlp.fc1.bias": (hidden,),
-        "mlp.fc2.weight": (dim, hidden),
-        "mlp.fc2.bias": (dim,),
-    }
-    shapes: dict[str, Shape] = {
-        f"vgfe.backbone.blocks.{i}.{name}": shape
-        for i in range(max(size.taps) + 1, size.depth)
-        for name, shape in block.items()
-    }
-    shapes["vgfe.backbone.norm.weight"] = shapes["vgfe.backbone.norm.bias"] = (dim,)
-    shapes["vgfe.backbone.head.weight"] = (classes, dim)
-    shapes["vgfe.backbone.head.bias"] = (classes,)
-    norms = ["clfe.backbone.bn1"]
-    for stage, blocks in enumerate(size.blocks, 1):
-        for i in range(blocks):
-            prefix = f"clfe.backbone.layer{stage}.{i}"
-            norms += [f"{prefix}.bn{k}" for k in (1, 2, 3)]
-            if i == 0:
-                norms.append(f"{prefix}.downsample.1")
-    return shapes | {f"{norm}.num_batches_tracked": () for norm in norms}

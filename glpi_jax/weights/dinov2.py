@@ -12,6 +12,7 @@ import numpy as np
 
 from glpi_jax.models.resnet import IMAGENET_MEAN, IMAGENET_STD
 from glpi_jax.weights.convert import IMAGENET_CLASSES
+from glpi_jax.weights.torch_names import renamed
 
 # Hugging Face's modules and timm's; `{}` stands for a block's number.
 _BLOCK = "encoder.layer.{}"
@@ -64,7 +65,7 @@ def to_plain_vit(
         The arrays by timm's name, and what does not let them fold. An entry that DINOv2 does not
         have keeps its name, for the caller's check.
     """
-    named = _join_attention(_timm_names(arrays))
+    named = _join_attention({_timm_name(name): array for name, array in arrays.items()})
     named.pop("mask_token", None)
     folded = {name: array for name, array in named.items() if not _SCALE.fullmatch(name)}
     blocks = {found[1] for name in named if (found := _BLOCK_NAME.match(name))}
@@ -124,24 +125,16 @@ def _fold_normalisation(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarra
     return (wide / (2 * deviation)).astype(np.float32), (bias + shift).astype(np.float32)
 
 
-def _timm_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    named = {}
-    for name, array in arrays.items():
-        prefix = _HUGGING_FACE.match(name)
-        named[_timm_name(name[prefix.end() :]) if prefix else name] = array
-    return named
-
-
 def _timm_name(name: str) -> str:
-    """timm's name of Hugging Face's; unknown ones are kept."""
-    if name in _ARRAYS:
-        return _ARRAYS[name]
+    """timm's name of Hugging Face's; others are kept."""
+    prefix = _HUGGING_FACE.match(name)
+    if not prefix:
+        return name
+    name = name[prefix.end() :]
     module, _, leaf = name.rpartition(".")
-    for template, timm in _MODULES.items():
-        found = re.fullmatch(re.escape(template).replace(r"\{\}", r"(\d+)"), module)
-        if found:
-            return f"{timm.format(*found.groups())}.{'gamma' if leaf == 'lambda1' else leaf}"
-    return name
+    timm = renamed(module, _MODULES)
+    ending = "gamma" if leaf == "lambda1" else leaf
+    return _ARRAYS.get(name) or (f"{timm}.{ending}" if timm else name)
 
 
 def _join_attention(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -150,10 +143,8 @@ def _join_attention(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name in arrays:
         if found := re.fullmatch(r"(blocks\.\d+\.attn)\.q\.(weight|bias)", name):
             prefix, leaf = found.groups()
-            parts = [joined.get(f"{prefix}.{part}.{leaf}") for part in "qkv"]
-            present = [part for part in parts if part is not None]
-            if len(present) == 3 and len({part.shape for part in present}) == 1:
-                joined[f"{prefix}.qkv.{leaf}"] = np.concatenate(present)
-                for part in "qkv":
-                    del joined[f"{prefix}.{part}.{leaf}"]
+            parts = [f"{prefix}.{part}.{leaf}" for part in "qkv"]
+            shapes = {arrays[part].shape if part in arrays else None for part in parts}
+            if len(shapes) == 1:
+                joined[f"{prefix}.qkv.{leaf}"] = np.concatenate([joined.pop(p) for p in parts])
     return joined

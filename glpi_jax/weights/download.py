@@ -4,7 +4,6 @@ That library keeps them in its cache, which timm shares, lets one process at a t
 and reads `HF_HOME`, `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_HUB_OFFLINE` and `HF_TOKEN`.
 """
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import huggingface_hub
 from glpi_jax import __version__
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.hub_errors import hub_errors
+from glpi_jax.weights.torch_files import sha256_of
 
 _FILE = "model.safetensors"
 
@@ -58,8 +58,7 @@ def download(file: PublishedFile, key: str) -> Path:
                 library_version=__version__,
             )
         )
-    with path.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
+    found = sha256_of(path)
     if found != file.sha256:
         path.resolve().unlink(missing_ok=True)  # what the cache's link leads to
         path.unlink(missing_ok=True)

@@ -4,20 +4,18 @@ Source of the format: the authors' `save_checkpoint`, a `torch.save` of the dict
 `state_dict`, `best_srocc` and, while training, `optimizer`.
 """
 
-import contextlib
-import dataclasses
+import hashlib
 import math
-import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from glpi_jax.core import files
 from glpi_jax.core.errors import GlpiError
+from glpi_jax.core.files import check_output, replacing
 
 TORCH_SUFFIXES = (".pth", ".pt")
 SUFFIXES = (*TORCH_SUFFIXES, ".safetensors")
@@ -28,8 +26,7 @@ class CheckpointError(GlpiError):
     """A checkpoint that is not what it should be; the message lists every difference."""
 
 
-@dataclasses.dataclass(frozen=True)
-class OfficialCheckpoint:
+class OfficialCheckpoint(NamedTuple):
     """What an official file holds.
 
     Attributes:
@@ -68,9 +65,8 @@ def read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: reading .pth files {NO_TORCH}, or convert the file to .safetensors"
         ) from error
-    allowed = _numpy_scalars()
     try:
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals(_numpy_scalars()):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's readers raise nearly anything on damaged files
         raise CheckpointError(
@@ -79,6 +75,19 @@ def read_state(path: Path) -> dict[str, Any]:
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, expected a state dict")
     return dict(loaded)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def safetensors_errors() -> tuple[type[Exception], ...]:
@@ -101,7 +110,7 @@ def check_checkpoint_output(path: Path, *, force: bool) -> None:
     """Raise a GlpiError unless a checkpoint can be written at a path."""
     if path.suffix not in SUFFIXES:
         raise GlpiError(f"{path}: must end in {', '.join(SUFFIXES)}")
-    files.check_output(path, force=force)
+    check_output(path, force=force)
     if path.suffix in TORCH_SUFFIXES:
         try:
             import torch  # noqa: F401
@@ -122,7 +131,7 @@ def write_checkpoint(path: Path, checkpoint: OfficialCheckpoint, *, force: bool)
     """
     check_checkpoint_output(path, force=force)
     best = -math.inf if checkpoint.best_srocc is None else checkpoint.best_srocc
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         if path.suffix == ".safetensors":
             from safetensors.numpy import save_file
 
@@ -139,19 +148,6 @@ def write_checkpoint(path: Path, checkpoint: OfficialCheckpoint, *, force: bool)
         if checkpoint.optimizer is not None:
             entries["optimizer"] = _to_tensors(checkpoint.optimizer)
         torch.save(entries, temporary)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside a path, put in its place when the block ends well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch raises the latter when the disk is full
-        raise GlpiError(f"{path}: cannot be written ({_why(error)})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _to_tensors(tree: Any) -> Any:

@@ -5,24 +5,29 @@ is the same number on both sides. Sources: the authors' modules, timm's `vit_*` 
 ResNet names.
 """
 
-import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+VIT_PREFIX = "vgfe.backbone."  # of timm's names in an official GLPI checkpoint
+RESNET_PREFIX = "clfe.backbone."  # of torchvision's names in it
 
 # How an array changes its axes between torch and Flax.
 SAME = "same"  # vectors, cls_token, pos_embed
 LINEAR = "linear"  # (out, in) <-> (in, out)
 CONV = "conv"  # (out, in, kh, kw) <-> (kh, kw, in, out)
+AXES = {LINEAR: (1, 0), CONV: (2, 3, 1, 0)}  # of torch, in the order of Flax
 
 # The collection of entries that no Flax variable holds: they never reach the score. So do the ViT
 # blocks behind the last tap, whose rule is that of the other blocks.
 CARRIED = "carried"
 
 
-@dataclasses.dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """One line of the table: torch name, Flax collection and path, change of axes."""
 
     torch: str
@@ -31,79 +36,66 @@ class Rule:
     layout: str
 
 
-def _weight_and_bias(torch: str, flax: str, layout: str, collection: str = "params") -> list[Rule]:
-    weight = "scale" if layout == SAME else "kernel"
-    return [
-        Rule(f"{torch}.weight", collection, f"{flax}/{weight}", layout),
-        Rule(f"{torch}.bias", collection, f"{flax}/bias", SAME),
-    ]
+# Entries of each kind of module: ends of the torch name and of the Flax path, collection, axes.
+_KERNEL = ((".weight", "/kernel", "params", CONV),)
+_CONV = (*_KERNEL, (".bias", "/bias", "params", SAME))
+_LINEAR = ((".weight", "/kernel", "params", LINEAR), (".bias", "/bias", "params", SAME))
+_NORM = ((".weight", "/scale", "params", SAME), (".bias", "/bias", "params", SAME))
+_BATCH_NORM = (
+    *_NORM,
+    (".running_mean", "/mean", "batch_stats", SAME),
+    (".running_var", "/var", "batch_stats", SAME),
+    (".num_batches_tracked", "/count", CARRIED, SAME),
+)
+_CARRIED_NORM = ((".weight", "/scale", CARRIED, SAME), (".bias", "/bias", CARRIED, SAME))
+_CARRIED_LINEAR = ((".weight", "/kernel", CARRIED, LINEAR), (".bias", "/bias", CARRIED, SAME))
 
+_VIT_BLOCK = (VIT_PREFIX + "blocks.{}.", "vgfe/blocks_{}/")
+_RESNET_BLOCK = (RESNET_PREFIX + "layer{}.{}.", "clfe/backbone/layer{}_{}/")
 
-def _batch_norm(torch: str, flax: str) -> list[Rule]:
-    return [
-        *_weight_and_bias(torch, flax, SAME),
-        Rule(f"{torch}.running_mean", "batch_stats", f"{flax}/mean", SAME),
-        Rule(f"{torch}.running_var", "batch_stats", f"{flax}/var", SAME),
-        Rule(f"{torch}.num_batches_tracked", CARRIED, f"{flax}/count", SAME),
-    ]
-
-
-def _vit(torch: str, flax: str) -> list[Rule]:
-    block_torch, block_flax = f"{torch}.blocks.{{}}", f"{flax}/blocks_{{}}"
-    return [
-        Rule(f"{torch}.cls_token", "params", f"{flax}/cls_token", SAME),
-        Rule(f"{torch}.pos_embed", "params", f"{flax}/pos_embed", SAME),
-        *_weight_and_bias(f"{torch}.patch_embed.proj", f"{flax}/patch_embed", CONV),
-        *_weight_and_bias(f"{block_torch}.norm1", f"{block_flax}/norm1", SAME),
-        *_weight_and_bias(f"{block_torch}.attn.qkv", f"{block_flax}/attn/qkv", LINEAR),
-        *_weight_and_bias(f"{block_torch}.attn.proj", f"{block_flax}/attn/proj", LINEAR),
-        *_weight_and_bias(f"{block_torch}.norm2", f"{block_flax}/norm2", SAME),
-        *_weight_and_bias(f"{block_torch}.mlp.fc1", f"{block_flax}/mlp/fc1", LINEAR),
-        *_weight_and_bias(f"{block_torch}.mlp.fc2", f"{block_flax}/mlp/fc2", LINEAR),
-        *_weight_and_bias(f"{torch}.norm", f"{flax}/norm", SAME, collection=CARRIED),
-        *_weight_and_bias(f"{torch}.head", f"{flax}/head", LINEAR, collection=CARRIED),
-    ]
-
-
-def _resnet(torch: str, flax: str) -> list[Rule]:
-    block_torch, block_flax = f"{torch}.layer{{}}.{{}}", f"{flax}/layer{{}}_{{}}"
-    rules = [
-        Rule(f"{torch}.conv1.weight", "params", f"{flax}/conv1/kernel", CONV),
-        *_batch_norm(f"{torch}.bn1", f"{flax}/bn1"),
-    ]
-    for i in (1, 2, 3):
-        conv = f"{block_torch}.conv{i}.weight"
-        rules.append(Rule(conv, "params", f"{block_flax}/conv{i}/kernel", CONV))
-        rules += _batch_norm(f"{block_torch}.bn{i}", f"{block_flax}/bn{i}")
-    projection = f"{block_torch}.downsample.0.weight"
-    rules.append(Rule(projection, "params", f"{block_flax}/downsample_conv/kernel", CONV))
-    rules += _batch_norm(f"{block_torch}.downsample.1", f"{block_flax}/downsample_bn")
-    return rules
-
-
-def _cwsa(torch: str, flax: str) -> list[Rule]:
-    rules = []
-    for part in ("c_q", "c_k", "c_v"):
-        rules += _weight_and_bias(f"{torch}.{part}", f"{flax}/{part}", LINEAR)
-    return rules + _weight_and_bias(f"{torch}.norm", f"{flax}/norm", SAME)
-
-
-RULES: tuple[Rule, ...] = (
-    *_vit("vgfe.backbone", "vgfe"),
-    *_resnet("clfe.backbone", "clfe/backbone"),
-    *_weight_and_bias("clfe.patch_embed{}.proj", "clfe/patch_embed{}", CONV),
-    *_cwsa("local_cwsa", "local_cwsa"),
-    *_weight_and_bias("local_projection", "local_projection", LINEAR),
-    *_cwsa("cwsa{}", "cwsa{}"),
-    Rule("siem{}.conv.weight", "params", "siem{}/conv/kernel", CONV),
-    *_weight_and_bias("quality_head.layers.0", "quality_head/fc1", LINEAR),
-    *_weight_and_bias("quality_head.layers.3", "quality_head/fc2", LINEAR),
+# What comes before a module's name on both sides, its name on both sides, its kind.
+_TABLE = (
+    ((VIT_PREFIX, "vgfe/"), "cls_token", "cls_token", (("", "", "params", SAME),)),
+    ((VIT_PREFIX, "vgfe/"), "pos_embed", "pos_embed", (("", "", "params", SAME),)),
+    ((VIT_PREFIX, "vgfe/"), "patch_embed.proj", "patch_embed", _CONV),
+    (_VIT_BLOCK, "norm1", "norm1", _NORM),
+    (_VIT_BLOCK, "attn.qkv", "attn/qkv", _LINEAR),
+    (_VIT_BLOCK, "attn.proj", "attn/proj", _LINEAR),
+    (_VIT_BLOCK, "norm2", "norm2", _NORM),
+    (_VIT_BLOCK, "mlp.fc1", "mlp/fc1", _LINEAR),
+    (_VIT_BLOCK, "mlp.fc2", "mlp/fc2", _LINEAR),
+    ((VIT_PREFIX, "vgfe/"), "norm", "norm", _CARRIED_NORM),
+    ((VIT_PREFIX, "vgfe/"), "head", "head", _CARRIED_LINEAR),
+    ((RESNET_PREFIX, "clfe/backbone/"), "conv1", "conv1", _KERNEL),
+    ((RESNET_PREFIX, "clfe/backbone/"), "bn1", "bn1", _BATCH_NORM),
+    (_RESNET_BLOCK, "conv1", "conv1", _KERNEL),
+    (_RESNET_BLOCK, "bn1", "bn1", _BATCH_NORM),
+    (_RESNET_BLOCK, "conv2", "conv2", _KERNEL),
+    (_RESNET_BLOCK, "bn2", "bn2", _BATCH_NORM),
+    (_RESNET_BLOCK, "conv3", "conv3", _KERNEL),
+    (_RESNET_BLOCK, "bn3", "bn3", _BATCH_NORM),
+    (_RESNET_BLOCK, "downsample.0", "downsample_conv", _KERNEL),
+    (_RESNET_BLOCK, "downsample.1", "downsample_bn", _BATCH_NORM),
+    (("clfe.", "clfe/"), "patch_embed{}.proj", "patch_embed{}", _CONV),
+    *((("local_cwsa.", "local_cwsa/"), part, part, _LINEAR) for part in ("c_q", "c_k", "c_v")),
+    (("local_cwsa.", "local_cwsa/"), "norm", "norm", _NORM),
+    (("", ""), "local_projection", "local_projection", _LINEAR),
+    *((("cwsa{}.", "cwsa{}/"), part, part, _LINEAR) for part in ("c_q", "c_k", "c_v")),
+    (("cwsa{}.", "cwsa{}/"), "norm", "norm", _NORM),
+    (("siem{}.", "siem{}/"), "conv", "conv", _KERNEL),
+    (("quality_head.", "quality_head/"), "layers.0", "fc1", _LINEAR),
+    (("quality_head.", "quality_head/"), "layers.3", "fc2", _LINEAR),
+)
+RULES: tuple[Rule, ...] = tuple(
+    Rule(f"{before[0]}{torch}{leaf}", collection, f"{before[1]}{flax}{flax_leaf}", layout)
+    for before, torch, flax, kind in _TABLE
+    for leaf, flax_leaf, collection, layout in kind
 )
 
 # Prefixes of older official files, and what they are called now.
 LEGACY_PREFIXES: tuple[tuple[str, str], ...] = (
-    ("transformer.", "vgfe.backbone."),
-    ("cnn.", "clfe.backbone."),
+    ("transformer.", VIT_PREFIX),
+    ("cnn.", RESNET_PREFIX),
     *((f"patch_embed{i}.", f"clfe.patch_embed{i}.") for i in (1, 2, 3)),
     ("att_cnn.", "local_cwsa."),
     ("proj.", "local_projection."),
@@ -121,7 +113,7 @@ def to_torch_name(collection: str, path: str) -> tuple[str, str]:
     """
     for rule in RULES:
         if rule.collection == collection:
-            numbers = _match(rule.flax, path)
+            numbers = match_template(rule.flax, path)
             if numbers is not None:
                 return rule.torch.format(*numbers), rule.layout
     raise KeyError(f"no porting rule covers {collection}/{path}")
@@ -141,6 +133,16 @@ def to_flax_name(name: str) -> tuple[str, str, str]:
     return rule.collection, rule.flax.format(*numbers), rule.layout
 
 
+def to_flax_layout(array: np.ndarray, layout: str) -> np.ndarray:
+    """Change axes from torch's order to Flax's."""
+    return np.ascontiguousarray(array.transpose(AXES.get(layout, range(array.ndim))))
+
+
+def to_official_layout(array: np.ndarray, layout: str) -> np.ndarray:
+    """Undo `to_flax_layout`."""
+    return np.ascontiguousarray(array.transpose(np.argsort(AXES.get(layout, range(array.ndim)))))
+
+
 def in_official_order(names: Iterable[str]) -> list[str]:
     """Sort official names as the official state dict has them.
 
@@ -155,9 +157,14 @@ def in_official_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=position)
 
 
+def without_ddp(name: str) -> str:
+    """A name without the prefix of DistributedDataParallel."""
+    return name.removeprefix("module.")
+
+
 def current_name(name: str) -> str:
-    """The present name of an official entry, legacy prefixes and `module.` (DDP) taken off."""
-    name = name.removeprefix("module.")
+    """The present name of an official entry, legacy prefixes and DDP's taken off."""
+    name = without_ddp(name)
     for old, new in LEGACY_PREFIXES:
         if name.startswith(old):
             return new + name.removeprefix(old)
@@ -169,15 +176,25 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile(re.escape(template).replace(r"\{\}", r"(\d+)"))
 
 
-def _match(template: str, name: str) -> tuple[str, ...] | None:
+def match_template(template: str, name: str) -> tuple[str, ...] | None:
+    """The numbers that a name has where the template has `{}`; None if it does not fit."""
     found = _pattern(template).fullmatch(name)
     return found.groups() if found else None
+
+
+def renamed(module: str, templates: Mapping[str, str]) -> str | None:
+    """Another name of a module, from a table of templates; None if it has none."""
+    for template, other in templates.items():
+        numbers = match_template(template, module)
+        if numbers is not None:
+            return other.format(*numbers)
+    return None
 
 
 def _rule_of(name: str) -> tuple[int, tuple[str, ...]]:
     """Place in the table of the rule for an official name, and the numbers in the name."""
     for index, rule in enumerate(RULES):
-        numbers = _match(rule.torch, name)
+        numbers = match_template(rule.torch, name)
         if numbers is not None:
             return index, numbers
     raise KeyError(f"no porting rule covers {name}")

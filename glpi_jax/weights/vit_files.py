@@ -8,18 +8,22 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from glpi_jax.models.glpi import GLPI, Size
-from glpi_jax.weights import torch_names
-from glpi_jax.weights.convert import check, official_shapes, to_numpy, to_official_layout
+from glpi_jax.weights.convert import check, named_arrays, official_shapes
 from glpi_jax.weights.dinov2 import is_dinov2, to_plain_vit
 from glpi_jax.weights.torch_files import CheckpointError, read_state, unwrap
-
-PREFIX = "vgfe.backbone."  # of timm's names in an official GLPI checkpoint
+from glpi_jax.weights.torch_names import (
+    AXES,
+    VIT_PREFIX,
+    renamed,
+    to_flax_name,
+    to_official_layout,
+    without_ddp,
+)
 
 # Modules of an augreg file and of timm, `{}` stands for a number. An augreg file has the three
 # projections of an attention one by one, as `query`, `key` and `value`; they are joined first.
@@ -52,31 +56,17 @@ def read_vit(path: Path, model: GLPI) -> dict[str, np.ndarray]:
         All entries of the ViT by official name, `vgfe.backbone.…`, float32.
 
     Raises:
-        CheckpointError: unreadable file, another ViT than the model's, or names missing,
-            unexpected, misshapen, of another dtype or not finite: all of them in one message.
+        CheckpointError: unreadable file, another ViT than the model's, or entries that `check`
+            refuses.
     """
     if path.suffix == ".npz":
         arrays, problems = _from_augreg(_read_npz(path), model.size)
     else:
-        arrays, problems = numeric(unwrap(read_state(path)))
+        arrays, problems = named_arrays(unwrap(read_state(path)), without_ddp)
         if is_dinov2(arrays):
             arrays, unfit = to_plain_vit(arrays, model.size.patch)
             problems += unfit
-    return vit_arrays(arrays, model, str(path), problems)
-
-
-def vit_arrays(
-    arrays: Mapping[str, np.ndarray], model: GLPI, label: str, problems: list[str]
-) -> dict[str, np.ndarray]:
-    """Check a ViT under timm's names and fit it to a model; see `read_vit`.
-
-    Args:
-        arrays: by timm's name.
-        model: the network whose ViT it becomes.
-        label: what an error calls the file.
-        problems: found before, for the same error.
-    """
-    size = model.size
+    size, label = model.size, str(path)
     found = arrays.get("cls_token")
     if found is not None and found.shape[-1:] != (size.vit_dim,):
         raise CheckpointError(
@@ -84,18 +74,17 @@ def vit_arrays(
             f" {size.vit_dim}: take the file of that size, or another config.model.name"
         )
     shapes: dict[str, tuple[int | None, ...]] = {
-        name.removeprefix(PREFIX): shape
+        name.removeprefix(VIT_PREFIX): shape
         for name, shape in official_shapes(model).items()
-        if name.startswith(PREFIX)
+        if name.startswith(VIT_PREFIX)
     }
     head = arrays.get("head.weight")
     if head is not None and head.ndim == 2:  # ImageNet-21k has more classes
         shapes |= {"head.weight": (head.shape[0], size.vit_dim), "head.bias": (head.shape[0],)}
     shapes["pos_embed"] = (1, None, size.vit_dim)
     check(arrays, shapes, label, problems)
-    fitted = dict(arrays)
-    fitted["pos_embed"] = resample_positions(arrays["pos_embed"], size.crop // size.patch, label)
-    return {f"{PREFIX}{name}": fitted[name] for name in shapes}
+    arrays["pos_embed"] = resample_positions(arrays["pos_embed"], size.crop // size.patch, label)
+    return {f"{VIT_PREFIX}{name}": arrays[name] for name in shapes}
 
 
 def resample_positions(pos_embed: np.ndarray, side: int, label: str) -> np.ndarray:
@@ -127,18 +116,6 @@ def resample_positions(pos_embed: np.ndarray, side: int, label: str) -> np.ndarr
     return np.concatenate([pos_embed[:, :1], np.asarray(resized).reshape(1, side**2, dim)], 1)
 
 
-def numeric(state: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Arrays of a state dict, without the prefix `module.` (DDP), and what in it is none."""
-    arrays, others = {}, []
-    for original, value in state.items():
-        name = str(original).removeprefix("module.")
-        try:
-            arrays[name] = to_numpy(value)
-        except (TypeError, ValueError, RuntimeError):
-            others.append(name)
-    return arrays, [f"not an array: {', '.join(others)}"] if others else []
-
-
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -164,10 +141,10 @@ def _from_augreg(
         if timm is None:
             named[name] = array
             continue
-        _, _, layout = torch_names.to_flax_name(f"{PREFIX}{timm}")
-        axes = {torch_names.LINEAR: 2, torch_names.CONV: 4}.get(layout, array.ndim)
+        _, _, layout = to_flax_name(f"{VIT_PREFIX}{timm}")
         # Of other axes it is misshapen, which is told with everything else.
-        named[timm] = to_official_layout(array, layout) if array.ndim == axes else array
+        fits = array.ndim == len(AXES.get(layout, array.shape))
+        named[timm] = to_official_layout(array, layout) if fits else array
     return named, problems
 
 
@@ -178,8 +155,8 @@ def _join_heads(
     heads, width = size.heads, size.vit_dim // size.heads
     inner = {"kernel": (size.vit_dim, heads, width), "bias": (heads, width)}
     joined, problems = dict(arrays), []
-    template = _pattern(f"{_BLOCK}/")
-    blocks = {found[1] for name in arrays if (found := template.match(name))}
+    begin = re.compile(_BLOCK.format(r"(\d+)") + "/")
+    blocks = {found[1] for name in arrays if (found := begin.match(name))}
 
     def take(name: str, shape: tuple[int, ...]) -> np.ndarray | None:
         array = joined.pop(name, None)
@@ -206,15 +183,6 @@ def _join_heads(
 
 def _timm_name(name: str) -> str | None:
     """timm's name of an augreg array, None if it has none."""
-    if name in _ARRAYS:
-        return _ARRAYS[name]
     module, _, leaf = name.rpartition("/")
-    for template, timm in _MODULES.items():
-        found = _pattern(template).fullmatch(module)
-        if found and leaf in _LEAVES:
-            return f"{timm.format(*found.groups())}.{_LEAVES[leaf]}"
-    return None
-
-
-def _pattern(template: str) -> re.Pattern[str]:
-    return re.compile(template.replace("{}", r"(\d+)"))
+    timm = renamed(module, _MODULES) if leaf in _LEAVES else None
+    return _ARRAYS.get(name) or (timm and f"{timm}.{_LEAVES[leaf]}")

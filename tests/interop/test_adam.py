@@ -8,9 +8,8 @@ from ml_collections import ConfigDict
 
 from configs.base import get_config
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.interop.adam import Adam, from_entry, to_entry
+from glpi_jax.interop.adam import Adam, from_entry, get_adam, recipe_of, to_entry
 from glpi_jax.interop.from_torch import _adam
-from glpi_jax.interop.recipe import get_adam, recipe_of
 from glpi_jax.models.glpi import GLPI, SIZES
 from glpi_jax.weights.torch_files import CheckpointError, OfficialCheckpoint
 

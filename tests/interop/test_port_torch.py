@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from configs.base import get_config
 from glpi_jax.cli.main import main
 from glpi_jax.distributed.mesh import make_mesh
-from glpi_jax.interop.recipe import recipe_of
+from glpi_jax.interop.adam import recipe_of
 from glpi_jax.models.glpi import SIZES
 from glpi_jax.training.checkpoint import BestCheckpoint, ResumeCheckpoints
 from glpi_jax.training.loss import l1

@@ -22,7 +22,7 @@ from glpi_jax.hub import read_model
 from glpi_jax.models.glpi import build
 from glpi_jax.weights.backbones import RESNETS, ResNetSize, torchvision_shapes
 from glpi_jax.weights.convert import official_shapes
-from glpi_jax.weights.vit_files import PREFIX
+from glpi_jax.weights.torch_names import VIT_PREFIX
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -35,7 +35,7 @@ def write_backbones():
     RESNETS["demo"] = ResNetSize(size.stem, (*size.widths, 64), (*size.blocks, 1))
     rng = np.random.default_rng(0)
     shapes = official_shapes(model)
-    vit = {n.removeprefix(PREFIX): s for n, s in shapes.items() if n.startswith(PREFIX)}
+    vit = {n.removeprefix(VIT_PREFIX): s for n, s in shapes.items() if n.startswith(VIT_PREFIX)}
     for name, entries in (("vit", vit), ("resnet", torchvision_shapes("demo"))):
         arrays = {n: rng.uniform(0.01, 0.1, s).astype(np.float32) for n, s in entries.items()}
         save_file(arrays, f"{name}.safetensors")

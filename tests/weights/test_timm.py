@@ -10,8 +10,7 @@ from flax import traverse_util
 from glpi_jax.models.glpi import SIZES, build
 from glpi_jax.models.vit import ViT
 from glpi_jax.weights.backbones import load_resnet, load_vit_backbone, torchvision_shapes
-from glpi_jax.weights.convert import to_flax_layout
-from glpi_jax.weights.torch_names import to_torch_name
+from glpi_jax.weights.torch_names import to_flax_layout, to_torch_name
 
 pytestmark = pytest.mark.torch
 

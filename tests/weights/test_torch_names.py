@@ -9,8 +9,8 @@ from glpi_jax.weights.convert import carried_names, flax_entries, official_shape
 from glpi_jax.weights.torch_names import (
     CARRIED,
     RULES,
-    _match,
     in_official_order,
+    match_template,
     to_flax_name,
     to_torch_name,
 )
@@ -24,16 +24,16 @@ def test_no_two_rules_share_a_name():
 def test_golden_each_name_has_one_rule_and_comes_back(golden_shapes):
     assert len(golden_shapes) == 466
     for name in golden_shapes:
-        assert sum(_match(rule.torch, name) is not None for rule in RULES) == 1, name
+        assert sum(match_template(rule.torch, name) is not None for rule in RULES) == 1, name
         collection, path, layout = to_flax_name(name)
         same_side = [rule for rule in RULES if rule.collection == collection]
-        assert sum(_match(rule.flax, path) is not None for rule in same_side) == 1, path
+        assert sum(match_template(rule.flax, path) is not None for rule in same_side) == 1, path
         assert to_torch_name(collection, path) == (name, layout)
 
 
 def test_golden_every_rule_is_used(golden_shapes):
     for rule in RULES:
-        assert any(_match(rule.torch, name) is not None for name in golden_shapes), rule
+        assert any(match_template(rule.torch, name) is not None for name in golden_shapes), rule
 
 
 def test_golden_names_order_and_shapes_are_the_official_ones(golden_shapes):

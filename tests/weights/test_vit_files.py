@@ -14,7 +14,8 @@ from glpi_jax.models.vit import SelfAttention
 from glpi_jax.weights.backbones import load_vit_backbone
 from glpi_jax.weights.convert import carried_names, flax_entries, to_variables
 from glpi_jax.weights.torch_files import CheckpointError
-from glpi_jax.weights.vit_files import PREFIX, resample_positions
+from glpi_jax.weights.torch_names import VIT_PREFIX
+from glpi_jax.weights.vit_files import resample_positions
 
 # With two blocks behind the last tap, as the official sizes have.
 SIZE = dataclasses.replace(SIZES["glpi_demo"], depth=6)
@@ -38,7 +39,9 @@ def timm(official_state):
     """A ViT under timm's names."""
     state = official_state(SIZE)
     return {
-        name.removeprefix(PREFIX): array for name, array in state.items() if name.startswith(PREFIX)
+        name.removeprefix(VIT_PREFIX): array
+        for name, array in state.items()
+        if name.startswith(VIT_PREFIX)
     }
 
 
@@ -80,13 +83,13 @@ def augreg(timm, *, heads=SIZE.heads):
 
 
 def assert_is(backbone, timm):
-    named = {f"{PREFIX}{name}": array for name, array in timm.items()}
+    named = {f"{VIT_PREFIX}{name}": array for name, array in timm.items()}
     entries = [entry for entry in flax_entries(MODEL) if entry.torch_name in named]
     jax.tree.map(np.testing.assert_array_equal, backbone.variables, to_variables(named, entries))
     assert list(backbone.variables) == ["params"]
-    carried = [name for name in carried_names(MODEL) if name.startswith(PREFIX)]
+    carried = [name for name in carried_names(MODEL) if name.startswith(VIT_PREFIX)]
     assert list(backbone.carried) == carried
-    assert f"{PREFIX}blocks.5.attn.qkv.weight" in carried
+    assert f"{VIT_PREFIX}blocks.5.attn.qkv.weight" in carried
     for name in carried:
         np.testing.assert_array_equal(backbone.carried[name], named[name])
 
@@ -139,7 +142,7 @@ def test_imagenet_21k_has_more_classes(timm, tmp_path):
     timm["head.bias"] = np.ones(21843, np.float32)
     save_file(timm, tmp_path / "model.safetensors")
     backbone = load_vit_backbone(tmp_path / "model.safetensors", MODEL)
-    assert backbone.carried[f"{PREFIX}head.weight"].shape == (21843, SIZE.dim)
+    assert backbone.carried[f"{VIT_PREFIX}head.weight"].shape == (21843, SIZE.dim)
 
 
 def test_all_differences_come_in_one_error(timm, tmp_path):
