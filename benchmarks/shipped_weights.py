@@ -61,8 +61,8 @@ LADDERS = {
     "81992a83592267e69125666f3e3e04c1819529b4c4c1e55fde0a6a741bac4219",
 }
 CLIVE_SIDES = (None, 340, 280)  # of the copies, shorter side in pixels; None is the photograph
-# Of a clean photograph, shorter side in pixels: one of the first with all types, the larger one with
-# the ladder types alone, since training and scoring reduce it once more.
+# Of a clean photograph, shorter side in pixels: one of the first with all types, the larger one
+# with the ladder types alone, since training and scoring reduce it once more.
 PHOTOGRAPH_SIDES, LARGER_SIDE = (320, 384, 448), 512
 # At these sides with mild levels, over grain too faint to be seen: standard deviations of 255. A
 # codec that smooths such grain away must not gain by it.
@@ -200,7 +200,7 @@ def distort_photograph(folder: Path, name: str, path: Path) -> list[Item]:
 def grainy_copies(folder: Path, name: str, pixels: np.ndarray) -> list[Item]:
     """Write a clean photograph at some sizes, with faint grain, at mild levels."""
     items = []
-    mild = dict.fromkeys(MILD_TYPES, list(MILD_LEVELS))
+    mild = {number: list(MILD_LEVELS) for number in MILD_TYPES}
     for side in GRAINY_SIDES:
         if side <= min(pixels.shape[:2]):
             copy = _with_grain(shrink(pixels, side), seed_for(name, 0, side, SEED))
