@@ -8,24 +8,16 @@ photographs that are distorted as they are read (with its columns in `photograph
 """
 
 from glpi_jax.data.sources.check import CheckReport, check_database
-from glpi_jax.data.sources.database import OFFICIAL, Database, Facts, PartName, ScoreName
-from glpi_jax.data.sources.generic import read_csv_database
-from glpi_jax.data.sources.photographs import PhotographRows, Photographs
+from glpi_jax.data.sources.database import Database, Facts
+from glpi_jax.data.sources.photographs import PhotographRows
 from glpi_jax.data.sources.readers import READERS, load_database
-from glpi_jax.data.sources.synthetic import read_kadid10k
 
 __all__ = [
-    "OFFICIAL",
     "READERS",
     "CheckReport",
     "Database",
     "Facts",
-    "PartName",
     "PhotographRows",
-    "Photographs",
-    "ScoreName",
     "check_database",
     "load_database",
-    "read_csv_database",
-    "read_kadid10k",
 ]

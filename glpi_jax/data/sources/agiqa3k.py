@@ -6,54 +6,39 @@ from glpi_jax.data.sources.collect import (
     DatabaseKind,
     Label,
     collect,
-    optional_number,
     row_image_name,
-    standing_alone,
 )
 from glpi_jax.data.sources.database import Database, Facts
 from glpi_jax.data.sources.table_files import Row, Table, read_csv
+
+# Kind → columns' ending, what it is a score of, and the published range.
+_SCORES = {
+    "agiqa3k": ("quality", "quality", (0.0, 4.49)),
+    "agiqa3k_alignment": ("align", "alignment", (0.02, 4.29)),
+}
 
 
 def read_agiqa3k(source: DatabaseFolder) -> Database:
     """Read AGIQA-3K: `data.csv`, and the generated images beside it or in one folder of any name.
 
-    The score is `mos_quality`, the deviation `std_quality`.
+    The score is `mos_quality`, the deviation `std_quality`; of the kind agiqa3k_alignment, how an
+    image fits its prompt, `mos_align` and `std_align`.
 
     Raises:
         GlpiError: labelled images are in several places, or what `collect` raises.
     """
-    return _agiqa3k(source, "agiqa3k", "quality", "quality", (0.0, 4.49))
-
-
-def read_agiqa3k_alignment(source: DatabaseFolder) -> Database:
-    """Read AGIQA-3K as `read_agiqa3k` does, with the scores of how an image fits its prompt.
-
-    The score is `mos_align`, the deviation `std_align`.
-
-    Raises:
-        GlpiError: labelled images are in several places, or what `collect` raises.
-    """
-    return _agiqa3k(source, "agiqa3k_alignment", "align", "alignment", (0.02, 4.29))
-
-
-def _agiqa3k(
-    source: DatabaseFolder, name: str, column: str, meaning: str, score_range: tuple[float, float]
-) -> Database:
-    table = read_csv(source.label_file("data.csv"))
-    table.check_columns(("name", f"mos_{column}"))
+    column, meaning, score_range = _SCORES[source.kind]
+    table = read_csv(source.label_file("data.csv"), ("name", f"mos_{column}"))
     place = _agiqa3k_place(source, table)
 
     def parse(row: Row) -> Label:
         return Label(
             (place + row_image_name(row, "name"),),
             row.number_of(f"mos_{column}"),
-            sd=optional_number(row, f"std_{column}"),
+            sd=row.optional_number_of(f"std_{column}"),
         )
 
-    return standing_alone(
-        source,
-        collect(source, table, parse),
-        name=name,
+    return collect(source, table, parse).standing_alone(
         label_note=f"AGIQA-3K's MOS of {meaning} (0 to 5, higher is better)",
         facts=Facts(images=2982, references=2982, score_range=score_range),
     )
@@ -72,7 +57,4 @@ def _agiqa3k_place(source: DatabaseFolder, table: Table) -> str:
 
 
 _LAYOUT = "data.csv, and the images beside it or in one folder"
-KINDS = {
-    "agiqa3k": DatabaseKind(read_agiqa3k, _LAYOUT),
-    "agiqa3k_alignment": DatabaseKind(read_agiqa3k_alignment, _LAYOUT),
-}
+KINDS = {kind: DatabaseKind(read_agiqa3k, _LAYOUT) for kind in _SCORES}

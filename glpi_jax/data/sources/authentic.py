@@ -13,9 +13,7 @@ from glpi_jax.data.sources.collect import (
     Label,
     Labels,
     collect,
-    optional_number,
     row_image_name,
-    standing_alone,
 )
 from glpi_jax.data.sources.database import Database, Facts, PartName
 from glpi_jax.data.sources.table_files import (
@@ -44,9 +42,9 @@ def read_clive(source: DatabaseFolder) -> Database:
     scores = source.label_file("Data/AllMOS_release.mat")
     names = source.label_file("Data/AllImages_release.mat")
     columns = {"mos": (scores, "AllMOS_release"), "name": (names, "AllImages_release")}
-    deviations = source.files.find("Data/AllStdDev_release.mat")
+    deviations = source.optional_file("Data/AllStdDev_release.mat")
     if deviations is not None:
-        columns["std"] = (source.root / deviations, "AllStdDev_release")
+        columns["std"] = (deviations, "AllStdDev_release")
     table = read_mat(columns)
     for row in table.rows[:_CLIVE_TRAINING_IMAGES]:
         if not row.text("name").startswith("t"):
@@ -58,12 +56,9 @@ def read_clive(source: DatabaseFolder) -> Database:
 
     def parse(row: Row) -> Label:
         name = row_image_name(row, "name")
-        return Label((f"Images/{name}",), row.number_of("mos"), sd=optional_number(row, "std"))
+        return Label((f"Images/{name}",), row.number_of("mos"), sd=row.optional_number_of("std"))
 
-    return standing_alone(
-        source,
-        collect(source, table, parse),
-        name="clive",
+    return collect(source, table, parse).standing_alone(
         label_note="CLIVE's MOS (0 to 100, higher is better)",
         facts=Facts(images=1162, references=1162, score_range=(3.42, 92.43)),
     )
@@ -78,8 +73,8 @@ def read_koniq10k(source: DatabaseFolder) -> Database:
 
     The published split, if `koniq10k_distributions_sets.csv` is there: its column `set`.
     """
-    table = read_csv(source.label_file("koniq10k_scores_and_distributions.csv"))
-    table.check_columns(("image_name", "MOS_zscore"))
+    path = source.label_file("koniq10k_scores_and_distributions.csv")
+    table = read_csv(path, ("image_name", "MOS_zscore"))
     # Never a mixture of the two: a row whose image is in the other size alone is missing.
     size = "512x384" if source.files.has_folder("512x384") else "1024x768"
 
@@ -87,10 +82,7 @@ def read_koniq10k(source: DatabaseFolder) -> Database:
         return Label((f"{size}/{row_image_name(row, 'image_name')}",), row.number_of("MOS_zscore"))
 
     labels = collect(source, table, parse)
-    return standing_alone(
-        source,
-        labels,
-        name="koniq10k",
+    return labels.standing_alone(
         label_note=f"KonIQ-10k's MOS_zscore (0 to 100, higher is better); images of {size}",
         facts=Facts(images=10073, references=10073, score_range=(3.91, 88.39)),
         official_parts=_koniq_parts(source, labels),
@@ -98,11 +90,10 @@ def read_koniq10k(source: DatabaseFolder) -> Database:
 
 
 def _koniq_parts(source: DatabaseFolder, labels: Labels) -> tuple[PartName, ...] | None:
-    found = source.files.find("koniq10k_distributions_sets.csv")
-    if found is None:
+    path = source.optional_file("koniq10k_distributions_sets.csv")
+    if path is None:
         return None
-    table = read_csv(source.root / found)
-    table.check_columns(("image_name", "set"))
+    table = read_csv(path, ("image_name", "set"))
     parts: dict[str, PartName] = {}
     for row in table.rows:
         if row.text("set") not in _KONIQ_PARTS:
@@ -130,10 +121,7 @@ def read_bid(source: DatabaseFolder) -> Database:
         name = f"DatabaseImage{row.whole_number_of('number'):04d}.JPG"
         return Label((f"ImageDatabase/{name}", name), row.number_of("mos"))
 
-    return standing_alone(
-        source,
-        collect(source, table, parse),
-        name="bid",
+    return collect(source, table, parse).standing_alone(
         label_note="BID's MOS (0 to 5, higher is better)",
         facts=Facts(images=586, references=586, score_range=(0.16, 4.92)),
     )
@@ -147,10 +135,7 @@ def read_spaq(source: DatabaseFolder) -> Database:
     def parse(row: Row) -> Label:
         return Label((f"TestImage/{row_image_name(row, 'Image name')}",), row.number_of("MOS"))
 
-    return standing_alone(
-        source,
-        collect(source, table, parse),
-        name="spaq",
+    return collect(source, table, parse).standing_alone(
         label_note="SPAQ's MOS (0 to 100, higher is better)",
         facts=Facts(images=11125, references=11125, score_range=(2.0, 96.0)),
     )
@@ -165,21 +150,18 @@ def read_flive(source: DatabaseFolder) -> Database:
     as those of patches, are passed over.
     """
     places = ("database/", "")
-    table = read_csv(source.label_file("labels_image.csv", "database/labels_image.csv"))
-    table.check_columns(("name", "mos"))
+    path = source.label_file("labels_image.csv", "database/labels_image.csv")
+    table = read_csv(path, ("name", "mos"))
 
     def parse(row: Row) -> Label:
         name = row_image_name(row, "name")
         return Label(tuple(place + name for place in places), row.number_of("mos"))
 
     labels = collect(source, table, parse)
-    return standing_alone(
-        source,
-        labels,
-        name="flive",
+    return labels.standing_alone(
         label_note="FLIVE's MOS of whole images (0 to 100, higher is better)",
         facts=Facts(images=39810, references=39810, score_range=(0.0, 94.33)),
-        official_parts=_flive_parts(table.path.parent, labels),
+        official_parts=_flive_parts(path.parent, labels),
     )
 
 
@@ -187,18 +169,16 @@ def _flive_parts(folder: Path, labels: Labels) -> tuple[PartName, ...] | None:
     test, padded = folder / "labels640.csv", folder / "labels=640_padded.csv"
     if not (test.is_file() and padded.is_file()):
         return None
-    test_table, padded_table = read_csv(test), read_csv(padded)
-    test_table.check_columns(("name_image",))
-    padded_table.check_columns(("name_image", "is_valid"))
+    test_rows = read_csv(test, ("name_image",)).rows
     parts: dict[str, PartName] = {}
-    for row in padded_table.rows:
+    for row in read_csv(padded, ("name_image", "is_valid")).rows:
         answer = row.text("is_valid").lower()
         if answer not in ("true", "false"):
             raise row.bad(f"is_valid {answer!r} is neither True nor False")
         if answer == "true":
             parts[row.text("name_image")] = "validation"
     # Last, since an image in both lists is a test image.
-    parts |= {row.text("name_image"): "test" for row in test_table.rows}
+    parts |= {row.text("name_image"): "test" for row in test_rows}
     return tuple(parts.get(row.text("name"), "train") for row in labels.rows)
 
 

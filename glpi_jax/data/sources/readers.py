@@ -59,21 +59,13 @@ def open_source(
     reader, folder = READERS[kind], Path(root)
     if not folder.is_dir():
         raise GlpiError(f"{folder}: no such folder; give the root folder of the {kind} database")
+    given = folder if labels is None else Path(labels)
     if labels is None and reader.takes_labels:
         raise GlpiError(f"a {kind} database needs the path of its label file as labels")
     if labels is not None and not reader.takes_labels:
         raise GlpiError(
             f"{labels}: a {kind} database takes no label file, it has its own: {reader.layout}"
         )
-    if labels is not None and not (
-        Path(labels).is_file() or (reader.labels_in_folder and Path(labels).is_dir())
-    ):
+    if not given.is_file() and not (given.is_dir() and (labels is None or reader.labels_in_folder)):
         raise GlpiError(f"{labels}: the label file is missing")
-    return DatabaseFolder(
-        kind=kind,
-        root=folder,
-        files=FileIndex(folder),
-        layout=reader.layout,
-        labels=None if labels is None else Path(labels),
-        skip_bad=skip_bad,
-    )
+    return DatabaseFolder(kind, folder, FileIndex(folder), reader.layout, given, skip_bad)

@@ -16,8 +16,7 @@ import numpy as np
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources.collect import DatabaseFolder, DatabaseKind
 from glpi_jax.data.sources.database import Database
-from glpi_jax.data.sources.file_index import AmbiguousName
-from glpi_jax.data.sources.photograph_index import PhotographIndex
+from glpi_jax.data.sources.file_index import AmbiguousName, PhotographIndex
 from glpi_jax.data.sources.photographs import VARIANTS, Column, Photographs
 from glpi_jax.data.sources.table_files import LARGEST, numbered_rows
 from glpi_jax.distortions import KADID_TYPES, LEVELS
@@ -40,7 +39,6 @@ def read_saqt(source: DatabaseFolder) -> Database:
         GlpiError: not such a table, a label that is no finite number, a name of another form; and,
             unless they are to be skipped, photographs that are missing or lack labels.
     """
-    assert source.labels is not None  # `load_database` has seen to it
     tables = _Tables()
     for path in list_label_tables(source.labels) if source.labels.is_dir() else [source.labels]:
         tables.read(path)
@@ -168,7 +166,7 @@ class _Tables:
         names = list(self.prefixes)
         for number in np.flatnonzero((counts != 1).any(axis=1)).tolist():
             variant = int(np.flatnonzero(counts[number] != 1)[0])
-            kind, level = variant // len(LEVELS) + 1, variant % len(LEVELS) + 1
+            _, kind, level = Photographs.variant(variant)
             what = "several labels" if counts[number, variant] else "no label"
             bad[number] = f"{names[number]} has {what} for type {kind} level {level}"
         return scores.reshape(shape), bad

@@ -8,7 +8,8 @@ import csv
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import InitVar, dataclass, field
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import _csv
 
 Cell = str | int | float | bool | None
+NumberedRows = Iterable[tuple[int, Sequence[Cell]]]
 
 LARGEST = float(np.finfo(np.float32).max)
 """The largest label: models train on labels in float32."""
@@ -34,23 +36,20 @@ class BadRow(GlpiError):
     """A row that cannot be used: the message names file, row and cause."""
 
 
+@dataclass(slots=True, eq=False)
 class Row:
-    """One row of a table; its cells are read by column name."""
+    """One row of a table; `number` counts from 1, as editors and spreadsheets do."""
 
-    __slots__ = ("cells", "number", "table")
-
-    def __init__(self, table: "Table", number: int, cells: Sequence[Cell]) -> None:
-        """`number` counts from 1, as editors and spreadsheets do."""
-        self.table = table
-        self.number = number
-        self.cells = cells
+    table: "Table"
+    number: int
+    cells: Sequence[Cell]
 
     def bad(self, cause: str) -> BadRow:
         """The error that this row cannot be used, for the caller to raise."""
         return BadRow(f"{self.table.path} {self.table.unit} {self.number}: {cause}")
 
     def text(self, column: str) -> str:
-        """The cell as text: an empty cell as "", the number 1600.0 as "1600"."""
+        """The cell as text: 1600.0 as "1600", an empty cell or one of no column as ""."""
         cell = self._cell(column)
         if cell is None:
             return ""
@@ -75,6 +74,10 @@ class Row:
             raise self.bad(f"{column} {self.text(column)!r} is too large for float32")
         return number
 
+    def optional_number_of(self, column: str) -> float:
+        """The cell as `number_of` has it, NaN where it is empty or there is no such column."""
+        return self.number_of(column) if self.text(column) else math.nan
+
     def whole_number_of(self, column: str) -> int:
         """The cell as a whole number of at least 0, which is an int64.
 
@@ -91,7 +94,8 @@ class Row:
     def _cell(self, column: str) -> Cell:
         if len(self.cells) != len(self.table.columns):
             raise self.bad(f"{len(self.cells)} values under {len(self.table.columns)} columns")
-        return self.cells[self.table.index[column]]
+        place = self.table.index.get(column)
+        return None if place is None else self.cells[place]
 
 
 @dataclass
@@ -108,14 +112,16 @@ class Table:
 
     path: Path
     unit: str
-    columns: tuple[str, ...]
-    rows: list[Row] = field(default_factory=list)
+    columns: Sequence[str]
+    numbered_rows: InitVar[NumberedRows]
+    rows: list[Row] = field(init=False)
     index: dict[str, int] = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, numbered_rows: NumberedRows) -> None:
+        self.rows = [Row(self, number, cells) for number, cells in numbered_rows]
         self.index = {column: place for place, column in enumerate(self.columns)}
 
-    def check_columns(self, required: Iterable[str], optional: Iterable[str] | None = None) -> None:
+    def check_columns(self, required: Sequence[str], optional: Sequence[str] | None = None) -> None:
         """Check that the required columns are there, once each.
 
         Args:
@@ -125,7 +131,6 @@ class Table:
         Raises:
             GlpiError: a column is missing, repeated or not allowed.
         """
-        required = tuple(required)
         known = (*required, *(optional or ()))
         expected = f"known columns: {', '.join(known)}" if optional is not None else ""
         for column in required:
@@ -142,21 +147,38 @@ class Table:
                 raise GlpiError(f"{self.path}: unknown or repeated column {column!r}{ending}")
 
 
-def read_csv(path: Path) -> Table:
+@contextmanager
+def reading(
+    path: Path,
+    what: str,
+    errors: type[Exception] | tuple[type[Exception], ...] = (OSError, UnicodeError, csv.Error),
+) -> Iterator[None]:
+    """Turn these errors into a GlpiError that a file cannot be read as what it should be."""
+    try:
+        yield
+    except errors as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise GlpiError(f"{path}: cannot be read as {what} ({cause})") from error
+
+
+def read_csv(
+    path: Path, required: Sequence[str] = (), optional: Sequence[str] | None = None
+) -> Table:
     """A table with a header line, separated by commas, or by tabs if the header holds any.
 
     Raises:
-        GlpiError: not readable as such a table in UTF-8.
+        GlpiError: not readable as such a table in UTF-8, or see `Table.check_columns`.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header = file.readline()
-            file.seek(0)
-            lines = csv.reader(file, strict=True, delimiter="\t" if "\t" in header else ",")
-            table = Table(path, "line", tuple(column.strip() for column in next(lines, [])))
-            table.rows += [Row(table, number, cells) for number, cells in numbered_rows(lines)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise GlpiError(f"{path}: cannot be read as a CSV table in UTF-8 ({error})") from error
+    with (
+        reading(path, "a CSV table in UTF-8"),
+        path.open(newline="", encoding="utf-8-sig") as file,
+    ):
+        header = file.readline()
+        file.seek(0)
+        lines = csv.reader(file, strict=True, delimiter="\t" if "\t" in header else ",")
+        columns = tuple(column.strip() for column in next(lines, []))
+        table = Table(path, "line", columns, numbered_rows(lines))
+    table.check_columns(required, optional)
     return table
 
 
@@ -179,36 +201,24 @@ def read_lines(path: Path, *layouts: Sequence[str], separator: str | None = None
     Raises:
         GlpiError: not text in UTF-8, or a first line of another number of values.
     """
-    try:
+    with reading(path, "text in UTF-8"):
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise GlpiError(f"{path}: cannot be read as text in UTF-8 ({error})") from error
     rows = [
         # The last values may be empty, so that a separator ends the line.
         (number, [cell.strip() for cell in line.lstrip().split(separator)])
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
-    first = rows[0][1] if rows else list(layouts[0])
-    columns = next(
-        (
-            layout
-            for layout in sorted(layouts, key=len, reverse=True)
-            if len(_without_blank_end(first, layout)) == len(layout)
-        ),
-        None,
-    )
-    if columns is None:
-        expected = " or ".join(", ".join(layout) for layout in layouts)
-        raise GlpiError(
-            f"{path}: {len(first)} values in the first line, but each must hold {expected}"
-        )
-    table = Table(path, "line", tuple(columns))
-    table.rows += [Row(table, number, _without_blank_end(cells, columns)) for number, cells in rows]
-    return table
+    first = rows[0][1] if rows else layouts[0]
+    for columns in sorted(layouts, key=len, reverse=True):
+        if len(_without_blank_end(first, columns)) == len(columns):
+            cut = [(number, _without_blank_end(cells, columns)) for number, cells in rows]
+            return Table(path, "line", columns, cut)
+    expected = " or ".join(", ".join(layout) for layout in layouts)
+    raise GlpiError(f"{path}: {len(first)} values in the first line, but each must hold {expected}")
 
 
-def _without_blank_end(cells: list[str], columns: Sequence[str]) -> list[str]:
+def _without_blank_end(cells: Sequence[str], columns: Sequence[str]) -> Sequence[str]:
     """Leave out empty values behind the last column."""
     while len(cells) > len(columns) and not cells[-1]:
         cells = cells[:-1]
@@ -228,21 +238,17 @@ def read_sheet(path: Path, required: Sequence[str], *, sheet: str | None = None)
     Raises:
         GlpiError: not a workbook, no such sheet or header.
     """
-    cells_of_rows = iter(_sheet_rows(path, sheet))
-    for _, cells in cells_of_rows:
-        header = tuple("" if cell is None else str(cell).strip() for cell in cells)
+    rows = iter(_sheet_rows(path, sheet))
+    for _, cells in rows:
+        header = ["" if cell is None else str(cell).strip() for cell in cells]
         if set(required) <= set(header):
             break
     else:
         where = f"sheet {sheet!r}" if sheet else "the first sheet"
         raise GlpiError(f"{path}: no row of {where} holds the columns {', '.join(required)}")
-    table = Table(path, "row", header)
+    table = Table(path, "row", header, _padded(rows, len(header)))
     table.check_columns(required)
-    places = [table.index[column] for column in required]
-    for number, cells in cells_of_rows:
-        padded = [*cells, *[None] * (len(header) - len(cells))][: len(header)]
-        if any(padded[place] not in (None, "") for place in places):
-            table.rows.append(Row(table, number, padded))
+    table.rows = [row for row in table.rows if any(map(row.text, required))]
     return table
 
 
@@ -254,14 +260,15 @@ def read_sheet_by_place(path: Path, columns: Sequence[str]) -> Table:
     Raises:
         GlpiError: not a workbook.
     """
-    table = Table(path, "row", tuple(columns))
-    for number, cells in _sheet_rows(path, None):
-        padded = [*cells, *[None] * len(columns)][: len(columns)]
-        row = Row(table, number, padded)
-        is_header = number == 1 and not row.text(columns[0]).isdecimal()
-        if not is_header and any(cell not in (None, "") for cell in padded):
-            table.rows.append(row)
+    table = Table(path, "row", columns, _padded(_sheet_rows(path, None), len(columns)))
+    if table.rows and not table.rows[0].text(columns[0]).isdecimal():
+        del table.rows[0]
+    table.rows = [row for row in table.rows if any(map(row.text, columns))]
     return table
+
+
+def _padded(rows: NumberedRows, width: int) -> NumberedRows:
+    return ((number, [*cells, *[None] * width][:width]) for number, cells in rows)
 
 
 def read_mat(columns: Mapping[str, tuple[Path, str]]) -> Table:
@@ -282,18 +289,14 @@ def read_mat(columns: Mapping[str, tuple[Path, str]]) -> Table:
             f"{length} in {columns[column][0].name}" for column, length in lengths.items()
         )
         raise GlpiError(f"{first_path}: files of different lengths ({counts})")
-    table = Table(first_path, "entry", tuple(columns))
-    cells_of_rows = zip(*vectors.values(), strict=True)
-    table.rows += [Row(table, number, cells) for number, cells in enumerate(cells_of_rows, start=1)]
-    return table
+    rows = enumerate(zip(*vectors.values(), strict=True), start=1)
+    return Table(first_path, "entry", tuple(columns), rows)
 
 
 def _mat_vector(path: Path, variable: str) -> list[Cell]:
-    try:
+    # SciPy's reader raises nearly anything on damaged files.
+    with reading(path, "a MATLAB file", Exception):
         content = scipy.io.loadmat(path, variable_names=[variable])
-    except Exception as error:  # SciPy's reader raises nearly anything on damaged files
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise GlpiError(f"{path}: cannot be read as a MATLAB file ({cause})") from error
     if variable not in content:
         raise GlpiError(f"{path}: the variable {variable!r} is missing")
     array = np.asarray(content[variable])
@@ -309,27 +312,25 @@ def _mat_cell(cell: Any) -> Cell:
     """A string in a cell array comes as an array of one string, the empty one as an empty array."""
     if isinstance(cell, np.ndarray):
         return cell.item() if cell.size == 1 else "" if cell.size == 0 else str(cell)
-    return cell if isinstance(cell, str | int | float | bool) else str(cell)
+    return _plain(cell)
+
+
+def _plain(value: Any) -> Cell:
+    """Text and numbers as they are, others, such as dates, as text."""
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def _sheet_rows(path: Path, sheet: str | None) -> list[tuple[int, Sequence[Cell]]]:
     """(row number from 1, cells) of every row of a sheet, empty cells as None."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise GlpiError(f"{path}: cannot be read ({error.strerror})") from error
     # By content, since either kind is about under the other's name.
-    if content.startswith(b"PK\x03\x04"):
-        read = _xlsx_rows
-    elif content.startswith(b"\xd0\xcf\x11\xe0"):
-        read = _xls_rows
-    else:
+    readers = {b"PK\x03\x04": _xlsx_rows, b"\xd0\xcf\x11\xe0": _xls_rows}
+    # Both readers raise nearly anything on damaged files.
+    with reading(path, "an Excel workbook", Exception):
+        content = path.read_bytes()
+        read = readers.get(content[:4])
+        rows = None if read is None else read(content, sheet)
+    if read is None:
         raise GlpiError(f"{path}: not an Excel workbook (.xlsx or .xls)")
-    try:
-        rows = read(content, sheet)
-    except Exception as error:  # both readers raise nearly anything on damaged files
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise GlpiError(f"{path}: cannot be read as an Excel workbook ({cause})") from error
     if rows is None:
         raise GlpiError(f"{path}: the workbook has no sheet {sheet!r}")
     return list(enumerate(rows, start=1))
@@ -345,11 +346,7 @@ def _xlsx_rows(content: bytes, sheet: str | None) -> list[Sequence[Cell]] | None
         worksheet = workbook.worksheets[0] if sheet is None else workbook[sheet]
         # Some programs write a wrong extent, and cells beyond it would be dropped.
         worksheet.reset_dimensions()
-        return [[_xlsx_cell(cell) for cell in row] for row in worksheet.iter_rows(values_only=True)]
-
-
-def _xlsx_cell(cell: Any) -> Cell:
-    return cell if cell is None or isinstance(cell, str | int | float) else str(cell)  # dates
+        return [list(map(_plain, row)) for row in worksheet.iter_rows(values_only=True)]
 
 
 def _xls_rows(content: bytes, sheet: str | None) -> list[Sequence[Cell]] | None:
