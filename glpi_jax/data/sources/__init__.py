@@ -1,8 +1,8 @@
 """Databases on disk, read into one table: image, score, reference, distortion, level.
 
 `load_database` reads the kinds in `READERS`, which each module describes in its `KINDS`:
-`synthetic.py`, `authentic.py` and `agiqa3k.py` hold the published databases, `generic.py` one's own
-and other projects' label files, `prepared.py` what `glpi_jax.data.prepare` wrote, `saqt_labels.py`
+`synthetic.py` and `authentic.py` hold the published databases, `generic.py` one's own and other
+projects' label files, `prepared.py` what `glpi_jax.data.prepare` wrote, `saqt_labels.py`
 photographs that are distorted as they are read (with its columns in `photographs.py`).
 `check_database` opens every image besides.
 """

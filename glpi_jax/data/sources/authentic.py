@@ -1,4 +1,4 @@
-"""Databases of photographs that each stand alone: CLIVE, KonIQ-10k, BID, SPAQ, FLIVE.
+"""Databases of images that each stand alone: CLIVE, KonIQ-10k, BID, SPAQ, FLIVE, AGIQA-3K.
 
 Every image is its own reference. An official index number is a place in the label file, as in the
 authors' loaders (SYSU-Video/GlintIQA, glintiqa/data/datasets.py).
@@ -7,22 +7,9 @@ authors' loaders (SYSU-Video/GlintIQA, glintiqa/data/datasets.py).
 from pathlib import Path
 
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.data.sources.collect import (
-    DatabaseFolder,
-    DatabaseKind,
-    Label,
-    Labels,
-    collect,
-    row_image_name,
-)
+from glpi_jax.data.sources.collect import DatabaseFolder, DatabaseKind, Label, Labels, collect
 from glpi_jax.data.sources.database import Database, Facts, PartName
-from glpi_jax.data.sources.table_files import (
-    Row,
-    read_csv,
-    read_mat,
-    read_sheet,
-    read_sheet_by_place,
-)
+from glpi_jax.data.sources.table_files import Row, read_csv, read_mat, read_sheet
 
 # Shown to the raters of CLIVE for practice, and first in its arrays.
 _CLIVE_TRAINING_IMAGES = 7
@@ -31,6 +18,13 @@ _KONIQ_PARTS: dict[str, PartName] = {
     "training": "train",
     "validation": "validation",
     "test": "test",
+}
+
+
+# Of AGIQA-3K: kind → columns' ending, what it is a score of, and the published range.
+_AGIQA_SCORES = {
+    "agiqa3k": ("quality", "quality", (0.0, 4.49)),
+    "agiqa3k_alignment": ("align", "alignment", (0.02, 4.29)),
 }
 
 
@@ -55,7 +49,7 @@ def read_clive(source: DatabaseFolder) -> Database:
     table.rows = table.rows[_CLIVE_TRAINING_IMAGES:]
 
     def parse(row: Row) -> Label:
-        name = row_image_name(row, "name")
+        name = row.image_name("name")
         return Label((f"Images/{name}",), row.number_of("mos"), sd=row.optional_number_of("std"))
 
     return collect(source, table, parse).standing_alone(
@@ -79,7 +73,7 @@ def read_koniq10k(source: DatabaseFolder) -> Database:
     size = "512x384" if source.files.has_folder("512x384") else "1024x768"
 
     def parse(row: Row) -> Label:
-        return Label((f"{size}/{row_image_name(row, 'image_name')}",), row.number_of("MOS_zscore"))
+        return Label((f"{size}/{row.image_name('image_name')}",), row.number_of("MOS_zscore"))
 
     labels = collect(source, table, parse)
     return labels.standing_alone(
@@ -93,17 +87,13 @@ def _koniq_parts(source: DatabaseFolder, labels: Labels) -> tuple[PartName, ...]
     path = source.optional_file("koniq10k_distributions_sets.csv")
     if path is None:
         return None
-    table = read_csv(path, ("image_name", "set"))
-    parts: dict[str, PartName] = {}
-    for row in table.rows:
-        if row.text("set") not in _KONIQ_PARTS:
-            raise row.bad(f"set {row.text('set')!r} is none of {', '.join(_KONIQ_PARTS)}")
-        parts[row.text("image_name")] = _KONIQ_PARTS[row.text("set")]
-    names = [row.text("image_name") for row in labels.rows]
+    rows = read_csv(path, ("image_name", "set")).rows
+    parts = {row.text("image_name"): row.choice("set", _KONIQ_PARTS) for row in rows}
+    names = [row.text("image_name") for row in labels.rows.values()]
     without = [name for name in names if name not in parts]
     if without:
         raise GlpiError(
-            f"{table.path}: {len(without)} labelled images are in no set ({without[0]}, …); use the"
+            f"{path}: {len(without)} labelled images are in no set ({without[0]}, …); use the"
             " file as published, or take it away"
         )
     return tuple(parts[name] for name in names)
@@ -115,7 +105,9 @@ def read_bid(source: DatabaseFolder) -> Database:
     The sheet's first column is the number in `DatabaseImage0001.JPG`, the second the MOS.
     """
     path = source.label_file("DatabaseGrades.xlsx", "DatabaseGrades.xls")
-    table = read_sheet_by_place(path, ("number", "mos"))
+    table = read_sheet(path, ("number", "mos"), has_header=False)
+    # The first row may be a header of other names.
+    table.rows = [row for row in table.rows if row.number > 1 or row.text("number").isdecimal()]
 
     def parse(row: Row) -> Label:
         name = f"DatabaseImage{row.whole_number_of('number'):04d}.JPG"
@@ -133,7 +125,7 @@ def read_spaq(source: DatabaseFolder) -> Database:
     table = read_sheet(source.label_file(f"Annotations/{name}", name), ("Image name", "MOS"))
 
     def parse(row: Row) -> Label:
-        return Label((f"TestImage/{row_image_name(row, 'Image name')}",), row.number_of("MOS"))
+        return Label((f"TestImage/{row.image_name('Image name')}",), row.number_of("MOS"))
 
     return collect(source, table, parse).standing_alone(
         label_note="SPAQ's MOS (0 to 100, higher is better)",
@@ -154,7 +146,7 @@ def read_flive(source: DatabaseFolder) -> Database:
     table = read_csv(path, ("name", "mos"))
 
     def parse(row: Row) -> Label:
-        name = row_image_name(row, "name")
+        name = row.image_name("name")
         return Label(tuple(place + name for place in places), row.number_of("mos"))
 
     labels = collect(source, table, parse)
@@ -179,7 +171,38 @@ def _flive_parts(folder: Path, labels: Labels) -> tuple[PartName, ...] | None:
             parts[row.text("name_image")] = "validation"
     # Last, since an image in both lists is a test image.
     parts |= {row.text("name_image"): "test" for row in test_rows}
-    return tuple(parts.get(row.text("name"), "train") for row in labels.rows)
+    return tuple(parts.get(row.text("name"), "train") for row in labels.rows.values())
+
+
+def read_agiqa3k(source: DatabaseFolder) -> Database:
+    """AGIQA-3K: `data.csv`, and generated images beside it or in one folder of any name.
+
+    The score is `mos_quality`, the deviation `std_quality`; of the kind agiqa3k_alignment, how an
+    image fits its prompt, `mos_align` and `std_align`.
+    """
+    column, meaning, score_range = _AGIQA_SCORES[source.kind]
+    table = read_csv(source.label_file("data.csv"), ("name", f"mos_{column}"))
+    # Copies name the folder of the images differently.
+    names = [row.text("name") for row in table.rows if len(row.cells) == len(table.columns)]
+    folders = source.files.folders_with(names)
+    if len(folders) > 1:
+        places = " and ".join(str(source.root / folder) for folder in folders)
+        raise GlpiError(
+            f"{table.path}: its images are in {places}; keep one copy of them below {source.root}"
+        )
+    place = f"{folders[0]}/" if folders and folders[0] else ""
+
+    def parse(row: Row) -> Label:
+        return Label(
+            (place + row.image_name("name"),),
+            row.number_of(f"mos_{column}"),
+            sd=row.optional_number_of(f"std_{column}"),
+        )
+
+    return collect(source, table, parse).standing_alone(
+        label_note=f"AGIQA-3K's MOS of {meaning} (0 to 5, higher is better)",
+        facts=Facts(images=2982, references=2982, score_range=score_range),
+    )
 
 
 KINDS = {
@@ -195,5 +218,9 @@ KINDS = {
     "spaq": DatabaseKind(read_spaq, "TestImage/, Annotations/MOS and Image attribute scores.xlsx"),
     "flive": DatabaseKind(
         read_flive, "database/ (voc_emotic_ava/, blur_dataset/, EE371R/), labels_image.csv"
+    ),
+    **dict.fromkeys(
+        _AGIQA_SCORES,
+        DatabaseKind(read_agiqa3k, "data.csv, and the images beside it or in one folder"),
     ),
 }

@@ -1,6 +1,5 @@
 """A database looked at closely: every image decoded, counts and scores compared with the facts."""
 
-import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from glpi_jax.core.progress import progress_bar
 from glpi_jax.data.images import ImageError, decode_image
 from glpi_jax.data.sources.database import Database
 from glpi_jax.data.sources.photographs import VARIANTS
-from glpi_jax.data.sources.readers import READERS, open_source
+from glpi_jax.data.sources.readers import READERS, StrPath, open_source
 
 # Of the range's length: published ranges are rounded, some to whole numbers.
 _RANGE_TOLERANCE = 0.01
@@ -39,12 +38,7 @@ class CheckReport:
 
 
 def check_database(
-    kind: str,
-    root: str | os.PathLike[str],
-    labels: str | os.PathLike[str] | None = None,
-    *,
-    threads: int,
-    progress: bool,
+    kind: str, root: StrPath, labels: StrPath | None = None, *, threads: int, progress: bool
 ) -> CheckReport:
     """Read a database and decode every labelled image.
 
@@ -52,9 +46,7 @@ def check_database(
     and, for published databases, other counts or another range of scores than published.
 
     Args:
-        kind: a key of `READERS`.
-        root: as for `load_database`.
-        labels: as for `load_database`.
+        kind, root, labels: as for `load_database`.
         threads: images decoded at a time, at least 1.
         progress: show progress on stderr.
 

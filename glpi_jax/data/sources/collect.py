@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -34,11 +34,7 @@ class DatabaseFolder:
     skip_bad: bool
 
     def label_file(self, *names: str) -> Path:
-        """The first of these files that is there.
-
-        Raises:
-            GlpiError: none is.
-        """
+        """The first of these files that is there, else a GlpiError."""
         for name in names:
             if (found := self.optional_file(name)) is not None:
                 return found
@@ -97,15 +93,13 @@ class Labels:
 
     Attributes:
         source: where they are from.
-        rows: the rows themselves.
-        images: name on disk of each row's image, relative to the root.
+        rows: name on disk of a row's image, relative to the root → the row.
         labels: what each row says.
         left_out: why other rows are not here, one line each.
     """
 
     source: DatabaseFolder
-    rows: list[Row] = field(default_factory=list)
-    images: list[str] = field(default_factory=list)
+    rows: dict[str, Row] = field(default_factory=dict)
     labels: list[Label] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
@@ -114,7 +108,7 @@ class Labels:
         """The id of each image's content, the image's own name where it stands alone."""
         return tuple(
             image if label.reference is None else label.reference
-            for image, label in zip(self.images, self.labels, strict=True)
+            for image, label in zip(self.rows, self.labels, strict=True)
         )
 
     def database(
@@ -138,7 +132,7 @@ class Labels:
         return Database(
             name=self.source.kind if name is None else name,
             root=self.source.root,
-            images=tuple(self.images),
+            images=tuple(self.rows),
             scores=np.array([label.score for label in self.labels], np.float64),
             references=references,
             reference_order=tuple(reference_order or sorted(set(references))),
@@ -158,14 +152,11 @@ class Labels:
     ) -> Database:
         """The database of images that are each their own reference, with an MOS as score.
 
-        Args:
-            label_note: what the label is, its range and direction, in words.
-            facts: what was published about it, which `glpi data check` compares.
-            official_parts: the part of every row in the published split, if there is one.
+        With the part of every row in the published split, if there is one.
         """
         return self.database(
             label_note=label_note,
-            reference_order=self.images,
+            reference_order=tuple(self.rows),
             facts=facts,
             published_splits=None if official_parts is None else {OFFICIAL: tuple(official_parts)},
         )
@@ -174,12 +165,8 @@ class Labels:
 def collect(source: DatabaseFolder, table: Table, parse: Callable[[Row], Label]) -> Labels:
     """Parse every row of a table and find its image.
 
-    Of several rows for one image the first is kept when bad rows are skipped.
-
-    Args:
-        source: where the images are, and what to do with bad rows.
-        table: the label file.
-        parse: a row → its label; raises `BadRow`.
+    Of several rows for one image the first is kept when bad rows are skipped. For a row that cannot
+    be used `parse` raises a `BadRow`.
 
     Raises:
         BadRow: a row that cannot be used, unless bad rows are skipped.
@@ -188,7 +175,6 @@ def collect(source: DatabaseFolder, table: Table, parse: Callable[[Row], Label])
     if not table.rows:
         raise GlpiError(f"{table.path}: the file holds no labels")
     kept = Labels(source)
-    row_of_image: dict[str, Row] = {}
     missing: list[tuple[Row, str]] = []
     for row in table.rows:
         try:
@@ -198,42 +184,27 @@ def collect(source: DatabaseFolder, table: Table, parse: Callable[[Row], Label])
                 missing.append((row, label.candidates[0]))
                 kept.left_out.append(str(row.bad(f"the image {label.candidates[0]!r} is missing")))
                 continue
-            if image in row_of_image:
+            if image in kept.rows:
                 raise row.bad(
                     f"{image!r} is labelled twice (first in {table.unit}"
-                    f" {row_of_image[image].number}); keep one row for it"
+                    f" {kept.rows[image].number}); keep one row for it"
                 )
         except BadRow as error:
             if not source.skip_bad:
                 raise
             kept.left_out.append(str(error))
             continue
-        row_of_image[image] = row
-        kept.rows.append(row)
-        kept.images.append(image)
+        kept.rows[image] = row
         kept.labels.append(label)
-    if missing and not (source.skip_bad and kept.images):
+    if missing and not (source.skip_bad and kept.rows):
         shown = ", ".join(name for _, name in missing[:3]) + (", …" if len(missing) > 3 else "")
         raise missing[0][0].bad(
             f"{len(missing)} of {len(table.rows)} labelled images are not below {source.root}:"
             f" {shown}; a {source.kind} database holds {source.layout}"
         )
-    if not kept.images:
+    if not kept.rows:
         raise GlpiError(f"{table.path}: no row can be used ({kept.left_out[0]})")
     return kept
-
-
-def row_image_name(row: Row, column: str) -> str:
-    """The cell as a relative path with "/".
-
-    Raises:
-        BadRow: empty, absolute or outside the folder.
-    """
-    text = row.text(column)
-    name = PurePosixPath(text.replace("\\", "/"))
-    if not text or name.is_absolute() or ".." in name.parts:
-        raise row.bad(f"{text!r} is not an image name inside the folder")
-    return str(name)
 
 
 def _find_image(source: DatabaseFolder, row: Row, candidates: Sequence[str]) -> str | None:

@@ -59,11 +59,7 @@ class FileIndex:
         return found
 
     def only(self, name: str, matches: Sequence[str]) -> str | None:
-        """The file of several that a name could mean, None where there is none.
-
-        Raises:
-            AmbiguousName: there is more than one.
-        """
+        """The one of these files that a name could mean, or None; several: an `AmbiguousName`."""
         if len(matches) > 1:
             first, second, *others = sorted(matches)
             more = f" (and {len(others)} more)" if others else ""
@@ -75,13 +71,9 @@ class FileIndex:
         return bool(self._find_folders(name))
 
     def folders_with(self, names: Iterable[str]) -> list[str]:
-        """Return the folders that hold one of these files or more, whatever the case; sorted.
+        """Return the folders that hold a file of these names, whatever the case; sorted.
 
-        Args:
-            names: file names without folders.
-
-        Returns:
-            Names of folders directly below the root; "" for the root itself.
+        Searched are the root, which is "", and the folders directly below it.
 
         Raises:
             GlpiError: a folder that cannot be listed.
@@ -151,7 +143,7 @@ class PhotographIndex:
         if not name or path.is_absolute() or ".." in path.parts:
             raise GlpiError(f"{name!r} is not the name of a photograph inside the folder")
         if len(path.parts) == 1:
-            folded = self._by_folded_name.get(path.name.casefold(), [])
+            folded = self._photographs[0].get(path.name.casefold(), [])
             exact = [file for file in folded if _base(file) == path.name]
             found = self._files.only(name, exact or folded)
             if found is not None:
@@ -161,32 +153,21 @@ class PhotographIndex:
         return self._files.find(str(path))  # of any suffix, hidden ones too
 
     def find_stem(self, stem: str) -> str | None:
-        """The name on disk of the photograph with this file name, apart from the suffix, or None.
-
-        Raises:
-            AmbiguousName: several photographs have it.
-            GlpiError: a folder that cannot be listed.
-        """
-        return self._files.only(stem, self._by_stem.get(stem, []))
+        """As `find`, the photograph with this file name, apart from the suffix."""
+        return self._files.only(stem, self._photographs[1].get(stem, []))
 
     @cached_property
-    def _by_folded_name(self) -> Names:
-        return _by(lambda file: _base(file).casefold(), self._all)
-
-    @cached_property
-    def _by_stem(self) -> Names:
-        return _by(lambda file: os.path.splitext(_base(file))[0], self._all)
-
-    @cached_property
-    def _all(self) -> list[str]:
-        """The photographs, relative to the root; what another user has locked holds none."""
+    def _photographs(self) -> tuple[Names, Names]:
+        """By name without case, and by stem; what another user has locked holds none."""
         root = str(self._files.root)
         locked: list[GlpiError] = []
         paths = list(images_below(root, locked.append, skip=is_rendered))
         if locked and not paths:
             raise locked[0]
         beginning = len(os.path.join(root, ""))
-        return [path[beginning:] for path in paths]
+        files = [path[beginning:] for path in paths]
+        by_name = _by(lambda file: _base(file).casefold(), files)
+        return by_name, _by(lambda file: os.path.splitext(_base(file))[0], files)
 
 
 def _by(key: Callable[[str], str], names: Iterable[str]) -> Names:

@@ -6,24 +6,17 @@ from typing import Any
 
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.files import read_json_object
-from glpi_jax.data.sources.collect import (
-    DatabaseFolder,
-    DatabaseKind,
-    Label,
-    collect,
-    row_image_name,
-)
+from glpi_jax.data.sources.collect import DatabaseFolder, DatabaseKind, Label, collect
 from glpi_jax.data.sources.database import OFFICIAL, Database, PartName, ScoreName
 from glpi_jax.data.sources.table_files import Row, read_csv, read_lines
 
-_PYIQA_PARTS: dict[str, PartName] = {"train": "train", "val": "validation", "test": "test"}
+_PYIQA_PARTS: dict[str, PartName | None] = {
+    "train": "train",
+    "val": "validation",
+    "test": "test",
+    "": None,
+}
 _PYIQA_SPLIT_COLUMN = re.compile(r".+_split\d*")
-
-# The lists as first published, and those with distortion and scenes ("_clip").
-_LIQE_LAYOUTS = (
-    ("name", "score", "std"),
-    ("name", "score", "distortion", "scene1", "scene2", "scene3"),
-)
 
 
 def read_csv_database(source: DatabaseFolder) -> Database:
@@ -40,7 +33,7 @@ def read_csv_database(source: DatabaseFolder) -> Database:
 
     def parse(row: Row) -> Label:
         return Label(
-            (row_image_name(row, "image"),),
+            (row.image_name("image"),),
             row.number_of("score"),
             reference=row.text("reference") or None,
             distortion=row.text("distortion") or None,
@@ -73,11 +66,11 @@ def read_pyiqa(source: DatabaseFolder) -> Database:
 
     def parse(row: Row) -> Label:
         for column in split_columns:
-            _pyiqa_part(row, column)
+            row.choice(column, _PYIQA_PARTS)
         return Label(
-            (row_image_name(row, image_columns[0]),),
+            (row.image_name(image_columns[0]),),
             row.number_of(score_column),
-            reference=row_image_name(row, "ref_name") if has_references else None,
+            reference=row.image_name("ref_name") if has_references else None,
             sd=row.optional_number_of("std"),
         )
 
@@ -93,20 +86,11 @@ def read_pyiqa(source: DatabaseFolder) -> Database:
         **description,
         published_splits={
             OFFICIAL if column == "official_split" else column: tuple(
-                _pyiqa_part(row, column) for row in labels.rows
+                row.choice(column, _PYIQA_PARTS) for row in labels.rows.values()
             )
             for column in split_columns
         },
     )
-
-
-def _pyiqa_part(row: Row, column: str) -> PartName | None:
-    text = row.text(column)
-    if not text:
-        return None
-    if text not in _PYIQA_PARTS:
-        raise row.bad(f"{column} {text!r} is none of {', '.join(_PYIQA_PARTS)}")
-    return _PYIQA_PARTS[text]
 
 
 def read_liqe(source: DatabaseFolder) -> Database:
@@ -118,11 +102,13 @@ def read_liqe(source: DatabaseFolder) -> Database:
     references: each image stands for itself, and a new split of a list of LIVE, CSIQ or KADID-10k
     would show one content in two parts.
     """
-    table = read_lines(source.labels, *_LIQE_LAYOUTS, separator="\t")
+    # As first published, and with distortion and scenes ("_clip").
+    layouts = ("name score std", "name score distortion scene1 scene2 scene3")
+    table = read_lines(source.labels, *map(str.split, layouts), separator="\t")
 
     def parse(row: Row) -> Label:
         return Label(
-            (row_image_name(row, "name"),),
+            (row.image_name("name"),),
             row.number_of("score"),
             distortion=row.text("distortion") or None,
             sd=row.optional_number_of("std"),
@@ -141,14 +127,9 @@ def read_liqe(source: DatabaseFolder) -> Database:
 def _description(
     path: Path, name: str, score_name: ScoreName, labels: str, *, directed: bool
 ) -> dict[str, Any]:
-    """The arguments of `Labels.database` that a JSON file gives, over these defaults.
+    """The arguments of `Labels.database` that a JSON file gives, if there is one, over these.
 
-    Args:
-        path: the file, which need not be there.
-        name: of the database.
-        score_name: of the score.
-        labels: name of the label file, for the note.
-        directed: whether a MOS rises with quality if the file does not say; a DMOS must say.
+    If it does not say so, a MOS rises with quality, if it is directed; a DMOS must say.
     """
     given = read_json_object(path)
     types = {"name": str, "score_name": str, "higher_is_better": bool, "label_note": str}

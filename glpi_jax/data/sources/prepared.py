@@ -2,13 +2,10 @@
 
 `glpi_jax.data.prepare` writes it. The shards are a TFDS dataset, one serialised tf.train.Example an
 image, that anyone may read with `tfds.builder_from_directory(FOLDER).as_data_source("images")`.
-This reader does without tensorflow-datasets, which need not be installed where a model trains:
-
-- The table comes from the JSON file alone. An Example holds float32 and no None, so that scores
-  would not come back as they were; and the shards, of SPAQ 30 GB, would have to be read for it.
-- The image is taken out of its record by the protobuf wire format. All that lies on the way to it
-  (Example → Features → map entry → Feature → BytesList) is length-delimited, which is a loop of
-  five lines; a protobuf class for it comes with TensorFlow or tensorflow-datasets only.
+This reader does without tensorflow-datasets, which need not be installed where a model trains: the
+table comes from the JSON file alone, since an Example holds float32 and no None, and the image is
+taken out of its record by the protobuf wire format. All that lies on the way to it (Example →
+Features → map entry → Feature → BytesList) is length-delimited.
 """
 
 import json
@@ -115,7 +112,7 @@ class RecordReader:
         root: Path,
         shards: Sequence[Shard],
         images: tuple[str, ...],
-        sizes: Sequence[int] | None = None,
+        sizes: Sequence[int] | None,
     ) -> None:
         """Nothing is read yet. Earlier versions wrote no `sizes` (bytes of each image)."""
         if sizes is not None and len(sizes) != len(images):
@@ -131,11 +128,7 @@ class RecordReader:
         )
 
     def __call__(self, row: int) -> bytes:
-        """The image file of a row, byte by byte as it was.
-
-        Raises:
-            ImageError: the record cannot be read, or is of another image.
-        """
+        """The image file of a row as it was; an ImageError if the record is not whole."""
         name = self._images[row]
         try:
             features = example_features(self._source[row])
@@ -153,11 +146,7 @@ class RecordReader:
         return image
 
     def size(self, row: int) -> int:
-        """Return the size in bytes of a row's image file; read the record if no table has it.
-
-        Raises:
-            ImageError: the record has to be read, but cannot be.
-        """
+        """Return the size in bytes of a row's image file; read the record if no table has it."""
         return len(self(row)) if self._sizes is None else self._sizes[row]
 
 

@@ -8,15 +8,9 @@ import re
 from pathlib import Path, PurePosixPath
 
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.data.sources.collect import (
-    DatabaseFolder,
-    DatabaseKind,
-    Label,
-    collect,
-    row_image_name,
-)
+from glpi_jax.data.sources.collect import DatabaseFolder, DatabaseKind, Label, collect
 from glpi_jax.data.sources.database import Database, Facts
-from glpi_jax.data.sources.table_files import Row, Table, read_csv, read_lines, read_mat, read_sheet
+from glpi_jax.data.sources.table_files import Row, read_csv, read_lines, read_mat, read_sheet
 from glpi_jax.distortions import DISTORTIONS
 
 # Folders of LIVE release 2 in the order of its label arrays, and how many images each holds.
@@ -70,10 +64,6 @@ _TID_TYPES = (
 
 _KADID_NAME = r"i(\d\d)_(0[1-9]|1\d|2[0-5])_(\d\d)\.png"
 
-# The two studies of LIVE-MD; copies differ in how they write the name of the folder.
-_LIVEMD_PARTS = (("1", "blurjpeg"), ("2", "blurnoise"))
-_LIVEMD_FOLDERS = ("Part {}", "Part_{}", "Part{}")
-
 
 def read_live(source: DatabaseFolder) -> Database:
     """LIVE release 2: `jp2k/img1.bmp` …, `dmos_realigned.mat`, `refnames_all.mat`.
@@ -83,14 +73,8 @@ def read_live(source: DatabaseFolder) -> Database:
     """
     scores = source.label_file("dmos_realigned.mat")
     names = source.label_file("refnames_all.mat")
-    table = read_mat(
-        {
-            "dmos_new": (scores, "dmos_new"),
-            "dmos_std": (scores, "dmos_std"),
-            "orgs": (scores, "orgs"),
-            "reference": (names, "refnames_all"),
-        }
-    )
+    columns = {name: (scores, name) for name in ("dmos_new", "dmos_std", "orgs")}
+    table = read_mat({**columns, "reference": (names, "refnames_all")})
     if len(table.rows) != len(_LIVE_IMAGES):
         raise GlpiError(
             f"{scores}: {len(table.rows)} entries, LIVE release 2 has {len(_LIVE_IMAGES)}"
@@ -145,7 +129,7 @@ def read_csiq(source: DatabaseFolder) -> Database:
 def _csiq_image(row: Row) -> str:
     """The file name as the text file gives it, or made of the sheet's cells."""
     if "name" in row.table.index:
-        return row_image_name(row, "name")
+        return row.image_name("name")
     kind = row.text("dst_type").lower()
     if kind not in _CSIQ_TYPES:
         raise row.bad(f"dst_type {kind!r} is none of {', '.join(_CSIQ_TYPES)}")
@@ -158,10 +142,18 @@ def read_tid2013(source: DatabaseFolder) -> Database:
     Index numbers: two-digit ids of the references, sorted.
     """
     table = read_lines(source.label_file("mos_with_names.txt"), ("mos", "name"))
-    deviations = _tid_deviations(source, table)
+    deviations: dict[int, Row] = {}  # by the number of the line that they belong to
+    path = source.optional_file("mos_std.txt")
+    if path is not None:
+        rows = read_lines(path, ("std",)).rows
+        if len(rows) != len(table.rows):
+            raise GlpiError(
+                f"{path}: {len(rows)} lines, but {len(table.rows)} in {table.path.name}"
+            )
+        deviations = dict(zip((row.number for row in table.rows), rows, strict=True))
 
     def parse(row: Row) -> Label:
-        name = row_image_name(row, "name")
+        name = row.image_name("name")
         number, kind, level = _parts_of(row, name, _TID_NAME, "TID2013 name (I01_01_1.bmp)")
         kind = _TID_TYPES[int(kind) - 1]
         sd = deviations[row.number].number_of("std") if deviations else float("nan")
@@ -174,20 +166,6 @@ def read_tid2013(source: DatabaseFolder) -> Database:
     )
 
 
-def _tid_deviations(source: DatabaseFolder, table: Table) -> dict[int, Row]:
-    """Line number of the label file → the same row of `mos_std.txt`; empty without that file."""
-    path = source.optional_file("mos_std.txt")
-    if path is None:
-        return {}
-    deviations = read_lines(path, ("std",))
-    if len(deviations.rows) != len(table.rows):
-        raise GlpiError(
-            f"{path}: {len(deviations.rows)} lines, but {len(table.rows)} in {table.path.name}"
-        )
-    numbers = (row.number for row in table.rows)
-    return dict(zip(numbers, deviations.rows, strict=True))
-
-
 def read_kadid10k(source: DatabaseFolder) -> Database:
     """KADID-10k: `images/I01_01_01.png`, `dmos.csv` (dist_img, ref_img, dmos, var).
 
@@ -196,7 +174,7 @@ def read_kadid10k(source: DatabaseFolder) -> Database:
     table = read_csv(source.label_file("dmos.csv"), ("dist_img", "ref_img", "dmos"))
 
     def parse(row: Row) -> Label:
-        name = row_image_name(row, "dist_img")
+        name = row.image_name("dist_img")
         number, kind, level = _parts_of(row, name, _KADID_NAME, "KADID-10k name (I01_01_01.png)")
         reference, kind = f"I{number}", DISTORTIONS[int(kind)].name
         if PurePosixPath(row.text("ref_img")).stem.upper() != reference:
@@ -221,8 +199,8 @@ def read_livemd(source: DatabaseFolder) -> Database:
     """
     places: dict[Path, tuple[str, str]] = {}
     rows: list[Row] = []
-    for number, kind in _LIVEMD_PARTS:
-        folders = [folder.format(number) for folder in _LIVEMD_FOLDERS]
+    for number, kind in (("1", "blurjpeg"), ("2", "blurnoise")):
+        folders = (f"Part {number}", f"Part_{number}", f"Part{number}")  # copies differ
         lists = source.label_file(*(f"{folder}/Imagelists.mat" for folder in folders))
         folder = lists.parent.relative_to(source.root).as_posix()
         scores = source.label_file(f"{folder}/Scores.mat")
@@ -232,7 +210,7 @@ def read_livemd(source: DatabaseFolder) -> Database:
 
     def parse(row: Row) -> Label:
         folder, kind = places[row.table.path]
-        name = row_image_name(row, "name")
+        name = row.image_name("name")
         what = "LIVE-MD name (babygirl_blur1_jpeg1.bmp)"
         (reference,) = _parts_of(row, name, r"([^_]*)_.*", what)
         return Label((f"{folder}/{kind}/{name}",), row.number_of("dmos"), reference, kind)
@@ -247,11 +225,7 @@ def read_livemd(source: DatabaseFolder) -> Database:
 
 
 def _parts_of(row: Row, name: str, pattern: str, what: str) -> tuple[str, ...]:
-    """The groups of a pattern in an image's name, whatever its case.
-
-    Raises:
-        BadRow: the name is another database's, not `what`.
-    """
+    """The groups of a pattern in an image's name, whatever its case; `what` such a name is."""
     match = re.fullmatch(pattern, name, re.I)
     if match is None:
         raise row.bad(f"{name!r} is not a {what}")

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field
 from io import BytesIO, StringIO
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import openpyxl
@@ -24,6 +24,7 @@ from glpi_jax.core.errors import GlpiError
 if TYPE_CHECKING:
     import _csv
 
+T = TypeVar("T")
 Cell = str | int | float | bool | None
 NumberedRows = Iterable[tuple[int, Sequence[Cell]]]
 
@@ -58,11 +59,7 @@ class Row:
         return str(cell).strip()
 
     def number_of(self, column: str) -> float:
-        """The cell as a finite number, of at most `LARGEST`.
-
-        Raises:
-            BadRow: it is none.
-        """
+        """The cell as a finite number of at most `LARGEST`, else a `BadRow`."""
         cell = self._cell(column)
         try:
             number = math.nan if cell is None or isinstance(cell, bool) else float(cell)
@@ -79,17 +76,28 @@ class Row:
         return self.number_of(column) if self.text(column) else math.nan
 
     def whole_number_of(self, column: str) -> int:
-        """The cell as a whole number of at least 0, which is an int64.
-
-        Raises:
-            BadRow: it is none.
-        """
+        """The cell as a whole number of at least 0, which is an int64, else a `BadRow`."""
         text = self.text(column)
         if not text.isdecimal():
             raise self.bad(f"{column} {text!r} is not a whole number")
         if len(text) > _MOST_DIGITS:
             raise self.bad(f"{column} {text!r} has more than {_MOST_DIGITS} digits")
         return int(text)
+
+    def choice(self, column: str, choices: Mapping[str, T]) -> T:
+        """What the cell's word stands for among these choices, else a `BadRow`."""
+        word = self.text(column)
+        if word not in choices:
+            raise self.bad(f"{column} {word!r} is none of {', '.join(filter(None, choices))}")
+        return choices[word]
+
+    def image_name(self, column: str) -> str:
+        """The cell as a relative path with "/"; a `BadRow` if absolute or outside the folder."""
+        text = self.text(column)
+        name = PurePosixPath(text.replace("\\", "/"))
+        if not text or name.is_absolute() or ".." in name.parts:
+            raise self.bad(f"{text!r} is not an image name inside the folder")
+        return str(name)
 
     def _cell(self, column: str) -> Cell:
         if len(self.cells) != len(self.table.columns):
@@ -122,37 +130,27 @@ class Table:
         self.index = {column: place for place, column in enumerate(self.columns)}
 
     def check_columns(self, required: Sequence[str], optional: Sequence[str] | None = None) -> None:
-        """Check that the required columns are there, once each.
-
-        Args:
-            required: columns that must be there.
-            optional: the only others that may be; None allows any.
+        """Check that the required columns are there, and of others, unless None, the optional only.
 
         Raises:
             GlpiError: a column is missing, repeated or not allowed.
         """
         known = (*required, *(optional or ()))
-        expected = f"known columns: {', '.join(known)}" if optional is not None else ""
+        details = [f"known columns: {', '.join(known)}"] if optional is not None else []
         for column in required:
             if column not in self.index:
-                found = f"columns found: {', '.join(filter(None, self.columns)) or 'none'}"
-                raise GlpiError(
-                    f"{self.path}: column {column!r} is missing"
-                    f" ({'; '.join(filter(None, (expected, found)))})"
-                )
+                found = ", ".join(filter(None, self.columns)) or "none"
+                shown = "; ".join([*details, f"columns found: {found}"])
+                raise GlpiError(f"{self.path}: column {column!r} is missing ({shown})")
         for column in self.columns:
             refused = optional is not None and column not in known
             if refused or (column in known and self.columns.count(column) > 1):
-                ending = f" ({expected})" if expected else ""
+                ending = "".join(f" ({detail})" for detail in details)
                 raise GlpiError(f"{self.path}: unknown or repeated column {column!r}{ending}")
 
 
 @contextmanager
-def reading(
-    path: Path,
-    what: str,
-    errors: type[Exception] | tuple[type[Exception], ...] = (OSError, UnicodeError, csv.Error),
-) -> Iterator[None]:
+def reading(path: Path, what: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
     """Turn these errors into a GlpiError that a file cannot be read as what it should be."""
     try:
         yield
@@ -161,21 +159,27 @@ def reading(
         raise GlpiError(f"{path}: cannot be read as {what} ({cause})") from error
 
 
-def read_csv(
-    path: Path, required: Sequence[str] = (), optional: Sequence[str] | None = None
-) -> Table:
-    """A table with a header line, separated by commas, or by tabs if the header holds any.
+@contextmanager
+def open_csv(path: Path) -> Iterator["_csv.Reader"]:
+    """The rows of a table, separated by commas, or by tabs if the first line holds any.
 
     Raises:
-        GlpiError: not readable as such a table in UTF-8, or see `Table.check_columns`.
+        GlpiError: not readable as such a table in UTF-8.
     """
     with (
-        reading(path, "a CSV table in UTF-8"),
+        reading(path, "a CSV table in UTF-8", (OSError, UnicodeError, csv.Error)),
         path.open(newline="", encoding="utf-8-sig") as file,
     ):
         header = file.readline()
         file.seek(0)
-        lines = csv.reader(file, strict=True, delimiter="\t" if "\t" in header else ",")
+        yield csv.reader(file, strict=True, delimiter="\t" if "\t" in header else ",")
+
+
+def read_csv(
+    path: Path, required: Sequence[str] = (), optional: Sequence[str] | None = None
+) -> Table:
+    """A table of `open_csv` with a header line and the columns that `Table.check_columns` wants."""
+    with open_csv(path) as lines:
         columns = tuple(column.strip() for column in next(lines, []))
         table = Table(path, "line", columns, numbered_rows(lines))
     table.check_columns(required, optional)
@@ -192,16 +196,13 @@ def numbered_rows(lines: "_csv.Reader") -> Iterator[tuple[int, list[str]]]:
 def read_lines(path: Path, *layouts: Sequence[str], separator: str | None = None) -> Table:
     """A table without a header.
 
-    Args:
-        path: the file.
-        layouts: column names; the first line decides by its number of values which ones apply.
-            Empty values behind the last column do not count.
-        separator: between values; None takes any white space.
+    Values are separated by any white space unless a separator is given. The first line decides by
+    its number of values, but for empty ones at its end, which of the layouts are its columns.
 
     Raises:
         GlpiError: not text in UTF-8, or a first line of another number of values.
     """
-    with reading(path, "text in UTF-8"):
+    with reading(path, "text in UTF-8", (OSError, UnicodeError)):
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     rows = [
         # The last values may be empty, so that a separator ends the line.
@@ -225,57 +226,44 @@ def _without_blank_end(cells: Sequence[str], columns: Sequence[str]) -> Sequence
     return cells
 
 
-def read_sheet(path: Path, required: Sequence[str], *, sheet: str | None = None) -> Table:
-    """A sheet of an Excel workbook whose header is the first row that holds all required columns.
+def read_sheet(
+    path: Path, columns: Sequence[str], *, sheet: str | None = None, has_header: bool = True
+) -> Table:
+    """A sheet of an Excel workbook, .xlsx or .xls whatever its name says.
 
-    Rows that are empty in all of these columns are padding and left out.
+    The header is the first row that holds all of these columns; without one they are the first
+    columns, by place. Rows that are empty in all of them are padding and left out.
 
     Args:
-        path: the workbook, .xlsx or .xls whatever its name says.
-        required: columns of the header.
+        path: the workbook.
+        columns: names that the header must hold, or that the first columns get.
         sheet: name of the sheet; the first one unless given.
+        has_header: whether there must be a header.
 
     Raises:
         GlpiError: not a workbook, no such sheet or header.
     """
-    rows = iter(_sheet_rows(path, sheet))
-    for _, cells in rows:
-        header = ["" if cell is None else str(cell).strip() for cell in cells]
-        if set(required) <= set(header):
-            break
-    else:
-        where = f"sheet {sheet!r}" if sheet else "the first sheet"
-        raise GlpiError(f"{path}: no row of {where} holds the columns {', '.join(required)}")
-    table = Table(path, "row", header, _padded(rows, len(header)))
-    table.check_columns(required)
-    table.rows = [row for row in table.rows if any(map(row.text, required))]
-    return table
-
-
-def read_sheet_by_place(path: Path, columns: Sequence[str]) -> Table:
-    """The first columns of a workbook's first sheet, by place and not by name.
-
-    The first row is taken for a header unless its first cell is a whole number.
-
-    Raises:
-        GlpiError: not a workbook.
-    """
-    table = Table(path, "row", columns, _padded(_sheet_rows(path, None), len(columns)))
-    if table.rows and not table.rows[0].text(columns[0]).isdecimal():
-        del table.rows[0]
+    rows, header = iter(_sheet_rows(path, sheet)), columns
+    if has_header:
+        for _, cells in rows:
+            header = ["" if cell is None else str(cell).strip() for cell in cells]
+            if set(columns) <= set(header):
+                break
+        else:
+            where = f"sheet {sheet!r}" if sheet else "the first sheet"
+            raise GlpiError(f"{path}: no row of {where} holds the columns {', '.join(columns)}")
+    width = len(header)
+    padded = ((number, [*cells, *[None] * width][:width]) for number, cells in rows)
+    table = Table(path, "row", header, padded)
+    table.check_columns(columns)
     table.rows = [row for row in table.rows if any(map(row.text, columns))]
     return table
 
 
-def _padded(rows: NumberedRows, width: int) -> NumberedRows:
-    return ((number, [*cells, *[None] * width][:width]) for number, cells in rows)
-
-
 def read_mat(columns: Mapping[str, tuple[Path, str]]) -> Table:
-    """Vectors of numbers or cell arrays of strings from MATLAB files, one as each column.
+    """Vectors of numbers or cell arrays of strings from MATLAB files, by column: file and variable.
 
-    Args:
-        columns: column → file and variable; messages about a row name the first file.
+    Messages about a row name the first file.
 
     Raises:
         GlpiError: not a MATLAB file of version 7 or before, a variable that is missing or no
@@ -295,7 +283,7 @@ def read_mat(columns: Mapping[str, tuple[Path, str]]) -> Table:
 
 def _mat_vector(path: Path, variable: str) -> list[Cell]:
     # SciPy's reader raises nearly anything on damaged files.
-    with reading(path, "a MATLAB file", Exception):
+    with reading(path, "a MATLAB file", (Exception,)):
         content = scipy.io.loadmat(path, variable_names=[variable])
     if variable not in content:
         raise GlpiError(f"{path}: the variable {variable!r} is missing")
@@ -325,7 +313,7 @@ def _sheet_rows(path: Path, sheet: str | None) -> list[tuple[int, Sequence[Cell]
     # By content, since either kind is about under the other's name.
     readers = {b"PK\x03\x04": _xlsx_rows, b"\xd0\xcf\x11\xe0": _xls_rows}
     # Both readers raise nearly anything on damaged files.
-    with reading(path, "an Excel workbook", Exception):
+    with reading(path, "an Excel workbook", (Exception,)):
         content = path.read_bytes()
         read = readers.get(content[:4])
         rows = None if read is None else read(content, sheet)
@@ -361,6 +349,5 @@ def _xls_rows(content: bytes, sheet: str | None) -> list[Sequence[Cell]] | None:
 def _xls_cell(cell: Any) -> Cell:
     if cell.ctype in (xlrd.XL_CELL_EMPTY, xlrd.XL_CELL_BLANK):
         return None
-    if cell.ctype in (xlrd.XL_CELL_TEXT, xlrd.XL_CELL_NUMBER):
-        return cell.value
-    return str(cell)  # as "error:42": a date, truth value or error is no number
+    # A date, truth value or error is no number: as "error:42".
+    return cell.value if cell.ctype in (xlrd.XL_CELL_TEXT, xlrd.XL_CELL_NUMBER) else str(cell)
