@@ -10,9 +10,8 @@ from PIL import Image
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.images import list_images, read_image
 from glpi_jax.data.sources import Database, load_database
-from glpi_jax.data.sources.file_index import AmbiguousName, FileIndex
+from glpi_jax.data.sources.file_index import AmbiguousName, FileIndex, PhotographIndex
 from glpi_jax.data.sources.manifest import is_rendered
-from glpi_jax.data.sources.photograph_index import PhotographIndex
 from glpi_jax.saqt.labels import photograph_prefix, read_matches
 from glpi_jax.saqt.render_photograph import RenderSettings, why_unusable
 from glpi_jax.saqt.rendered import LeftOut, SourcePhotograph

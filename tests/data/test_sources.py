@@ -168,7 +168,7 @@ def test_bad_description(write: Write, description: object, message: str) -> Non
 def test_description_that_is_not_json(write: Write) -> None:
     root = write("image,score\na.png,1\n")
     (root / "database.json").write_text("{")
-    with pytest.raises(GlpiError, match=r"database\.json: cannot be read as JSON"):
+    with pytest.raises(GlpiError, match=r"database\.json: cannot be read"):
         load_database("csv", root)
 
 
@@ -214,7 +214,7 @@ def test_columns_are_checked(tmp_path: Path) -> None:
 
 def test_published_facts_are_absent_from_ones_own_database(write: Write) -> None:
     database = load_database("csv", write("image,score\na.png,1\n"))
-    assert (database.facts, database.label_sd, database.official_parts) == (None, None, None)
+    assert (database.facts, database.label_sd) == (None, None)
     assert (database.published_splits, database.left_out) == ({}, ())
 
 

@@ -106,11 +106,11 @@ def test_koniq10k_never_mixes_sizes(tmp_path: Path) -> None:
 def test_koniq10k_published_split_goes_by_name(tmp_path: Path) -> None:
     root = build_miniature("koniq10k", tmp_path / "koniq", references=10, draw=False)
     # The miniature's sets file is in another order than its labels.
-    assert load_database("koniq10k", root).official_parts == (
+    assert load_database("koniq10k", root).published_splits.get("official") == (
         *["train"] * 7, "validation", "test", "test",
     )  # fmt: skip
     (root / "koniq10k_distributions_sets.csv").unlink()
-    assert load_database("koniq10k", root).official_parts is None
+    assert load_database("koniq10k", root).published_splits.get("official") is None
 
 
 def test_koniq10k_bad_sets(tmp_path: Path) -> None:
@@ -210,17 +210,17 @@ def test_flive_published_split(tmp_path: Path) -> None:
         "test", "train", "train", "train", "validation",
         "test", "train", "train", "validation", "train",
     )  # fmt: skip
-    assert load_database("flive", root).official_parts == parts
+    assert load_database("flive", root).published_splits.get("official") == parts
     # A test image that is marked valid besides stays a test image; patches have no label here.
     with padded.open("a") as file:
         file.write("blur_dataset/motion0000.jpg,50,True\nEE371R/rq59.jpg_patch_1.jpg,50,True\n")
-    assert load_database("flive", root).official_parts == parts
+    assert load_database("flive", root).published_splits.get("official") == parts
     with padded.open("a") as file:
         file.write("EE371R/rq2.jpg,50,perhaps\n")
     with pytest.raises(GlpiError, match=r"is_valid 'perhaps' is neither True nor False"):
         load_database("flive", root)
     test.unlink()
-    assert load_database("flive", root).official_parts is None
+    assert load_database("flive", root).published_splits.get("official") is None
 
 
 def test_flive_with_labels_beside_the_images(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_flive_with_labels_beside_the_images(tmp_path: Path) -> None:
         path.rename(root / "database" / path.name)
     database = load_database("flive", root)
     assert len(database) == 10
-    assert database.official_parts is not None
+    assert database.published_splits.get("official") is not None
 
 
 @pytest.mark.parametrize("variant", ["AGIQA-3K", "ACGIQA-3K", "images", "root"])

@@ -38,7 +38,7 @@ def test_pyiqa_table_of_photographs(tmp_path: Path, images: Path) -> None:
     assert database.label_sd is not None
     assert database.label_sd[0] == 0.5
     assert str(database.label_sd[1]) == "nan"
-    assert database.official_parts == ("train", "validation")
+    assert database.published_splits.get("official") == ("train", "validation")
     assert database.published_splits == {
         "official": ("train", "validation"),
         "ratio802_seed123_split01": ("test", None),
@@ -117,7 +117,7 @@ def test_pyiqa_row_in_an_unknown_part_can_be_left_out(tmp_path: Path, images: Pa
     path = tmp_path / "meta.csv"
     path.write_text("img_name,mos,official_split\na.jpg,1,dev\nb.jpg,2,test\n")
     database = load_database("pyiqa", images, path, skip_bad=True)
-    assert (database.images, database.official_parts) == (("b.jpg",), ("test",))
+    assert (database.images, database.published_splits.get("official")) == (("b.jpg",), ("test",))
     assert database.left_out == (
         f"{path} line 2: official_split 'dev' is none of train, val, test",
     )

@@ -43,7 +43,7 @@ def test_left_out_rows_are_named_in_order(tmp_path: Path) -> None:
         f"{labels} line 5: score 'nan' is not a finite number",
         f"{labels} line 6: score 'high' is not a finite number",
         f"{labels} line 7: 2 values under 3 columns",
-        f"{labels} line 8: 'C.PNG' could mean C.png or c.png",
+        f"{labels} line 8: 'C.PNG' could mean C.png or c.png in {tmp_path}",
         f"{labels} line 9: '../b.png' is not an image name inside the folder",
         f"{labels} line 10: level 'low' is not a whole number",
     )
@@ -64,9 +64,9 @@ def test_image_that_is_missing(tmp_path: Path, kind: str) -> None:
     assert database.scores.tolist() == [*whole.scores[:2], *whole.scores[3:]]
     (reason,) = database.left_out
     assert reason.endswith("is missing")
-    if database.official_parts is not None and whole.official_parts is not None:
-        kept = (*whole.official_parts[:2], *whole.official_parts[3:])
-        assert database.official_parts == kept
+    parts = whole.published_splits.get("official")
+    kept = None if parts is None else (*parts[:2], *parts[3:])
+    assert database.published_splits.get("official") == kept
 
 
 @pytest.mark.parametrize("skip_bad", [False, True])

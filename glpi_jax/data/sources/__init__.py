@@ -1,31 +1,23 @@
 """Databases on disk, read into one table: image, score, reference, distortion, level.
 
 `load_database` reads the kinds in `READERS`, which each module describes in its `KINDS`:
-`synthetic.py`, `authentic.py` and `agiqa3k.py` hold the published databases, `generic.py` one's own
-and other projects' label files, `prepared.py` what `glpi_jax.data.prepare` wrote, `saqt_labels.py`
+`synthetic.py` and `authentic.py` hold the published databases, `generic.py` one's own and other
+projects' label files, `prepared.py` what `glpi_jax.data.prepare` wrote, `saqt_labels.py`
 photographs that are distorted as they are read (with its columns in `photographs.py`).
 `check_database` opens every image besides.
 """
 
 from glpi_jax.data.sources.check import CheckReport, check_database
-from glpi_jax.data.sources.database import OFFICIAL, Database, Facts, PartName, ScoreName
-from glpi_jax.data.sources.generic import read_csv_database
-from glpi_jax.data.sources.photographs import PhotographRows, Photographs
+from glpi_jax.data.sources.database import Database, Facts
+from glpi_jax.data.sources.photographs import PhotographRows
 from glpi_jax.data.sources.readers import READERS, load_database
-from glpi_jax.data.sources.synthetic import read_kadid10k
 
 __all__ = [
-    "OFFICIAL",
     "READERS",
     "CheckReport",
     "Database",
     "Facts",
-    "PartName",
     "PhotographRows",
-    "Photographs",
-    "ScoreName",
     "check_database",
     "load_database",
-    "read_csv_database",
-    "read_kadid10k",
 ]

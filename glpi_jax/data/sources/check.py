@@ -1,15 +1,12 @@
 """A database looked at closely: every image decoded, counts and scores compared with the facts."""
 
-import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from glpi_jax.core.errors import GlpiError
@@ -17,7 +14,7 @@ from glpi_jax.core.progress import progress_bar
 from glpi_jax.data.images import ImageError, decode_image
 from glpi_jax.data.sources.database import Database
 from glpi_jax.data.sources.photographs import VARIANTS
-from glpi_jax.data.sources.readers import READERS, open_source
+from glpi_jax.data.sources.readers import READERS, StrPath, open_source
 
 # Of the range's length: published ranges are rounded, some to whole numbers.
 _RANGE_TOLERANCE = 0.01
@@ -41,12 +38,7 @@ class CheckReport:
 
 
 def check_database(
-    kind: str,
-    root: str | os.PathLike[str],
-    labels: str | os.PathLike[str] | None = None,
-    *,
-    threads: int,
-    progress: bool,
+    kind: str, root: StrPath, labels: StrPath | None = None, *, threads: int, progress: bool
 ) -> CheckReport:
     """Read a database and decode every labelled image.
 
@@ -54,9 +46,7 @@ def check_database(
     and, for published databases, other counts or another range of scores than published.
 
     Args:
-        kind: a key of `READERS`.
-        root: as for `load_database`.
-        labels: as for `load_database`.
+        kind, root, labels: as for `load_database`.
         threads: images decoded at a time, at least 1.
         progress: show progress on stderr.
 
@@ -72,26 +62,21 @@ def check_database(
     unreadable = []
     # Of a photograph's rows, which are all made from it, one will do.
     rows = range(0, len(database), 1 if database.photographs is None else VARIANTS)
-    with progress_bar(
-        len(rows), unit="image", description=f"check {database.name}", enabled=progress
-    ) as bar:
-        for result in _decode_all(database, rows, threads):
+    with (
+        progress_bar(
+            len(rows), unit="image", description=f"check {database.name}", enabled=progress
+        ) as bar,
+        ThreadPoolExecutor(threads) as pool,
+    ):
+        # Ended early, map cancels what it has not begun.
+        for result in pool.map(partial(_decode, database), rows):
             if isinstance(result, ImageError):
                 unreadable.append(str(result))
             else:
                 sizes[result] += 1
             bar.advance()
-    published = database.facts
-    images, references = len(database), len(database.reference_order)
-    facts = [
-        ("images", f"{images} (published: {published.images})" if published else str(images)),
-        (
-            "references",
-            f"{references} (published: {published.references})" if published else str(references),
-        ),
-        ("scores", _scores(database)),
-        ("image sizes", _sizes(sizes)),
-    ]
+    facts, disagreements = _counts_and_scores(database)
+    facts.append(("image sizes", _sizes(sizes)))
     for name, parts in database.published_splits.items():
         counts = Counter(parts)
         described = ", ".join(f"{counts[part]} {part or 'in no part'}" for part in counts)
@@ -106,22 +91,12 @@ def check_database(
         name=database.name,
         root=database.root,
         facts=tuple(facts),
-        problems=(*database.left_out, *unreadable, *_disagreements(database)),
+        problems=(*database.left_out, *unreadable, *disagreements),
     )
 
 
-def _decode_all(
-    database: Database, rows: Sequence[int], threads: int
-) -> Iterator[tuple[int, int] | ImageError]:
-    """Yield (width, height) or the error of these rows' images, in order."""
-    pool = ThreadPoolExecutor(threads)
-    try:
-        yield from pool.map(partial(_decode, database), rows)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def _decode(database: Database, row: int) -> tuple[int, int] | ImageError:
+    """Return (width, height) or the error of a row's image."""
     path = database.path(row)
     try:
         data = database.encoded(row)
@@ -136,42 +111,36 @@ def _decode(database: Database, row: int) -> tuple[int, int] | ImageError:
     return width, height
 
 
-def _disagreements(database: Database) -> list[str]:
-    """Counts and scores that differ from the published ones."""
+def _counts_and_scores(database: Database) -> tuple[list[tuple[str, str]], list[str]]:
+    """Counts and scores, with the published ones, and how they differ from these."""
+    counts = {"images": len(database), "references": len(database.reference_order)}
+    lowest, highest = float(database.scores.min()), float(database.scores.max())
+    direction = "higher" if database.higher_is_better else "lower"
+    facts = {what: str(count) for what, count in counts.items()}
+    facts["scores"] = f"{database.score_name} {lowest:g} to {highest:g}, {direction} is better"
     published = database.facts
     if published is None:
-        return []
-    problems = []
-    complete = True
-    for what, count, expected in (
-        ("images", len(database), published.images),
-        ("references", len(database.reference_order), published.references),
-    ):
-        if count != expected:
-            complete = False
-            problems.append(f"{count} {what}, but {database.name} has {expected}")
+        return list(facts.items()), []
     low, high = published.score_range
+    expected = {"images": published.images, "references": published.references}
+    described = {**expected, "scores": f"{low:g} to {high:g}"}
+    problems = [
+        f"{counts[what]} {what}, but {database.name} has {expected[what]}"
+        for what in counts
+        if counts[what] != expected[what]
+    ]
     tolerance = _RANGE_TOLERANCE * (high - low)
-    lowest, highest = float(database.scores.min()), float(database.scores.max())
     outside = lowest < low - tolerance or highest > high + tolerance
     # Of a part of the images the extremes may be missing, of all of them they may not.
-    short = complete and (lowest > low + tolerance or highest < high - tolerance)
+    short = not problems and (lowest > low + tolerance or highest < high - tolerance)
     if outside or short:
         problems.append(
             f"scores from {lowest:g} to {highest:g}, but {database.name}'s run from {low:g} to"
             f" {high:g}; is this the published label file?"
         )
-    return problems
-
-
-def _scores(database: Database) -> str:
-    direction = "higher" if database.higher_is_better else "lower"
-    low, high = np.min(database.scores), np.max(database.scores)
-    described = f"{database.score_name} {low:g} to {high:g}, {direction} is better"
-    if database.facts is None:
-        return described
-    published_low, published_high = database.facts.score_range
-    return f"{described} (published: {published_low:g} to {published_high:g})"
+    return [
+        (what, f"{fact} (published: {described[what]})") for what, fact in facts.items()
+    ], problems
 
 
 def _sizes(sizes: Counter[tuple[int, int]]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ class DatabaseFolder:
         root: its folder, which exists.
         files: the files below it.
         layout: what the folder should hold, for messages.
-        labels: the label file, for kinds that do not know its name.
+        labels: the label file that was given; the root for kinds that know its name.
         skip_bad: leave rows out that cannot be used, instead of refusing the database.
     """
 
@@ -30,24 +30,24 @@ class DatabaseFolder:
     root: Path
     files: FileIndex
     layout: str
-    labels: Path | None
+    labels: Path
     skip_bad: bool
 
     def label_file(self, *names: str) -> Path:
-        """The first of these files that is there.
-
-        Raises:
-            GlpiError: none is.
-        """
+        """The first of these files that is there, else a GlpiError."""
         for name in names:
-            found = self.files.find(name)
-            if found is not None:
-                return self.root / found
+            if (found := self.optional_file(name)) is not None:
+                return found
         others = f" (nor is {' or '.join(names[1:])} there)" if names[1:] else ""
         raise GlpiError(
             f"{self.root / names[0]}: the label file is missing{others}; a {self.kind} database"
             f" holds {self.layout}"
         )
+
+    def optional_file(self, name: str) -> Path | None:
+        """A file's path, None where there is no such file."""
+        found = self.files.find(name)
+        return None if found is None else self.root / found
 
 
 @dataclass(frozen=True)
@@ -89,17 +89,17 @@ class Label(NamedTuple):
 
 @dataclass
 class Labels:
-    """The rows that can be used, in the order of the label file.
+    """The rows of a label file that can be used, in its order.
 
     Attributes:
-        rows: the rows themselves.
-        images: name on disk of each row's image, relative to the root.
+        source: where they are from.
+        rows: name on disk of a row's image, relative to the root → the row.
         labels: what each row says.
         left_out: why other rows are not here, one line each.
     """
 
-    rows: list[Row] = field(default_factory=list)
-    images: list[str] = field(default_factory=list)
+    source: DatabaseFolder
+    rows: dict[str, Row] = field(default_factory=dict)
     labels: list[Label] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
@@ -108,30 +108,34 @@ class Labels:
         """The id of each image's content, the image's own name where it stands alone."""
         return tuple(
             image if label.reference is None else label.reference
-            for image, label in zip(self.images, self.labels, strict=True)
+            for image, label in zip(self.rows, self.labels, strict=True)
         )
 
     def database(
         self,
-        source: DatabaseFolder,
         *,
-        name: str,
-        score_name: ScoreName,
-        higher_is_better: bool,
         label_note: str,
-        reference_order: Sequence[str],
+        name: str | None = None,
+        score_name: ScoreName = "MOS",
+        higher_is_better: bool = True,
+        reference_order: Sequence[str] | None = None,
         facts: Facts | None = None,
         published_splits: Mapping[str, tuple[PartName | None, ...]] | None = None,
     ) -> Database:
-        """The table of these rows; see `Database` for the arguments."""
+        """The table of these rows; see `Database` for the arguments.
+
+        The name is that of the kind unless given. So are the references sorted, not in row order:
+        the same labels in another order give the same splits.
+        """
         sds = np.array([label.sd for label in self.labels], np.float64)
+        references = self.references
         return Database(
-            name=name,
-            root=source.root,
-            images=tuple(self.images),
+            name=self.source.kind if name is None else name,
+            root=self.source.root,
+            images=tuple(self.rows),
             scores=np.array([label.score for label in self.labels], np.float64),
-            references=self.references,
-            reference_order=tuple(reference_order),
+            references=references,
+            reference_order=tuple(reference_order or sorted(set(references))),
             distortions=tuple(label.distortion for label in self.labels),
             levels=tuple(label.level for label in self.labels),
             score_name=score_name,
@@ -143,16 +147,26 @@ class Labels:
             left_out=tuple(self.left_out),
         )
 
+    def standing_alone(
+        self, *, label_note: str, facts: Facts, official_parts: Sequence[PartName] | None = None
+    ) -> Database:
+        """The database of images that are each their own reference, with an MOS as score.
+
+        With the part of every row in the published split, if there is one.
+        """
+        return self.database(
+            label_note=label_note,
+            reference_order=tuple(self.rows),
+            facts=facts,
+            published_splits=None if official_parts is None else {OFFICIAL: tuple(official_parts)},
+        )
+
 
 def collect(source: DatabaseFolder, table: Table, parse: Callable[[Row], Label]) -> Labels:
     """Parse every row of a table and find its image.
 
-    Of several rows for one image the first is kept when bad rows are skipped.
-
-    Args:
-        source: where the images are, and what to do with bad rows.
-        table: the label file.
-        parse: a row → its label; raises `BadRow`.
+    Of several rows for one image the first is kept when bad rows are skipped. For a row that cannot
+    be used `parse` raises a `BadRow`.
 
     Raises:
         BadRow: a row that cannot be used, unless bad rows are skipped.
@@ -160,8 +174,7 @@ def collect(source: DatabaseFolder, table: Table, parse: Callable[[Row], Label])
     """
     if not table.rows:
         raise GlpiError(f"{table.path}: the file holds no labels")
-    kept = Labels()
-    row_of_image: dict[str, Row] = {}
+    kept = Labels(source)
     missing: list[tuple[Row, str]] = []
     for row in table.rows:
         try:
@@ -171,80 +184,27 @@ def collect(source: DatabaseFolder, table: Table, parse: Callable[[Row], Label])
                 missing.append((row, label.candidates[0]))
                 kept.left_out.append(str(row.bad(f"the image {label.candidates[0]!r} is missing")))
                 continue
-            if image in row_of_image:
+            if image in kept.rows:
                 raise row.bad(
                     f"{image!r} is labelled twice (first in {table.unit}"
-                    f" {row_of_image[image].number}); keep one row for it"
+                    f" {kept.rows[image].number}); keep one row for it"
                 )
         except BadRow as error:
             if not source.skip_bad:
                 raise
             kept.left_out.append(str(error))
             continue
-        row_of_image[image] = row
-        kept.rows.append(row)
-        kept.images.append(image)
+        kept.rows[image] = row
         kept.labels.append(label)
-    if missing and not (source.skip_bad and kept.images):
-        raise _missing_images(source, table, missing)
-    if not kept.images:
+    if missing and not (source.skip_bad and kept.rows):
+        shown = ", ".join(name for _, name in missing[:3]) + (", …" if len(missing) > 3 else "")
+        raise missing[0][0].bad(
+            f"{len(missing)} of {len(table.rows)} labelled images are not below {source.root}:"
+            f" {shown}; a {source.kind} database holds {source.layout}"
+        )
+    if not kept.rows:
         raise GlpiError(f"{table.path}: no row can be used ({kept.left_out[0]})")
     return kept
-
-
-def standing_alone(
-    source: DatabaseFolder,
-    labels: Labels,
-    *,
-    name: str,
-    label_note: str,
-    facts: Facts,
-    official_parts: tuple[PartName, ...] | None = None,
-) -> Database:
-    """Return the database of images that are each their own reference, with an MOS as score.
-
-    Args:
-        source: the folder.
-        labels: its usable rows.
-        name: of the database, in tables and file names.
-        label_note: what the label is, its range and direction, in words.
-        facts: what was published about it, which `glpi data check` compares.
-        official_parts: the part of every row in the published split, if there is one.
-    """
-    return labels.database(
-        source,
-        name=name,
-        score_name="MOS",
-        higher_is_better=True,
-        label_note=label_note,
-        reference_order=labels.images,
-        facts=facts,
-        published_splits={} if official_parts is None else {OFFICIAL: official_parts},
-    )
-
-
-def row_image_name(row: Row, column: str) -> str:
-    """The cell as a relative path with "/".
-
-    Raises:
-        BadRow: empty, absolute or outside the folder.
-    """
-    text = row.text(column)
-    name = PurePosixPath(text.replace("\\", "/"))
-    if not text or name.is_absolute() or ".." in name.parts:
-        raise row.bad(f"{text!r} is not an image name inside the folder")
-    return str(name)
-
-
-def optional_number(row: Row, column: str) -> float:
-    """The cell as a finite number, NaN where it is empty or there is no such column.
-
-    Raises:
-        BadRow: anything else.
-    """
-    if column not in row.table.index or not row.text(column):
-        return float("nan")
-    return row.number_of(column)
 
 
 def _find_image(source: DatabaseFolder, row: Row, candidates: Sequence[str]) -> str | None:
@@ -252,15 +212,3 @@ def _find_image(source: DatabaseFolder, row: Row, candidates: Sequence[str]) -> 
         return next(filter(None, map(source.files.find, candidates)), None)
     except AmbiguousName as error:
         raise row.bad(str(error)) from None
-
-
-def _missing_images(
-    source: DatabaseFolder, table: Table, missing: Sequence[tuple[Row, str]]
-) -> GlpiError:
-    names = [name for _, name in missing]
-    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-    return GlpiError(
-        f"{table.path} {table.unit} {missing[0][0].number}: {len(names)} of {len(table.rows)}"
-        f" labelled images are not below {source.root}: {shown}; a {source.kind} database holds"
-        f" {source.layout}"
-    )

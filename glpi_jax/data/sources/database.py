@@ -140,8 +140,3 @@ class Database:
             ImageError: there is no such file, or its record cannot be read.
         """
         return check_file(self.path(row)) if self.records is None else self.records.size(row)
-
-    @property
-    def official_parts(self) -> tuple[PartName | None, ...] | None:
-        """The part of each row in the split that the database's authors published, if any."""
-        return self.published_splits.get(OFFICIAL)

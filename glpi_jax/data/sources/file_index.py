@@ -1,33 +1,29 @@
 """Files of a database found by name without regard to case, without asking the disk for each."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
+from functools import cached_property
+from itertools import chain
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from glpi_jax.core.errors import GlpiError
+from glpi_jax.data.images import images_below
+from glpi_jax.data.sources.manifest import is_rendered
 
 
 class AmbiguousName(GlpiError):
     """A name that several files match, apart from case."""
 
 
-class _Names:
-    def __init__(self, names: Iterable[str]) -> None:
-        self.exact = frozenset(names)
-        self._folded: dict[str, list[str]] = {}
-        for name in self.exact:
-            self._folded.setdefault(name.casefold(), []).append(name)
-
-    def matches(self, name: str) -> list[str]:
-        """The name itself, or else those that differ from it in case alone."""
-        return [name] if name in self.exact else self._folded.get(name.casefold(), [])
+Names = dict[str, list[str]]
+"""What a name is asked for by, such as the name without case → the names on disk."""
 
 
 class _Listing(NamedTuple):
-    files: _Names
-    folders: _Names
+    files: Names
+    folders: Names
 
 
 class FileIndex:
@@ -57,43 +53,43 @@ class FileIndex:
             AmbiguousName: several names differ from this one in case alone.
             GlpiError: a folder that cannot be listed.
         """
-        matches = self._matches(name, lambda listing: listing.files)
+        found = self.only(name, self._matches(name, lambda listing: listing.files))
+        if found is not None and found != name:
+            self.case_differences[name] = found
+        return found
+
+    def only(self, name: str, matches: Sequence[str]) -> str | None:
+        """The one of these files that a name could mean, or None; several: an `AmbiguousName`."""
         if len(matches) > 1:
-            raise AmbiguousName(f"{name!r} could mean {' or '.join(sorted(matches))}")
-        if not matches:
-            return None
-        if matches[0] != name:
-            self.case_differences[name] = matches[0]
-        return matches[0]
+            first, second, *others = sorted(matches)
+            more = f" (and {len(others)} more)" if others else ""
+            raise AmbiguousName(f"{name!r} could mean {first} or {second}{more} in {self.root}")
+        return matches[0] if matches else None
 
     def has_folder(self, name: str) -> bool:
         """Whether there is a folder of this name, relative to the root, whatever its case."""
         return bool(self._find_folders(name))
 
     def folders_with(self, names: Iterable[str]) -> list[str]:
-        """Return the folders that hold one of these files or more, whatever the case; sorted.
+        """Return the folders that hold a file of these names, whatever the case; sorted.
 
-        Args:
-            names: file names without folders.
-
-        Returns:
-            Names of folders directly below the root; "" for the root itself.
+        Searched are the root, which is "", and the folders directly below it.
 
         Raises:
             GlpiError: a folder that cannot be listed.
         """
         folded = {name.casefold() for name in names}
+        folders = ("", *chain.from_iterable(self._listing("").folders.values()))
         return sorted(
-            folder
-            for folder in ("", *self._listing("").folders.exact)
-            if any(name.casefold() in folded for name in self._listing(folder).files.exact)
+            folder for folder in folders if not folded.isdisjoint(self._listing(folder).files)
         )
 
-    def _matches(self, name: str, kind: Callable[[_Listing], _Names]) -> list[str]:
+    def _matches(self, name: str, kind: Callable[[_Listing], Names]) -> list[str]:
         folder, _, base = name.rpartition("/")
         found = []
         for parent in self._find_folders(folder):
-            names = kind(self._listing(parent)).matches(base)
+            names = kind(self._listing(parent)).get(base.casefold(), [])
+            names = [base] if base in names else names
             found += [f"{parent}/{name}" if parent else name for name in names]
         return found
 
@@ -118,5 +114,68 @@ class FileIndex:
                 raise GlpiError(
                     f"{self.root / folder}: this folder cannot be listed ({error.strerror})"
                 ) from error
-            self._listings[folder] = _Listing(_Names(files), _Names(folders))
+            self._listings[folder] = _Listing(_by(str.casefold, files), _by(str.casefold, folders))
         return self._listings[folder]
+
+
+class PhotographIndex:
+    """Finds the photographs of a folder and its subfolders, where `list_images` finds them too.
+
+    SAQT's tables have a photograph's file name or its stem alone. All folders are walked once, when
+    such a name is first asked for.
+    """
+
+    def __init__(self, files: FileIndex) -> None:
+        """Nothing is read yet."""
+        self._files = files
+
+    def find(self, name: str) -> str | None:
+        """The name on disk, relative to the root, of a photograph that is named so, or None.
+
+        A name with folders is relative to the root. An exact match wins; otherwise the one that
+        differs in case alone.
+
+        Raises:
+            AmbiguousName: several photographs have this name.
+            GlpiError: a name that leads out of the root, or a folder that cannot be listed.
+        """
+        path = PurePosixPath(name.replace("\\", "/"))
+        if not name or path.is_absolute() or ".." in path.parts:
+            raise GlpiError(f"{name!r} is not the name of a photograph inside the folder")
+        if len(path.parts) == 1:
+            folded = self._photographs[0].get(path.name.casefold(), [])
+            exact = [file for file in folded if _base(file) == path.name]
+            found = self._files.only(name, exact or folded)
+            if found is not None:
+                if not exact:
+                    self._files.case_differences[name] = found
+                return found
+        return self._files.find(str(path))  # of any suffix, hidden ones too
+
+    def find_stem(self, stem: str) -> str | None:
+        """As `find`, the photograph with this file name, apart from the suffix."""
+        return self._files.only(stem, self._photographs[1].get(stem, []))
+
+    @cached_property
+    def _photographs(self) -> tuple[Names, Names]:
+        """By name without case, and by stem; what another user has locked holds none."""
+        root = str(self._files.root)
+        locked: list[GlpiError] = []
+        paths = list(images_below(root, locked.append, skip=is_rendered))
+        if locked and not paths:
+            raise locked[0]
+        beginning = len(os.path.join(root, ""))
+        files = [path[beginning:] for path in paths]
+        by_name = _by(lambda file: _base(file).casefold(), files)
+        return by_name, _by(lambda file: os.path.splitext(_base(file))[0], files)
+
+
+def _by(key: Callable[[str], str], names: Iterable[str]) -> Names:
+    found: Names = {}
+    for name in names:
+        found.setdefault(key(name), []).append(name)
+    return found
+
+
+def _base(file: str) -> str:
+    return file.rpartition("/")[2]

@@ -1,31 +1,22 @@
 """Databases of one's own, and label files of other projects: csv, pyiqa, liqe."""
 
-import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.data.sources.collect import (
-    DatabaseFolder,
-    DatabaseKind,
-    Label,
-    collect,
-    optional_number,
-    row_image_name,
-)
+from glpi_jax.core.files import read_json_object
+from glpi_jax.data.sources.collect import DatabaseFolder, DatabaseKind, Label, collect
 from glpi_jax.data.sources.database import OFFICIAL, Database, PartName, ScoreName
 from glpi_jax.data.sources.table_files import Row, read_csv, read_lines
 
-_PYIQA_PARTS: dict[str, PartName] = {"train": "train", "val": "validation", "test": "test"}
+_PYIQA_PARTS: dict[str, PartName | None] = {
+    "train": "train",
+    "val": "validation",
+    "test": "test",
+    "": None,
+}
 _PYIQA_SPLIT_COLUMN = re.compile(r".+_split\d*")
-
-# The lists as first published, and those with distortion and scenes ("_clip").
-_LIQE_LAYOUTS = (
-    ("name", "score", "std"),
-    ("name", "score", "distortion", "scene1", "scene2", "scene3"),
-)
 
 
 def read_csv_database(source: DatabaseFolder) -> Database:
@@ -36,36 +27,22 @@ def read_csv_database(source: DatabaseFolder) -> Database:
     `database.json` may hold name, score_name ("MOS" or "DMOS"), higher_is_better, label_note.
     Without it: the folder's name, "MOS", higher is better. A DMOS must say its direction.
     """
-    table = read_csv(source.label_file("labels.csv"))
-    # A misspelt "reference" would let one content into two parts of a split.
-    table.check_columns(("image", "score"), optional=("reference", "distortion", "level"))
+    # Others are refused: a misspelt "reference" would let one content into two parts of a split.
+    optional = ("reference", "distortion", "level")
+    table = read_csv(source.label_file("labels.csv"), ("image", "score"), optional)
 
     def parse(row: Row) -> Label:
         return Label(
-            (row_image_name(row, "image"),),
+            (row.image_name("image"),),
             row.number_of("score"),
-            reference=_optional_text(row, "reference"),
-            distortion=_optional_text(row, "distortion"),
-            level=row.whole_number_of("level") if _optional_text(row, "level") else None,
+            reference=row.text("reference") or None,
+            distortion=row.text("distortion") or None,
+            level=row.whole_number_of("level") if row.text("level") else None,
         )
 
     labels = collect(source, table, parse)
-    description = _read_description(
-        source.root / "database.json",
-        name=source.root.resolve().name,
-        score_name="MOS",
-        higher_is_better=True,
-        labels="labels.csv",
-    )
-    return labels.database(
-        source,
-        name=description.name,
-        score_name=description.score_name,
-        higher_is_better=description.higher_is_better,
-        label_note=description.label_note,
-        # Sorted, not in row order: the same labels in another order give the same splits.
-        reference_order=sorted(set(labels.references)),
-    )
+    name, path = source.root.resolve().name, source.root / "database.json"
+    return labels.database(**_description(path, name, "MOS", "labels.csv", directed=True))
 
 
 def read_pyiqa(source: DatabaseFolder) -> Database:
@@ -80,57 +57,40 @@ def read_pyiqa(source: DatabaseFolder) -> Database:
     file of the same name beside it (`meta_info_CSIQDataset.json`) that holds higher_is_better; it
     may hold name, score_name and label_note too.
     """
-    table = read_csv(_given_labels(source))
-    image_column = "dist_name" if "dist_name" in table.index else "img_name"
+    table = read_csv(source.labels)
+    image_columns = ("dist_name", "ref_name") if "dist_name" in table.index else ("img_name",)
     score_column = "dmos" if "dmos" in table.index else "mos"
     has_references = "ref_name" in table.index
-    table.check_columns((image_column, score_column))
-    if image_column == "dist_name":
-        table.check_columns(("ref_name",))
     split_columns = [column for column in table.columns if _PYIQA_SPLIT_COLUMN.fullmatch(column)]
-    table.check_columns(split_columns)
+    table.check_columns((*image_columns, score_column, *split_columns))
 
     def parse(row: Row) -> Label:
         for column in split_columns:
-            _pyiqa_part(row, column)
+            row.choice(column, _PYIQA_PARTS)
         return Label(
-            (row_image_name(row, image_column),),
+            (row.image_name(image_columns[0]),),
             row.number_of(score_column),
-            reference=row_image_name(row, "ref_name") if has_references else None,
-            sd=optional_number(row, "std"),
+            reference=row.image_name("ref_name") if has_references else None,
+            sd=row.optional_number_of("std"),
         )
 
     labels = collect(source, table, parse)
-    description = _read_description(
+    description = _description(
         table.path.with_suffix(".json"),
-        name=table.path.stem,
-        score_name="DMOS" if score_column == "dmos" else "MOS",
-        higher_is_better=None if has_references or score_column == "dmos" else True,
-        labels=table.path.name,
+        table.path.stem,
+        "DMOS" if score_column == "dmos" else "MOS",
+        table.path.name,
+        directed=not has_references and score_column == "mos",
     )
     return labels.database(
-        source,
-        name=description.name,
-        score_name=description.score_name,
-        higher_is_better=description.higher_is_better,
-        label_note=description.label_note,
-        reference_order=sorted(set(labels.references)),
+        **description,
         published_splits={
             OFFICIAL if column == "official_split" else column: tuple(
-                _pyiqa_part(row, column) for row in labels.rows
+                row.choice(column, _PYIQA_PARTS) for row in labels.rows.values()
             )
             for column in split_columns
         },
     )
-
-
-def _pyiqa_part(row: Row, column: str) -> PartName | None:
-    text = row.text(column)
-    if not text:
-        return None
-    if text not in _PYIQA_PARTS:
-        raise row.bad(f"{column} {text!r} is none of {', '.join(_PYIQA_PARTS)}")
-    return _PYIQA_PARTS[text]
 
 
 def read_liqe(source: DatabaseFolder) -> Database:
@@ -142,90 +102,51 @@ def read_liqe(source: DatabaseFolder) -> Database:
     references: each image stands for itself, and a new split of a list of LIVE, CSIQ or KADID-10k
     would show one content in two parts.
     """
-    table = read_lines(_given_labels(source), *_LIQE_LAYOUTS, separator="\t")
+    # As first published, and with distortion and scenes ("_clip").
+    layouts = ("name score std", "name score distortion scene1 scene2 scene3")
+    table = read_lines(source.labels, *map(str.split, layouts), separator="\t")
 
     def parse(row: Row) -> Label:
         return Label(
-            (row_image_name(row, "name"),),
+            (row.image_name("name"),),
             row.number_of("score"),
-            distortion=_optional_text(row, "distortion"),
-            sd=optional_number(row, "std"),
+            distortion=row.text("distortion") or None,
+            sd=row.optional_number_of("std"),
         )
 
-    labels = collect(source, table, parse)
-    return labels.database(
-        source,
+    return collect(source, table, parse).database(
         name=table.path.stem,
-        score_name="MOS",
-        higher_is_better=True,
         label_note=(
             f"score from LIQE's list {table.path.name}, where higher is better: LIVE is stored as"
             " 111.77 - DMOS and CSIQ as 1 - DMOS; the list does not tell which images share their"
             " content"
         ),
-        reference_order=sorted(set(labels.references)),
     )
 
 
-@dataclass(frozen=True)
-class _Description:
-    name: str
-    score_name: ScoreName
-    higher_is_better: bool
-    label_note: str
+def _description(
+    path: Path, name: str, score_name: ScoreName, labels: str, *, directed: bool
+) -> dict[str, Any]:
+    """The arguments of `Labels.database` that a JSON file gives, if there is one, over these.
 
-
-def _read_description(
-    path: Path, *, name: str, score_name: ScoreName, higher_is_better: bool | None, labels: str
-) -> _Description:
-    """What a JSON file says of a database, over these defaults.
-
-    A direction of None must be in the file, and so must that of a DMOS; `labels` is the name of the
-    label file, for the note.
+    If it does not say so, a MOS rises with quality, if it is directed; a DMOS must say.
     """
-    given = _read_json_object(path)
+    given = read_json_object(path)
     types = {"name": str, "score_name": str, "higher_is_better": bool, "label_note": str}
     for key, value in given.items():
         if key not in types:
             raise GlpiError(f"{path}: unknown key {key!r} (known: {', '.join(types)})")
         if not isinstance(value, types[key]):
             raise GlpiError(f"{path}: {key} must be a {types[key].__name__}, not {value!r}")
-    if given.get("score_name", score_name) not in ("MOS", "DMOS"):
-        raise GlpiError(f"{path}: score_name must be MOS or DMOS, not {given['score_name']!r}")
-    score_name = cast(ScoreName, given.get("score_name", score_name))
-    direction = given.get("higher_is_better", higher_is_better if score_name == "MOS" else None)
-    if direction is None:
+    score = given.get("score_name", score_name)
+    if score not in ("MOS", "DMOS"):
+        raise GlpiError(f"{path}: score_name must be MOS or DMOS, not {score!r}")
+    if "higher_is_better" not in given and not (directed and score == "MOS"):
         raise GlpiError(
-            f"{path}: a {score_name} like this is published in either direction; say which, as in"
+            f"{path}: a {score} like this is published in either direction; say which, as in"
             ' {"higher_is_better": false}'
         )
-    return _Description(
-        name=given.get("name", name),
-        score_name=score_name,
-        higher_is_better=direction,
-        label_note=given.get("label_note", f"{score_name} from {labels}"),
-    )
-
-
-def _read_json_object(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise GlpiError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(given, dict):
-        raise GlpiError(f"{path}: must hold one JSON object")
-    return given
-
-
-def _given_labels(source: DatabaseFolder) -> Path:
-    assert source.labels is not None  # `load_database` has seen to it
-    return source.labels
-
-
-def _optional_text(row: Row, column: str) -> str | None:
-    return (row.text(column) or None) if column in row.table.index else None
+    return {"name": name, "score_name": score, "label_note": f"{score} from {labels}", **given}
 
 
 KINDS = {

@@ -6,8 +6,9 @@ rows stand in blocks, one block a photograph.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -60,13 +61,15 @@ class Photographs:
         """The number of images."""
         return VARIANTS * len(self.files)
 
-    def variant(self, row: int) -> Variant:
+    @staticmethod
+    def variant(row: int) -> Variant:
         """What the image of a row is made from."""
         photograph, variant = divmod(int(row), VARIANTS)
         kind, level = divmod(variant, len(LEVELS))
         return Variant(photograph, kind + 1, level + 1)
 
-    def row(self, photograph: int, distortion: int, level: int) -> int:
+    @staticmethod
+    def row(photograph: int, distortion: int, level: int) -> int:
         """The row of a photograph under a type (1–25) and level (1–5); the inverse of `variant`."""
         return VARIANTS * photograph + len(LEVELS) * (distortion - 1) + level - 1
 
@@ -103,17 +106,13 @@ class Column(Sequence[T]):
     def __len__(self) -> int:
         return self._length
 
-    @overload
-    def __getitem__(self, row: int) -> T: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[T]: ...
-    def __getitem__(self, row: int | slice) -> T | list[T]:
+    def __getitem__(self, row: Any) -> Any:
         if isinstance(row, slice):
             return [self._cell(one) for one in range(self._length)[row]]
         return self._cell(range(self._length)[row])
 
 
-class PhotographRows(Sequence[int]):
+class PhotographRows(Column[int]):
     """The rows of some photographs, all 125 of each; takes the memory of the photographs' numbers.
 
     Attributes:
@@ -123,19 +122,7 @@ class PhotographRows(Sequence[int]):
     def __init__(self, photographs: Sequence[int]) -> None:
         """Take the photographs' numbers."""
         self.photographs = tuple(photographs)
-
-    def __len__(self) -> int:
-        return VARIANTS * len(self.photographs)
-
-    @overload
-    def __getitem__(self, place: int) -> int: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[int]: ...
-    def __getitem__(self, place: int | slice) -> int | list[int]:
-        if isinstance(place, slice):
-            return [self[one] for one in range(len(self))[place]]
-        number, variant = divmod(range(len(self))[place], VARIANTS)
-        return VARIANTS * self.photographs[number] + variant
+        super().__init__(VARIANTS * len(self.photographs), partial(_row_of_part, self.photographs))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PhotographRows):
@@ -149,3 +136,8 @@ class PhotographRows(Sequence[int]):
         starts = VARIANTS * np.array(self.photographs, np.intp)
         rows = (starts[:, None] + np.arange(VARIANTS)).ravel()
         return rows if dtype is None else rows.astype(dtype)
+
+
+def _row_of_part(photographs: Sequence[int], place: int) -> int:
+    number, variant = divmod(place, VARIANTS)
+    return VARIANTS * photographs[number] + variant

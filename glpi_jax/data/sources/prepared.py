@@ -2,20 +2,17 @@
 
 `glpi_jax.data.prepare` writes it. The shards are a TFDS dataset, one serialised tf.train.Example an
 image, that anyone may read with `tfds.builder_from_directory(FOLDER).as_data_source("images")`.
-This reader does without tensorflow-datasets, which need not be installed where a model trains:
-
-- The table comes from the JSON file alone. An Example holds float32 and no None, so that scores
-  would not come back as they were; and the shards, of SPAQ 30 GB, would have to be read for it.
-- The image is taken out of its record by the protobuf wire format. All that lies on the way to it
-  (Example → Features → map entry → Feature → BytesList) is length-delimited, which is a loop of
-  five lines; a protobuf class for it comes with TensorFlow or tensorflow-datasets only.
+This reader does without tensorflow-datasets, which need not be installed where a model trains: the
+table comes from the JSON file alone, since an Example holds float32 and no None, and the image is
+taken out of its record by the protobuf wire format. All that lies on the way to it (Example →
+Features → map entry → Feature → BytesList) is length-delimited.
 """
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +23,10 @@ from glpi_jax.data.sources.database import Database, Facts
 
 PREPARED_FILE = "glpi_database.json"
 FORMAT = 1
+# Keys of the table that are arguments of `Database`, and those of them that are columns.
+_TEXTS = ("name", "score_name", "higher_is_better", "label_note")
+_COLUMNS = ("images", "references", "reference_order", "distortions", "levels", "left_out")
+_AGAIN = "copy or prepare the database again"
 _LENGTH_DELIMITED = 2  # wire type, https://protobuf.dev/programming-guides/encoding/
 
 
@@ -50,10 +51,7 @@ def prepared_table(
     facts, sds = database.facts, database.label_sd
     return {
         "format": FORMAT,
-        "name": database.name,
-        "score_name": database.score_name,
-        "higher_is_better": database.higher_is_better,
-        "label_note": database.label_note,
+        **{key: getattr(database, key) for key in _TEXTS},
         "facts": facts and [facts.images, facts.references, facts.score_range],
         "shards": [shard._asdict() for shard in shards],
         "images": database.images,
@@ -85,30 +83,21 @@ def read_prepared(source: DatabaseFolder) -> Database:
                 " database again"
             )
         shards = [Shard(**shard) for shard in table["shards"]]
-        sds = table["label_sd"]
+        columns: dict[str, Any] = {key: tuple(table[key]) for key in _COLUMNS}
+        facts, sds = table["facts"], table["label_sd"]
         database = Database(
-            name=table["name"],
+            **{key: table[key] for key in _TEXTS},
+            **columns,
             root=source.root,
-            images=tuple(table["images"]),
             scores=np.array(table["scores"], np.float64),
-            references=tuple(table["references"]),
-            reference_order=tuple(table["reference_order"]),
-            distortions=tuple(table["distortions"]),
-            levels=tuple(table["levels"]),
-            score_name=table["score_name"],
-            higher_is_better=table["higher_is_better"],
-            label_note=table["label_note"],
-            facts=_facts(table["facts"]),
+            facts=facts and Facts(facts[0], facts[1], tuple(facts[2])),
             label_sd=None if sds is None else np.array(sds, np.float64),
             published_splits={
                 name: tuple(parts) for name, parts in table["published_splits"].items()
             },
-            left_out=tuple(table["left_out"]),
-            records=RecordReader(
-                source.root, shards, tuple(table["images"]), table.get("image_bytes")
-            ),
+            records=RecordReader(source.root, shards, columns["images"], table.get("image_bytes")),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         cause = f"no {error}" if isinstance(error, KeyError) else error
         raise GlpiError(f"{path}: not the table of a prepared database ({cause})") from error
     _check_shards(source.root, shards, len(database))
@@ -123,7 +112,7 @@ class RecordReader:
         root: Path,
         shards: Sequence[Shard],
         images: tuple[str, ...],
-        sizes: Sequence[int] | None = None,
+        sizes: Sequence[int] | None,
     ) -> None:
         """Nothing is read yet. Earlier versions wrote no `sizes` (bytes of each image)."""
         if sizes is not None and len(sizes) != len(images):
@@ -135,15 +124,11 @@ class RecordReader:
         self._sizes = sizes
         self._root = root
         self._source = grain.sources.ArrayRecordDataSource(
-            [_Whole(str(root / shard.file), shard.records) for shard in shards]
+            [_Whole(str(root / shard.file), shard.records, shard.records) for shard in shards]
         )
 
     def __call__(self, row: int) -> bytes:
-        """The image file of a row, byte by byte as it was.
-
-        Raises:
-            ImageError: the record cannot be read, or is of another image.
-        """
+        """The image file of a row as it was; an ImageError if the record is not whole."""
         name = self._images[row]
         try:
             features = example_features(self._source[row])
@@ -151,22 +136,17 @@ class RecordReader:
         except Exception as error:  # array_record raises several kinds on damaged files
             cause = " ".join(str(error).split())
             raise ImageError(
-                f"{self._root}: record {row} ({name}) cannot be read ({cause}); copy or prepare the"
-                " database again"
+                f"{self._root}: record {row} ({name}) cannot be read ({cause}); {_AGAIN}"
             ) from error
         if held != name:
             raise ImageError(
                 f"{self._root}: record {row} is {held!r}, but {PREPARED_FILE} has {name!r} there;"
-                " copy or prepare the database again"
+                f" {_AGAIN}"
             )
         return image
 
     def size(self, row: int) -> int:
-        """Return the size in bytes of a row's image file; read the record if no table has it.
-
-        Raises:
-            ImageError: the record has to be read, but cannot be.
-        """
+        """Return the size in bytes of a row's image file; read the record if no table has it."""
         return len(self(row)) if self._sizes is None else self._sizes[row]
 
 
@@ -176,11 +156,8 @@ class _Whole:
 
     filename: str
     take: int
+    examples_in_shard: int
     skip: int = 0
-
-    @property
-    def examples_in_shard(self) -> int:
-        return self.take
 
 
 def example_features(example: bytes) -> dict[str, bytes]:
@@ -220,23 +197,15 @@ def _varint(message: memoryview, place: int) -> tuple[int, int]:
             return number, place
 
 
-def _facts(facts: Sequence[Any] | None) -> Facts | None:
-    if facts is None:
-        return None
-    images, references, score_range = facts
-    return Facts(images, references, cast(tuple[float, float], tuple(score_range)))
-
-
 def _check_shards(root: Path, shards: Sequence[Shard], images: int) -> None:
     for shard in shards:
-        path = root / shard.file
+        path, cause = root / shard.file, ""
         if not path.is_file():
-            raise GlpiError(f"{path}: this file is missing; copy or prepare the database again")
-        if path.stat().st_size != shard.bytes:
-            raise GlpiError(
-                f"{path}: has {path.stat().st_size} of {shard.bytes} bytes; copy or prepare the"
-                " database again"
-            )
+            cause = "this file is missing"
+        elif path.stat().st_size != shard.bytes:
+            cause = f"has {path.stat().st_size} of {shard.bytes} bytes"
+        if cause:
+            raise GlpiError(f"{path}: {cause}; {_AGAIN}")
     if sum(shard.records for shard in shards) != images:
         raise GlpiError(f"{root / PREPARED_FILE}: the shards do not hold {images} records")
 

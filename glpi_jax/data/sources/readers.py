@@ -4,16 +4,17 @@ import os
 from pathlib import Path
 
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.data.sources import agiqa3k, authentic, generic, prepared, saqt_labels, synthetic
+from glpi_jax.data.sources import authentic, generic, prepared, saqt_labels, synthetic
 from glpi_jax.data.sources.collect import DatabaseFolder, DatabaseKind
 from glpi_jax.data.sources.database import Database
 from glpi_jax.data.sources.file_index import FileIndex
+
+StrPath = str | os.PathLike[str]
 
 READERS: dict[str, DatabaseKind] = {
     **generic.KINDS,
     **synthetic.KINDS,
     **authentic.KINDS,
-    **agiqa3k.KINDS,
     **saqt_labels.KINDS,
     **prepared.KINDS,
 }
@@ -21,11 +22,7 @@ READERS: dict[str, DatabaseKind] = {
 
 
 def load_database(
-    kind: str,
-    root: str | os.PathLike[str],
-    labels: str | os.PathLike[str] | None = None,
-    *,
-    skip_bad: bool = False,
+    kind: str, root: StrPath, labels: StrPath | None = None, *, skip_bad: bool = False
 ) -> Database:
     """Read a database's labels and check that every labelled image is there (none is opened).
 
@@ -42,16 +39,11 @@ def load_database(
         GlpiError: unknown kind, missing folder, missing or malformed label file, and, unless they
             are skipped, the first row that cannot be used.
     """
-    source = open_source(kind, root, labels, skip_bad=skip_bad)
-    return READERS[kind].read(source)
+    return READERS[kind].read(open_source(kind, root, labels, skip_bad=skip_bad))
 
 
 def open_source(
-    kind: str,
-    root: str | os.PathLike[str],
-    labels: str | os.PathLike[str] | None,
-    *,
-    skip_bad: bool,
+    kind: str, root: StrPath, labels: StrPath | None, *, skip_bad: bool
 ) -> DatabaseFolder:
     """Check the arguments of `load_database` and bundle them for a reader."""
     if kind not in READERS:
@@ -59,21 +51,13 @@ def open_source(
     reader, folder = READERS[kind], Path(root)
     if not folder.is_dir():
         raise GlpiError(f"{folder}: no such folder; give the root folder of the {kind} database")
+    given = folder if labels is None else Path(labels)
     if labels is None and reader.takes_labels:
         raise GlpiError(f"a {kind} database needs the path of its label file as labels")
     if labels is not None and not reader.takes_labels:
         raise GlpiError(
             f"{labels}: a {kind} database takes no label file, it has its own: {reader.layout}"
         )
-    if labels is not None and not (
-        Path(labels).is_file() or (reader.labels_in_folder and Path(labels).is_dir())
-    ):
+    if not given.is_file() and not (given.is_dir() and (labels is None or reader.labels_in_folder)):
         raise GlpiError(f"{labels}: the label file is missing")
-    return DatabaseFolder(
-        kind=kind,
-        root=folder,
-        files=FileIndex(folder),
-        layout=reader.layout,
-        labels=None if labels is None else Path(labels),
-        skip_bad=skip_bad,
-    )
+    return DatabaseFolder(kind, folder, FileIndex(folder), reader.layout, given, skip_bad)

@@ -5,7 +5,6 @@ and its label are read, and in the new columns the name of the photograph; 6.25 
 seconds and a few hundred megabytes.
 """
 
-import csv
 import itertools
 import re
 from collections.abc import Sequence
@@ -16,10 +15,9 @@ import numpy as np
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.sources.collect import DatabaseFolder, DatabaseKind
 from glpi_jax.data.sources.database import Database
-from glpi_jax.data.sources.file_index import AmbiguousName
-from glpi_jax.data.sources.photograph_index import PhotographIndex
+from glpi_jax.data.sources.file_index import AmbiguousName, PhotographIndex
 from glpi_jax.data.sources.photographs import VARIANTS, Column, Photographs
-from glpi_jax.data.sources.table_files import LARGEST, numbered_rows
+from glpi_jax.data.sources.table_files import LARGEST, numbered_rows, open_csv
 from glpi_jax.distortions import KADID_TYPES, LEVELS
 
 _OLD = ("dist_img", "label")
@@ -40,7 +38,6 @@ def read_saqt(source: DatabaseFolder) -> Database:
         GlpiError: not such a table, a label that is no finite number, a name of another form; and,
             unless they are to be skipped, photographs that are missing or lack labels.
     """
-    assert source.labels is not None  # `load_database` has seen to it
     tables = _Tables()
     for path in list_label_tables(source.labels) if source.labels.is_dir() else [source.labels]:
         tables.read(path)
@@ -103,33 +100,19 @@ class _Tables:
         self._values: list[np.ndarray] = []
 
     def read(self, path: Path) -> None:
-        """Add a table.
+        """Add a table."""
+        with open_csv(path) as lines:
+            header = next(lines, [])
+            columns = _columns(path, header)
+            rows = numbered_rows(lines)
+            while chunk := list(itertools.islice(rows, _CHUNK)):
+                for line, row in chunk:
+                    if len(row) != len(header):
+                        raise GlpiError(f"{path} line {line}: not as many values as columns")
+                self._add(path, chunk, columns)
 
-        Raises:
-            GlpiError: it cannot be read, lacks columns, or a line is not as it should be.
-        """
-        try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.reader(file, strict=True)
-                header = next(reader, [])
-                columns = _columns(path, header)
-                rows = numbered_rows(reader)
-                while chunk := list(itertools.islice(rows, _CHUNK)):
-                    self._add(path, chunk, len(header), columns)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise GlpiError(f"{path}: cannot be read as a CSV table ({error})") from error
-
-    def _add(
-        self,
-        path: Path,
-        chunk: list[tuple[int, list[str]]],
-        width: int,
-        columns: Sequence[int],
-    ) -> None:
+    def _add(self, path: Path, chunk: list[tuple[int, list[str]]], columns: Sequence[int]) -> None:
         """Add some rows with the numbers of their lines; columns are image, score, photograph."""
-        for line, row in chunk:
-            if len(row) != width:
-                raise GlpiError(f"{path} line {line}: not as many values as columns")
         images = [row[columns[0]] for _, row in chunk]
         if not self._variants:
             self.suffix = PurePosixPath(images[0]).suffix
@@ -148,7 +131,15 @@ class _Tables:
         prefixes = self.prefixes
         numbers = [prefixes.setdefault(image[:-tail], len(prefixes)) for image in images]
         self._rows.append(VARIANTS * np.array(numbers) + np.array(variants))
-        self._values.append(_numbers(path, [(line, row[columns[1]]) for line, row in chunk]))
+        values = np.array([_number(row[columns[1]]) for _, row in chunk])
+        usable = np.abs(values) <= LARGEST  # not so is NaN
+        if not usable.all():
+            line, row = chunk[int(np.argmin(usable))]
+            raise GlpiError(
+                f"{path} line {line}: label {row[columns[1]]!r} is no finite number, or too large"
+                " for float32"
+            )
+        self._values.append(values)
         if len(columns) == 3:
             for number, name in dict.fromkeys(
                 zip(numbers, (row[columns[2]] for _, row in chunk), strict=True)
@@ -160,18 +151,17 @@ class _Tables:
 
     def scores(self) -> tuple[np.ndarray, dict[int, str]]:
         """The labels (photographs, 125) float64, and what is wrong by photograph's number."""
-        rows, shape = np.concatenate(self._rows), (len(self.prefixes), VARIANTS)
-        counts = np.bincount(rows, minlength=shape[0] * VARIANTS).reshape(shape)
-        scores = np.full(shape[0] * VARIANTS, np.nan)
-        scores[rows] = np.concatenate(self._values)
+        rows, names = np.concatenate(self._rows), list(self.prefixes)
+        counts = np.bincount(rows, minlength=len(names) * VARIANTS).reshape(-1, VARIANTS)
+        scores = np.full(counts.shape, np.nan)
+        scores.flat[rows] = np.concatenate(self._values)
         bad = {}
-        names = list(self.prefixes)
         for number in np.flatnonzero((counts != 1).any(axis=1)).tolist():
             variant = int(np.flatnonzero(counts[number] != 1)[0])
-            kind, level = variant // len(LEVELS) + 1, variant % len(LEVELS) + 1
+            _, kind, level = Photographs.variant(variant)
             what = "several labels" if counts[number, variant] else "no label"
             bad[number] = f"{names[number]} has {what} for type {kind} level {level}"
-        return scores.reshape(shape), bad
+        return scores, bad
 
 
 def _columns(path: Path, header: Sequence[str]) -> list[int]:
@@ -182,17 +172,6 @@ def _columns(path: Path, header: Sequence[str]) -> list[int]:
         f"{path}: not a SAQT label table: its columns must hold {', '.join(_OLD)} or"
         f" {', '.join(_NEW)}"
     )
-
-
-def _numbers(path: Path, texts: Sequence[tuple[int, str]]) -> np.ndarray:
-    values = np.array([_number(text) for _, text in texts])
-    usable = np.abs(values) <= LARGEST  # not so is NaN
-    if not usable.all():
-        line, text = texts[int(np.argmin(usable))]
-        raise GlpiError(
-            f"{path} line {line}: label {text!r} is no finite number, or too large for float32"
-        )
-    return values
 
 
 def _number(text: str) -> float:

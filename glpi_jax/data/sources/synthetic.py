@@ -5,21 +5,13 @@ authors' loaders (SYSU-Video/GlintIQA, glintiqa/data/datasets.py).
 """
 
 import re
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.data.sources.collect import (
-    DatabaseFolder,
-    DatabaseKind,
-    Label,
-    collect,
-    optional_number,
-    row_image_name,
-)
+from glpi_jax.data.sources.collect import DatabaseFolder, DatabaseKind, Label, collect
 from glpi_jax.data.sources.database import Database, Facts
-from glpi_jax.data.sources.table_files import Row, Table, read_csv, read_lines, read_mat, read_sheet
-from glpi_jax.distortions import DISTORTIONS, KADID_TYPES
+from glpi_jax.data.sources.table_files import Row, read_csv, read_lines, read_mat, read_sheet
+from glpi_jax.distortions import DISTORTIONS
 
 # Folders of LIVE release 2 in the order of its label arrays, and how many images each holds.
 _LIVE_FOLDERS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
@@ -29,7 +21,7 @@ _LIVE_IMAGES = [
     for number in range(1, count + 1)
 ]
 
-_CSIQ_NAME = re.compile(r"(.+)\.(awgn|jpeg|jpeg2000|fnoise|blur|contrast)\.(\d)\.png", re.I)
+_CSIQ_NAME = r"(.+)\.(awgn|jpeg|jpeg2000|fnoise|blur|contrast)\.(\d)\.png"
 # The sheet's names of the types → those in file names.
 _CSIQ_TYPES = {
     "noise": "AWGN",
@@ -41,7 +33,7 @@ _CSIQ_TYPES = {
 }
 _CSIQ_COLUMNS = ("image", "dst_type", "dst_lev", "dmos_std", "dmos")
 
-_TID_NAME = re.compile(r"i(\d\d)_(\d\d)_(\d)\.bmp", re.I)
+_TID_NAME = r"i(\d\d)_(0[1-9]|1\d|2[0-4])_(\d)\.bmp"
 # The 24 types in the order of the TID2013 paper (Ponomarenko et al. 2015, Table 1).
 _TID_TYPES = (
     "additive_gaussian_noise",
@@ -70,12 +62,7 @@ _TID_TYPES = (
     "sparse_sampling",
 )
 
-_KADID_NAME = re.compile(r"i(\d\d)_(\d\d)_(\d\d)\.png", re.I)
-_KADID_NAMES = {number: DISTORTIONS[number].name for number in KADID_TYPES}
-
-# The two studies of LIVE-MD; copies differ in how they write the name of the folder.
-_LIVEMD_PARTS = (("1", "blurjpeg"), ("2", "blurnoise"))
-_LIVEMD_FOLDERS = ("Part {}", "Part_{}", "Part{}")
+_KADID_NAME = r"i(\d\d)_(0[1-9]|1\d|2[0-5])_(\d\d)\.png"
 
 
 def read_live(source: DatabaseFolder) -> Database:
@@ -86,14 +73,8 @@ def read_live(source: DatabaseFolder) -> Database:
     """
     scores = source.label_file("dmos_realigned.mat")
     names = source.label_file("refnames_all.mat")
-    table = read_mat(
-        {
-            "dmos_new": (scores, "dmos_new"),
-            "dmos_std": (scores, "dmos_std"),
-            "orgs": (scores, "orgs"),
-            "reference": (names, "refnames_all"),
-        }
-    )
+    columns = {name: (scores, name) for name in ("dmos_new", "dmos_std", "orgs")}
+    table = read_mat({**columns, "reference": (names, "refnames_all")})
     if len(table.rows) != len(_LIVE_IMAGES):
         raise GlpiError(
             f"{scores}: {len(table.rows)} entries, LIVE release 2 has {len(_LIVE_IMAGES)}"
@@ -103,17 +84,13 @@ def read_live(source: DatabaseFolder) -> Database:
     def parse(row: Row) -> Label:
         folder, name = _LIVE_IMAGES[row.number - 1]
         reference = PurePosixPath(row.text("reference")).stem
-        sd = optional_number(row, "dmos_std")
+        sd = row.optional_number_of("dmos_std")
         return Label((name,), row.number_of("dmos_new"), reference, folder, sd=sd)
 
-    labels = collect(source, table, parse)
-    return labels.database(
-        source,
-        name="live",
+    return collect(source, table, parse).database(
         score_name="DMOS",
         higher_is_better=False,
         label_note="LIVE's realigned DMOS (dmos_new; -2.64 to 111.77, lower is better)",
-        reference_order=sorted(set(labels.references), key="{}.bmp".format),
         facts=Facts(images=779, references=29, score_range=(-2.64, 111.77)),
     )
 
@@ -132,23 +109,19 @@ def read_csiq(source: DatabaseFolder) -> Database:
 
     def parse(row: Row) -> Label:
         name = _csiq_image(row)
-        match = _CSIQ_NAME.fullmatch(name)
-        if match is None:
-            raise row.bad(f"{name!r} is not a CSIQ name (1600.AWGN.1.png)")
-        reference, kind, level = match[1], match[2].lower(), int(match[3])
+        reference, kind, level = _parts_of(row, name, _CSIQ_NAME, "CSIQ name (1600.AWGN.1.png)")
+        kind = kind.lower()
         places = (f"dst_imgs/{kind}", "dst_imgs_all", "all_dis_imgs", "dst_imgs")
         candidates = tuple(f"{place}/{name}" for place in places)
-        sd = optional_number(row, "dmos_std")
-        return Label(candidates, row.number_of("dmos"), reference, kind, level, sd)
+        sd = row.optional_number_of("dmos_std")
+        return Label(candidates, row.number_of("dmos"), reference, kind, int(level), sd)
 
     labels = collect(source, table, parse)
     return labels.database(
-        source,
-        name="csiq",
         score_name="DMOS",
         higher_is_better=False,
         label_note="CSIQ's DMOS (0 to 1, lower is better)",
-        reference_order=sorted(set(labels.references), key="{}.png".format, reverse=True),
+        reference_order=sorted(set(labels.references), reverse=True),
         facts=Facts(images=866, references=30, score_range=(0.0, 1.0)),
     )
 
@@ -156,7 +129,7 @@ def read_csiq(source: DatabaseFolder) -> Database:
 def _csiq_image(row: Row) -> str:
     """The file name as the text file gives it, or made of the sheet's cells."""
     if "name" in row.table.index:
-        return row_image_name(row, "name")
+        return row.image_name("name")
     kind = row.text("dst_type").lower()
     if kind not in _CSIQ_TYPES:
         raise row.bad(f"dst_type {kind!r} is none of {', '.join(_CSIQ_TYPES)}")
@@ -169,43 +142,28 @@ def read_tid2013(source: DatabaseFolder) -> Database:
     Index numbers: two-digit ids of the references, sorted.
     """
     table = read_lines(source.label_file("mos_with_names.txt"), ("mos", "name"))
-    deviations = _tid_deviations(source, table)
+    deviations: dict[int, Row] = {}  # by the number of the line that they belong to
+    path = source.optional_file("mos_std.txt")
+    if path is not None:
+        rows = read_lines(path, ("std",)).rows
+        if len(rows) != len(table.rows):
+            raise GlpiError(
+                f"{path}: {len(rows)} lines, but {len(table.rows)} in {table.path.name}"
+            )
+        deviations = dict(zip((row.number for row in table.rows), rows, strict=True))
 
     def parse(row: Row) -> Label:
-        name = row_image_name(row, "name")
-        match = _TID_NAME.fullmatch(name)
-        if match is None or not 1 <= int(match[2]) <= len(_TID_TYPES):
-            raise row.bad(f"{name!r} is not a TID2013 name (I01_01_1.bmp)")
-        kind = _TID_TYPES[int(match[2]) - 1]
+        name = row.image_name("name")
+        number, kind, level = _parts_of(row, name, _TID_NAME, "TID2013 name (I01_01_1.bmp)")
+        kind = _TID_TYPES[int(kind) - 1]
         sd = deviations[row.number].number_of("std") if deviations else float("nan")
         candidates = (f"distorted_images/{name}",)
-        return Label(candidates, row.number_of("mos"), f"I{match[1]}", kind, int(match[3]), sd)
+        return Label(candidates, row.number_of("mos"), f"I{number}", kind, int(level), sd)
 
-    labels = collect(source, table, parse)
-    return labels.database(
-        source,
-        name="tid2013",
-        score_name="MOS",
-        higher_is_better=True,
+    return collect(source, table, parse).database(
         label_note="TID2013's MOS (0.24 to 7.21, higher is better)",
-        reference_order=sorted(set(labels.references)),
         facts=Facts(images=3000, references=25, score_range=(0.24, 7.21)),
     )
-
-
-def _tid_deviations(source: DatabaseFolder, table: Table) -> dict[int, Row]:
-    """Line number of the label file → the same row of `mos_std.txt`; empty without that file."""
-    found = source.files.find("mos_std.txt")
-    if found is None:
-        return {}
-    path = source.root / found
-    deviations = read_lines(path, ("std",))
-    if len(deviations.rows) != len(table.rows):
-        raise GlpiError(
-            f"{path}: {len(deviations.rows)} lines, but {len(table.rows)} in {table.path.name}"
-        )
-    pairs = zip(table.rows, deviations.rows, strict=True)
-    return {row.number: deviation for row, deviation in pairs}
 
 
 def read_kadid10k(source: DatabaseFolder) -> Database:
@@ -213,29 +171,22 @@ def read_kadid10k(source: DatabaseFolder) -> Database:
 
     Index numbers: two-digit ids of the references, sorted.
     """
-    table = read_csv(source.label_file("dmos.csv"))
-    table.check_columns(("dist_img", "ref_img", "dmos"))
+    table = read_csv(source.label_file("dmos.csv"), ("dist_img", "ref_img", "dmos"))
 
     def parse(row: Row) -> Label:
-        name = row_image_name(row, "dist_img")
-        match = _KADID_NAME.fullmatch(name)
-        if match is None or int(match[2]) not in _KADID_NAMES:
-            raise row.bad(f"{name!r} is not a KADID-10k name (I01_01_01.png)")
-        reference, kind = f"I{match[1]}", _KADID_NAMES[int(match[2])]
+        name = row.image_name("dist_img")
+        number, kind, level = _parts_of(row, name, _KADID_NAME, "KADID-10k name (I01_01_01.png)")
+        reference, kind = f"I{number}", DISTORTIONS[int(kind)].name
         if PurePosixPath(row.text("ref_img")).stem.upper() != reference:
             raise row.bad(f"{name!r} does not belong to {row.text('ref_img')!r}")
-        sd = optional_number(row, "var")
+        sd = row.optional_number_of("var")
         candidates = (f"images/{name}",)
-        return Label(candidates, row.number_of("dmos"), reference, kind, int(match[3]), sd)
+        return Label(candidates, row.number_of("dmos"), reference, kind, int(level), sd)
 
-    labels = collect(source, table, parse)
-    return labels.database(
-        source,
-        name="kadid10k",
+    return collect(source, table, parse).database(
         score_name="DMOS",
         higher_is_better=True,
         label_note="KADID-10k's mean human score (published as dmos; 1 to 5, higher is better)",
-        reference_order=sorted(set(labels.references)),
         facts=Facts(images=10125, references=81, score_range=(1.0, 4.93)),
     )
 
@@ -248,8 +199,8 @@ def read_livemd(source: DatabaseFolder) -> Database:
     """
     places: dict[Path, tuple[str, str]] = {}
     rows: list[Row] = []
-    for number, kind in _LIVEMD_PARTS:
-        folders = [folder.format(number) for folder in _LIVEMD_FOLDERS]
+    for number, kind in (("1", "blurjpeg"), ("2", "blurnoise")):
+        folders = (f"Part {number}", f"Part_{number}", f"Part{number}")  # copies differ
         lists = source.label_file(*(f"{folder}/Imagelists.mat" for folder in folders))
         folder = lists.parent.relative_to(source.root).as_posix()
         scores = source.label_file(f"{folder}/Scores.mat")
@@ -259,22 +210,26 @@ def read_livemd(source: DatabaseFolder) -> Database:
 
     def parse(row: Row) -> Label:
         folder, kind = places[row.table.path]
-        name = row_image_name(row, "name")
-        reference, separator, _ = name.partition("_")
-        if not separator:
-            raise row.bad(f"{name!r} is not a LIVE-MD name (babygirl_blur1_jpeg1.bmp)")
+        name = row.image_name("name")
+        what = "LIVE-MD name (babygirl_blur1_jpeg1.bmp)"
+        (reference,) = _parts_of(row, name, r"([^_]*)_.*", what)
         return Label((f"{folder}/{kind}/{name}",), row.number_of("dmos"), reference, kind)
 
-    labels = collect(source, replace(table, rows=rows), parse)
-    return labels.database(
-        source,
-        name="livemd",
+    table.rows = rows
+    return collect(source, table, parse).database(
         score_name="DMOS",
         higher_is_better=False,
         label_note="LIVE-MD's DMOS (0.61 to 84.67, lower is better)",
-        reference_order=sorted(set(labels.references), key="{}.bmp".format),
         facts=Facts(images=450, references=15, score_range=(0.61, 84.67)),
     )
+
+
+def _parts_of(row: Row, name: str, pattern: str, what: str) -> tuple[str, ...]:
+    """The groups of a pattern in an image's name, whatever its case; `what` such a name is."""
+    match = re.fullmatch(pattern, name, re.I)
+    if match is None:
+        raise row.bad(f"{name!r} is not a {what}")
+    return match.groups()
 
 
 KINDS = {

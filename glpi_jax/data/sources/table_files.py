@@ -8,10 +8,11 @@ import csv
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import InitVar, dataclass, field
 from io import BytesIO, StringIO
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import openpyxl
@@ -23,7 +24,9 @@ from glpi_jax.core.errors import GlpiError
 if TYPE_CHECKING:
     import _csv
 
+T = TypeVar("T")
 Cell = str | int | float | bool | None
+NumberedRows = Iterable[tuple[int, Sequence[Cell]]]
 
 LARGEST = float(np.finfo(np.float32).max)
 """The largest label: models train on labels in float32."""
@@ -34,23 +37,20 @@ class BadRow(GlpiError):
     """A row that cannot be used: the message names file, row and cause."""
 
 
+@dataclass(slots=True, eq=False)
 class Row:
-    """One row of a table; its cells are read by column name."""
+    """One row of a table; `number` counts from 1, as editors and spreadsheets do."""
 
-    __slots__ = ("cells", "number", "table")
-
-    def __init__(self, table: "Table", number: int, cells: Sequence[Cell]) -> None:
-        """`number` counts from 1, as editors and spreadsheets do."""
-        self.table = table
-        self.number = number
-        self.cells = cells
+    table: "Table"
+    number: int
+    cells: Sequence[Cell]
 
     def bad(self, cause: str) -> BadRow:
         """The error that this row cannot be used, for the caller to raise."""
         return BadRow(f"{self.table.path} {self.table.unit} {self.number}: {cause}")
 
     def text(self, column: str) -> str:
-        """The cell as text: an empty cell as "", the number 1600.0 as "1600"."""
+        """The cell as text: 1600.0 as "1600", an empty cell or one of no column as ""."""
         cell = self._cell(column)
         if cell is None:
             return ""
@@ -59,11 +59,7 @@ class Row:
         return str(cell).strip()
 
     def number_of(self, column: str) -> float:
-        """The cell as a finite number, of at most `LARGEST`.
-
-        Raises:
-            BadRow: it is none.
-        """
+        """The cell as a finite number of at most `LARGEST`, else a `BadRow`."""
         cell = self._cell(column)
         try:
             number = math.nan if cell is None or isinstance(cell, bool) else float(cell)
@@ -75,12 +71,12 @@ class Row:
             raise self.bad(f"{column} {self.text(column)!r} is too large for float32")
         return number
 
-    def whole_number_of(self, column: str) -> int:
-        """The cell as a whole number of at least 0, which is an int64.
+    def optional_number_of(self, column: str) -> float:
+        """The cell as `number_of` has it, NaN where it is empty or there is no such column."""
+        return self.number_of(column) if self.text(column) else math.nan
 
-        Raises:
-            BadRow: it is none.
-        """
+    def whole_number_of(self, column: str) -> int:
+        """The cell as a whole number of at least 0, which is an int64, else a `BadRow`."""
         text = self.text(column)
         if not text.isdecimal():
             raise self.bad(f"{column} {text!r} is not a whole number")
@@ -88,10 +84,26 @@ class Row:
             raise self.bad(f"{column} {text!r} has more than {_MOST_DIGITS} digits")
         return int(text)
 
+    def choice(self, column: str, choices: Mapping[str, T]) -> T:
+        """What the cell's word stands for among these choices, else a `BadRow`."""
+        word = self.text(column)
+        if word not in choices:
+            raise self.bad(f"{column} {word!r} is none of {', '.join(filter(None, choices))}")
+        return choices[word]
+
+    def image_name(self, column: str) -> str:
+        """The cell as a relative path with "/"; a `BadRow` if absolute or outside the folder."""
+        text = self.text(column)
+        name = PurePosixPath(text.replace("\\", "/"))
+        if not text or name.is_absolute() or ".." in name.parts:
+            raise self.bad(f"{text!r} is not an image name inside the folder")
+        return str(name)
+
     def _cell(self, column: str) -> Cell:
         if len(self.cells) != len(self.table.columns):
             raise self.bad(f"{len(self.cells)} values under {len(self.table.columns)} columns")
-        return self.cells[self.table.index[column]]
+        place = self.table.index.get(column)
+        return None if place is None else self.cells[place]
 
 
 @dataclass
@@ -108,55 +120,69 @@ class Table:
 
     path: Path
     unit: str
-    columns: tuple[str, ...]
-    rows: list[Row] = field(default_factory=list)
+    columns: Sequence[str]
+    numbered_rows: InitVar[NumberedRows]
+    rows: list[Row] = field(init=False)
     index: dict[str, int] = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, numbered_rows: NumberedRows) -> None:
+        self.rows = [Row(self, number, cells) for number, cells in numbered_rows]
         self.index = {column: place for place, column in enumerate(self.columns)}
 
-    def check_columns(self, required: Iterable[str], optional: Iterable[str] | None = None) -> None:
-        """Check that the required columns are there, once each.
-
-        Args:
-            required: columns that must be there.
-            optional: the only others that may be; None allows any.
+    def check_columns(self, required: Sequence[str], optional: Sequence[str] | None = None) -> None:
+        """Check that the required columns are there, and of others, unless None, the optional only.
 
         Raises:
             GlpiError: a column is missing, repeated or not allowed.
         """
-        required = tuple(required)
         known = (*required, *(optional or ()))
-        expected = f"known columns: {', '.join(known)}" if optional is not None else ""
+        details = [f"known columns: {', '.join(known)}"] if optional is not None else []
         for column in required:
             if column not in self.index:
-                found = f"columns found: {', '.join(filter(None, self.columns)) or 'none'}"
-                raise GlpiError(
-                    f"{self.path}: column {column!r} is missing"
-                    f" ({'; '.join(filter(None, (expected, found)))})"
-                )
+                found = ", ".join(filter(None, self.columns)) or "none"
+                shown = "; ".join([*details, f"columns found: {found}"])
+                raise GlpiError(f"{self.path}: column {column!r} is missing ({shown})")
         for column in self.columns:
             refused = optional is not None and column not in known
             if refused or (column in known and self.columns.count(column) > 1):
-                ending = f" ({expected})" if expected else ""
+                ending = "".join(f" ({detail})" for detail in details)
                 raise GlpiError(f"{self.path}: unknown or repeated column {column!r}{ending}")
 
 
-def read_csv(path: Path) -> Table:
-    """A table with a header line, separated by commas, or by tabs if the header holds any.
+@contextmanager
+def reading(path: Path, what: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turn these errors into a GlpiError that a file cannot be read as what it should be."""
+    try:
+        yield
+    except errors as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise GlpiError(f"{path}: cannot be read as {what} ({cause})") from error
+
+
+@contextmanager
+def open_csv(path: Path) -> Iterator["_csv.Reader"]:
+    """The rows of a table, separated by commas, or by tabs if the first line holds any.
 
     Raises:
         GlpiError: not readable as such a table in UTF-8.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header = file.readline()
-            file.seek(0)
-            lines = csv.reader(file, strict=True, delimiter="\t" if "\t" in header else ",")
-            table = Table(path, "line", tuple(column.strip() for column in next(lines, [])))
-            table.rows += [Row(table, number, cells) for number, cells in numbered_rows(lines)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise GlpiError(f"{path}: cannot be read as a CSV table in UTF-8 ({error})") from error
+    with (
+        reading(path, "a CSV table in UTF-8", (OSError, UnicodeError, csv.Error)),
+        path.open(newline="", encoding="utf-8-sig") as file,
+    ):
+        header = file.readline()
+        file.seek(0)
+        yield csv.reader(file, strict=True, delimiter="\t" if "\t" in header else ",")
+
+
+def read_csv(
+    path: Path, required: Sequence[str] = (), optional: Sequence[str] | None = None
+) -> Table:
+    """A table of `open_csv` with a header line and the columns that `Table.check_columns` wants."""
+    with open_csv(path) as lines:
+        columns = tuple(column.strip() for column in next(lines, []))
+        table = Table(path, "line", columns, numbered_rows(lines))
+    table.check_columns(required, optional)
     return table
 
 
@@ -170,105 +196,74 @@ def numbered_rows(lines: "_csv.Reader") -> Iterator[tuple[int, list[str]]]:
 def read_lines(path: Path, *layouts: Sequence[str], separator: str | None = None) -> Table:
     """A table without a header.
 
-    Args:
-        path: the file.
-        layouts: column names; the first line decides by its number of values which ones apply.
-            Empty values behind the last column do not count.
-        separator: between values; None takes any white space.
+    Values are separated by any white space unless a separator is given. The first line decides by
+    its number of values, but for empty ones at its end, which of the layouts are its columns.
 
     Raises:
         GlpiError: not text in UTF-8, or a first line of another number of values.
     """
-    try:
+    with reading(path, "text in UTF-8", (OSError, UnicodeError)):
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise GlpiError(f"{path}: cannot be read as text in UTF-8 ({error})") from error
     rows = [
         # The last values may be empty, so that a separator ends the line.
         (number, [cell.strip() for cell in line.lstrip().split(separator)])
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
-    first = rows[0][1] if rows else list(layouts[0])
-    columns = next(
-        (
-            layout
-            for layout in sorted(layouts, key=len, reverse=True)
-            if len(_without_blank_end(first, layout)) == len(layout)
-        ),
-        None,
-    )
-    if columns is None:
-        expected = " or ".join(", ".join(layout) for layout in layouts)
-        raise GlpiError(
-            f"{path}: {len(first)} values in the first line, but each must hold {expected}"
-        )
-    table = Table(path, "line", tuple(columns))
-    table.rows += [Row(table, number, _without_blank_end(cells, columns)) for number, cells in rows]
-    return table
+    first = rows[0][1] if rows else layouts[0]
+    for columns in sorted(layouts, key=len, reverse=True):
+        if len(_without_blank_end(first, columns)) == len(columns):
+            cut = [(number, _without_blank_end(cells, columns)) for number, cells in rows]
+            return Table(path, "line", columns, cut)
+    expected = " or ".join(", ".join(layout) for layout in layouts)
+    raise GlpiError(f"{path}: {len(first)} values in the first line, but each must hold {expected}")
 
 
-def _without_blank_end(cells: list[str], columns: Sequence[str]) -> list[str]:
+def _without_blank_end(cells: Sequence[str], columns: Sequence[str]) -> Sequence[str]:
     """Leave out empty values behind the last column."""
     while len(cells) > len(columns) and not cells[-1]:
         cells = cells[:-1]
     return cells
 
 
-def read_sheet(path: Path, required: Sequence[str], *, sheet: str | None = None) -> Table:
-    """A sheet of an Excel workbook whose header is the first row that holds all required columns.
+def read_sheet(
+    path: Path, columns: Sequence[str], *, sheet: str | None = None, has_header: bool = True
+) -> Table:
+    """A sheet of an Excel workbook, .xlsx or .xls whatever its name says.
 
-    Rows that are empty in all of these columns are padding and left out.
+    The header is the first row that holds all of these columns; without one they are the first
+    columns, by place. Rows that are empty in all of them are padding and left out.
 
     Args:
-        path: the workbook, .xlsx or .xls whatever its name says.
-        required: columns of the header.
+        path: the workbook.
+        columns: names that the header must hold, or that the first columns get.
         sheet: name of the sheet; the first one unless given.
+        has_header: whether there must be a header.
 
     Raises:
         GlpiError: not a workbook, no such sheet or header.
     """
-    cells_of_rows = iter(_sheet_rows(path, sheet))
-    for _, cells in cells_of_rows:
-        header = tuple("" if cell is None else str(cell).strip() for cell in cells)
-        if set(required) <= set(header):
-            break
-    else:
-        where = f"sheet {sheet!r}" if sheet else "the first sheet"
-        raise GlpiError(f"{path}: no row of {where} holds the columns {', '.join(required)}")
-    table = Table(path, "row", header)
-    table.check_columns(required)
-    places = [table.index[column] for column in required]
-    for number, cells in cells_of_rows:
-        padded = [*cells, *[None] * (len(header) - len(cells))][: len(header)]
-        if any(padded[place] not in (None, "") for place in places):
-            table.rows.append(Row(table, number, padded))
-    return table
-
-
-def read_sheet_by_place(path: Path, columns: Sequence[str]) -> Table:
-    """The first columns of a workbook's first sheet, by place and not by name.
-
-    The first row is taken for a header unless its first cell is a whole number.
-
-    Raises:
-        GlpiError: not a workbook.
-    """
-    table = Table(path, "row", tuple(columns))
-    for number, cells in _sheet_rows(path, None):
-        padded = [*cells, *[None] * len(columns)][: len(columns)]
-        row = Row(table, number, padded)
-        is_header = number == 1 and not row.text(columns[0]).isdecimal()
-        if not is_header and any(cell not in (None, "") for cell in padded):
-            table.rows.append(row)
+    rows, header = iter(_sheet_rows(path, sheet)), columns
+    if has_header:
+        for _, cells in rows:
+            header = ["" if cell is None else str(cell).strip() for cell in cells]
+            if set(columns) <= set(header):
+                break
+        else:
+            where = f"sheet {sheet!r}" if sheet else "the first sheet"
+            raise GlpiError(f"{path}: no row of {where} holds the columns {', '.join(columns)}")
+    width = len(header)
+    padded = ((number, [*cells, *[None] * width][:width]) for number, cells in rows)
+    table = Table(path, "row", header, padded)
+    table.check_columns(columns)
+    table.rows = [row for row in table.rows if any(map(row.text, columns))]
     return table
 
 
 def read_mat(columns: Mapping[str, tuple[Path, str]]) -> Table:
-    """Vectors of numbers or cell arrays of strings from MATLAB files, one as each column.
+    """Vectors of numbers or cell arrays of strings from MATLAB files, by column: file and variable.
 
-    Args:
-        columns: column → file and variable; messages about a row name the first file.
+    Messages about a row name the first file.
 
     Raises:
         GlpiError: not a MATLAB file of version 7 or before, a variable that is missing or no
@@ -282,18 +277,14 @@ def read_mat(columns: Mapping[str, tuple[Path, str]]) -> Table:
             f"{length} in {columns[column][0].name}" for column, length in lengths.items()
         )
         raise GlpiError(f"{first_path}: files of different lengths ({counts})")
-    table = Table(first_path, "entry", tuple(columns))
-    cells_of_rows = zip(*vectors.values(), strict=True)
-    table.rows += [Row(table, number, cells) for number, cells in enumerate(cells_of_rows, start=1)]
-    return table
+    rows = enumerate(zip(*vectors.values(), strict=True), start=1)
+    return Table(first_path, "entry", tuple(columns), rows)
 
 
 def _mat_vector(path: Path, variable: str) -> list[Cell]:
-    try:
+    # SciPy's reader raises nearly anything on damaged files.
+    with reading(path, "a MATLAB file", (Exception,)):
         content = scipy.io.loadmat(path, variable_names=[variable])
-    except Exception as error:  # SciPy's reader raises nearly anything on damaged files
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise GlpiError(f"{path}: cannot be read as a MATLAB file ({cause})") from error
     if variable not in content:
         raise GlpiError(f"{path}: the variable {variable!r} is missing")
     array = np.asarray(content[variable])
@@ -309,27 +300,25 @@ def _mat_cell(cell: Any) -> Cell:
     """A string in a cell array comes as an array of one string, the empty one as an empty array."""
     if isinstance(cell, np.ndarray):
         return cell.item() if cell.size == 1 else "" if cell.size == 0 else str(cell)
-    return cell if isinstance(cell, str | int | float | bool) else str(cell)
+    return _plain(cell)
+
+
+def _plain(value: Any) -> Cell:
+    """Text and numbers as they are, others, such as dates, as text."""
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def _sheet_rows(path: Path, sheet: str | None) -> list[tuple[int, Sequence[Cell]]]:
     """(row number from 1, cells) of every row of a sheet, empty cells as None."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise GlpiError(f"{path}: cannot be read ({error.strerror})") from error
     # By content, since either kind is about under the other's name.
-    if content.startswith(b"PK\x03\x04"):
-        read = _xlsx_rows
-    elif content.startswith(b"\xd0\xcf\x11\xe0"):
-        read = _xls_rows
-    else:
+    readers = {b"PK\x03\x04": _xlsx_rows, b"\xd0\xcf\x11\xe0": _xls_rows}
+    # Both readers raise nearly anything on damaged files.
+    with reading(path, "an Excel workbook", (Exception,)):
+        content = path.read_bytes()
+        read = readers.get(content[:4])
+        rows = None if read is None else read(content, sheet)
+    if read is None:
         raise GlpiError(f"{path}: not an Excel workbook (.xlsx or .xls)")
-    try:
-        rows = read(content, sheet)
-    except Exception as error:  # both readers raise nearly anything on damaged files
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise GlpiError(f"{path}: cannot be read as an Excel workbook ({cause})") from error
     if rows is None:
         raise GlpiError(f"{path}: the workbook has no sheet {sheet!r}")
     return list(enumerate(rows, start=1))
@@ -345,11 +334,7 @@ def _xlsx_rows(content: bytes, sheet: str | None) -> list[Sequence[Cell]] | None
         worksheet = workbook.worksheets[0] if sheet is None else workbook[sheet]
         # Some programs write a wrong extent, and cells beyond it would be dropped.
         worksheet.reset_dimensions()
-        return [[_xlsx_cell(cell) for cell in row] for row in worksheet.iter_rows(values_only=True)]
-
-
-def _xlsx_cell(cell: Any) -> Cell:
-    return cell if cell is None or isinstance(cell, str | int | float) else str(cell)  # dates
+        return [list(map(_plain, row)) for row in worksheet.iter_rows(values_only=True)]
 
 
 def _xls_rows(content: bytes, sheet: str | None) -> list[Sequence[Cell]] | None:
@@ -364,6 +349,5 @@ def _xls_rows(content: bytes, sheet: str | None) -> list[Sequence[Cell]] | None:
 def _xls_cell(cell: Any) -> Cell:
     if cell.ctype in (xlrd.XL_CELL_EMPTY, xlrd.XL_CELL_BLANK):
         return None
-    if cell.ctype in (xlrd.XL_CELL_TEXT, xlrd.XL_CELL_NUMBER):
-        return cell.value
-    return str(cell)  # as "error:42": a date, truth value or error is no number
+    # A date, truth value or error is no number: as "error:42".
+    return cell.value if cell.ctype in (xlrd.XL_CELL_TEXT, xlrd.XL_CELL_NUMBER) else str(cell)
