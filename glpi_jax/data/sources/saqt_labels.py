@@ -214,9 +214,8 @@ def list_label_tables(folder: Path) -> list[Path]:
     tables = sorted(folder.glob("*.csv"))
     if not tables:
         raise GlpiError(f"{folder}: no table in this folder (looked for *.csv)")
-    names = {table.name for table in tables}
-    numbered = sorted(filter(TABLE_NAME.fullmatch, names))
-    if numbered and table_name(1) not in names:
+    numbered = [table.name for table in tables if TABLE_NAME.fullmatch(table.name)]
+    if numbered and numbered[0] != table_name(1):
         raise GlpiError(
             f"{folder}: {table_name(1)} is missing beside {numbered[0]}, as after an interrupted"
             " glpi saqt labels; give that command again, or name a single table"

@@ -92,7 +92,7 @@ class Row:
         return choices[word]
 
     def image_name(self, column: str) -> str:
-        """The cell as a relative path with "/"; a `BadRow` if absolute or outside the folder."""
+        """The cell as a path with "/" inside the folder, else a `BadRow`."""
         text = self.text(column)
         name = PurePosixPath(text.replace("\\", "/"))
         if not text or name.is_absolute() or ".." in name.parts:
@@ -130,7 +130,7 @@ class Table:
         self.index = {column: place for place, column in enumerate(self.columns)}
 
     def check_columns(self, required: Sequence[str], optional: Sequence[str] | None = None) -> None:
-        """Check that the required columns are there, and of others, unless None, the optional only.
+        """Check that the required columns are there, and no others than the optional (None: any).
 
         Raises:
             GlpiError: a column is missing, repeated or not allowed.
@@ -178,7 +178,7 @@ def open_csv(path: Path) -> Iterator["_csv.Reader"]:
 def read_csv(
     path: Path, required: Sequence[str] = (), optional: Sequence[str] | None = None
 ) -> Table:
-    """A table of `open_csv` with a header line and the columns that `Table.check_columns` wants."""
+    """A table of `open_csv` with a header line; its columns pass `Table.check_columns`."""
     with open_csv(path) as lines:
         columns = tuple(column.strip() for column in next(lines, []))
         table = Table(path, "line", columns, numbered_rows(lines))
@@ -196,8 +196,9 @@ def numbered_rows(lines: "_csv.Reader") -> Iterator[tuple[int, list[str]]]:
 def read_lines(path: Path, *layouts: Sequence[str], separator: str | None = None) -> Table:
     """A table without a header.
 
-    Values are separated by any white space unless a separator is given. The first line decides by
-    its number of values, but for empty ones at its end, which of the layouts are its columns.
+    Values are separated by any white space unless a separator is given. The layouts are column
+    names; the number of values in the first line decides which of them apply, where empty values
+    behind the last column do not count.
 
     Raises:
         GlpiError: not text in UTF-8, or a first line of another number of values.
@@ -232,13 +233,8 @@ def read_sheet(
     """A sheet of an Excel workbook, .xlsx or .xls whatever its name says.
 
     The header is the first row that holds all of these columns; without one they are the first
-    columns, by place. Rows that are empty in all of them are padding and left out.
-
-    Args:
-        path: the workbook.
-        columns: names that the header must hold, or that the first columns get.
-        sheet: name of the sheet; the first one unless given.
-        has_header: whether there must be a header.
+    columns, by place. Rows that are empty in all of them are padding and left out. The sheet is the
+    first one unless named.
 
     Raises:
         GlpiError: not a workbook, no such sheet or header.
