@@ -17,7 +17,7 @@ from glpi_jax.data.sources.collect import DatabaseFolder, DatabaseKind
 from glpi_jax.data.sources.database import Database
 from glpi_jax.data.sources.file_index import AmbiguousName, PhotographIndex
 from glpi_jax.data.sources.photographs import VARIANTS, Column, Photographs
-from glpi_jax.data.sources.table_files import LARGEST, numbered_rows, open_csv
+from glpi_jax.data.sources.table_files import LARGEST, open_csv
 from glpi_jax.distortions import KADID_TYPES, LEVELS
 
 _OLD = ("dist_img", "label")
@@ -101,10 +101,8 @@ class _Tables:
 
     def read(self, path: Path) -> None:
         """Add a table."""
-        with open_csv(path) as lines:
-            header = next(lines, [])
+        with open_csv(path) as (header, rows):
             columns = _columns(path, header)
-            rows = numbered_rows(lines)
             while chunk := list(itertools.islice(rows, _CHUNK)):
                 for line, row in chunk:
                     if len(row) != len(header):
