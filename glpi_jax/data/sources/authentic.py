@@ -141,13 +141,12 @@ def read_flive(source: DatabaseFolder) -> Database:
     the validation part (`is_valid`), and all others train. Names in them without a label here, such
     as those of patches, are passed over.
     """
-    places = ("database/", "")
     path = source.label_file("labels_image.csv", "database/labels_image.csv")
     table = read_csv(path, ("name", "mos"))
 
     def parse(row: Row) -> Label:
         name = row.image_name("name")
-        return Label(tuple(place + name for place in places), row.number_of("mos"))
+        return Label((f"database/{name}", name), row.number_of("mos"))
 
     labels = collect(source, table, parse)
     return labels.standing_alone(

@@ -103,14 +103,6 @@ class Labels:
     labels: list[Label] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
-    @property
-    def references(self) -> tuple[str, ...]:
-        """The id of each image's content, the image's own name where it stands alone."""
-        return tuple(
-            image if label.reference is None else label.reference
-            for image, label in zip(self.rows, self.labels, strict=True)
-        )
-
     def database(
         self,
         *,
@@ -124,11 +116,14 @@ class Labels:
     ) -> Database:
         """The table of these rows; see `Database` for the arguments.
 
-        The name is that of the kind unless given. So are the references sorted, not in row order:
-        the same labels in another order give the same splits.
+        Unless given, the name is the kind's, and references are sorted, not in row order: the same
+        labels in another order give the same splits.
         """
         sds = np.array([label.sd for label in self.labels], np.float64)
-        references = self.references
+        references = tuple(
+            image if label.reference is None else label.reference
+            for image, label in zip(self.rows, self.labels, strict=True)
+        )
         return Database(
             name=self.source.kind if name is None else name,
             root=self.source.root,
@@ -152,7 +147,7 @@ class Labels:
     ) -> Database:
         """The database of images that are each their own reference, with an MOS as score.
 
-        With the part of every row in the published split, if there is one.
+        `official_parts` has the part of every row in the published split, if there is one.
         """
         return self.database(
             label_note=label_note,

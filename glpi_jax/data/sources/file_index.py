@@ -59,7 +59,7 @@ class FileIndex:
         return found
 
     def only(self, name: str, matches: Sequence[str]) -> str | None:
-        """The one of these files that a name could mean, or None; several: an `AmbiguousName`."""
+        """The file that a name means, or None where none matches; of several an `AmbiguousName`."""
         if len(matches) > 1:
             first, second, *others = sorted(matches)
             more = f" (and {len(others)} more)" if others else ""

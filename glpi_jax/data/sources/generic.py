@@ -127,9 +127,9 @@ def read_liqe(source: DatabaseFolder) -> Database:
 def _description(
     path: Path, name: str, score_name: ScoreName, labels: str, *, directed: bool
 ) -> dict[str, Any]:
-    """The arguments of `Labels.database` that a JSON file gives, if there is one, over these.
+    """The arguments of `Labels.database` that a JSON file gives, over these defaults.
 
-    If it does not say so, a MOS rises with quality, if it is directed; a DMOS must say.
+    Where it does not say so, a MOS rises with quality if `directed`; else it must say.
     """
     given = read_json_object(path)
     types = {"name": str, "score_name": str, "higher_is_better": bool, "label_note": str}

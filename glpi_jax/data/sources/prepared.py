@@ -43,10 +43,7 @@ def prepared_table(
 ) -> dict[str, Any]:
     """Return the content of `PREPARED_FILE`: all of a database but its root and its images.
 
-    Args:
-        database: what is prepared.
-        shards: the files that hold it.
-        sizes: of the encoded images, in bytes; None leaves them to be read from the records.
+    The sizes of the encoded images are in bytes; None leaves them to be read from the records.
     """
     facts, sds = database.facts, database.label_sd
     return {
@@ -128,7 +125,7 @@ class RecordReader:
         )
 
     def __call__(self, row: int) -> bytes:
-        """The image file of a row as it was; an ImageError if the record is not whole."""
+        """The image file of a row as it was; an ImageError if its record is damaged or wrong."""
         name = self._images[row]
         try:
             features = example_features(self._source[row])

@@ -39,7 +39,8 @@ def load_database(
         GlpiError: unknown kind, missing folder, missing or malformed label file, and, unless they
             are skipped, the first row that cannot be used.
     """
-    return READERS[kind].read(open_source(kind, root, labels, skip_bad=skip_bad))
+    source = open_source(kind, root, labels, skip_bad=skip_bad)
+    return READERS[kind].read(source)
 
 
 def open_source(

@@ -17,7 +17,7 @@ from glpi_jax.data.sources.collect import DatabaseFolder, DatabaseKind
 from glpi_jax.data.sources.database import Database
 from glpi_jax.data.sources.file_index import AmbiguousName, PhotographIndex
 from glpi_jax.data.sources.photographs import VARIANTS, Column, Photographs
-from glpi_jax.data.sources.table_files import LARGEST, numbered_rows, open_csv
+from glpi_jax.data.sources.table_files import LARGEST, open_csv
 from glpi_jax.distortions import KADID_TYPES, LEVELS
 
 _OLD = ("dist_img", "label")
@@ -101,10 +101,8 @@ class _Tables:
 
     def read(self, path: Path) -> None:
         """Add a table."""
-        with open_csv(path) as lines:
-            header = next(lines, [])
+        with open_csv(path) as (header, rows):
             columns = _columns(path, header)
-            rows = numbered_rows(lines)
             while chunk := list(itertools.islice(rows, _CHUNK)):
                 for line, row in chunk:
                     if len(row) != len(header):
@@ -214,9 +212,8 @@ def list_label_tables(folder: Path) -> list[Path]:
     tables = sorted(folder.glob("*.csv"))
     if not tables:
         raise GlpiError(f"{folder}: no table in this folder (looked for *.csv)")
-    names = {table.name for table in tables}
-    numbered = sorted(filter(TABLE_NAME.fullmatch, names))
-    if numbered and table_name(1) not in names:
+    numbered = [table.name for table in tables if TABLE_NAME.fullmatch(table.name)]
+    if numbered and numbered[0] != table_name(1):
         raise GlpiError(
             f"{folder}: {table_name(1)} is missing beside {numbered[0]}, as after an interrupted"
             " glpi saqt labels; give that command again, or name a single table"

@@ -5,6 +5,7 @@ authors' loaders (SYSU-Video/GlintIQA, glintiqa/data/datasets.py).
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from glpi_jax.core.errors import GlpiError
@@ -116,14 +117,13 @@ def read_csiq(source: DatabaseFolder) -> Database:
         sd = row.optional_number_of("dmos_std")
         return Label(candidates, row.number_of("dmos"), reference, kind, int(level), sd)
 
-    labels = collect(source, table, parse)
-    return labels.database(
+    database = collect(source, table, parse).database(
         score_name="DMOS",
         higher_is_better=False,
         label_note="CSIQ's DMOS (0 to 1, lower is better)",
-        reference_order=sorted(set(labels.references), reverse=True),
         facts=Facts(images=866, references=30, score_range=(0.0, 1.0)),
     )
+    return replace(database, reference_order=database.reference_order[::-1])
 
 
 def _csiq_image(row: Row) -> str:
@@ -180,8 +180,7 @@ def read_kadid10k(source: DatabaseFolder) -> Database:
         if PurePosixPath(row.text("ref_img")).stem.upper() != reference:
             raise row.bad(f"{name!r} does not belong to {row.text('ref_img')!r}")
         sd = row.optional_number_of("var")
-        candidates = (f"images/{name}",)
-        return Label(candidates, row.number_of("dmos"), reference, kind, int(level), sd)
+        return Label((f"images/{name}",), row.number_of("dmos"), reference, kind, int(level), sd)
 
     return collect(source, table, parse).database(
         score_name="DMOS",

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field
 from io import BytesIO, StringIO
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import openpyxl
@@ -20,9 +20,6 @@ import scipy.io
 import xlrd
 
 from glpi_jax.core.errors import GlpiError
-
-if TYPE_CHECKING:
-    import _csv
 
 T = TypeVar("T")
 Cell = str | int | float | bool | None
@@ -92,7 +89,7 @@ class Row:
         return choices[word]
 
     def image_name(self, column: str) -> str:
-        """The cell as a relative path with "/"; a `BadRow` if absolute or outside the folder."""
+        """The cell as a path with "/" inside the folder, else a `BadRow`."""
         text = self.text(column)
         name = PurePosixPath(text.replace("\\", "/"))
         if not text or name.is_absolute() or ".." in name.parts:
@@ -116,6 +113,7 @@ class Table:
         columns: names of the columns, "" where a spreadsheet has none.
         rows: the rows under the header, blank ones left out.
         index: column name → place in a row.
+        numbered_rows: number and cells of each row, from which the rows are made.
     """
 
     path: Path
@@ -130,7 +128,7 @@ class Table:
         self.index = {column: place for place, column in enumerate(self.columns)}
 
     def check_columns(self, required: Sequence[str], optional: Sequence[str] | None = None) -> None:
-        """Check that the required columns are there, and of others, unless None, the optional only.
+        """Check that the required columns are there, and no others than the optional (None: any).
 
         Raises:
             GlpiError: a column is missing, repeated or not allowed.
@@ -160,8 +158,10 @@ def reading(path: Path, what: str, errors: tuple[type[Exception], ...]) -> Itera
 
 
 @contextmanager
-def open_csv(path: Path) -> Iterator["_csv.Reader"]:
-    """The rows of a table, separated by commas, or by tabs if the first line holds any.
+def open_csv(path: Path) -> Iterator[tuple[list[str], Iterator[tuple[int, list[str]]]]]:
+    """The header of a table, and line number and cells of the rows below, blank ones left out.
+
+    Cells are separated by commas, or by tabs if the header holds any.
 
     Raises:
         GlpiError: not readable as such a table in UTF-8.
@@ -170,34 +170,29 @@ def open_csv(path: Path) -> Iterator["_csv.Reader"]:
         reading(path, "a CSV table in UTF-8", (OSError, UnicodeError, csv.Error)),
         path.open(newline="", encoding="utf-8-sig") as file,
     ):
-        header = file.readline()
+        first = file.readline()
         file.seek(0)
-        yield csv.reader(file, strict=True, delimiter="\t" if "\t" in header else ",")
+        lines = csv.reader(file, strict=True, delimiter="\t" if "\t" in first else ",")
+        header = next(lines, [])
+        yield header, ((lines.line_num, row) for row in lines if any(map(str.strip, row)))
 
 
 def read_csv(
     path: Path, required: Sequence[str] = (), optional: Sequence[str] | None = None
 ) -> Table:
-    """A table of `open_csv` with a header line and the columns that `Table.check_columns` wants."""
-    with open_csv(path) as lines:
-        columns = tuple(column.strip() for column in next(lines, []))
-        table = Table(path, "line", columns, numbered_rows(lines))
+    """A table of `open_csv`; its columns pass `Table.check_columns`."""
+    with open_csv(path) as (header, rows):
+        table = Table(path, "line", tuple(map(str.strip, header)), rows)
     table.check_columns(required, optional)
     return table
-
-
-def numbered_rows(lines: "_csv.Reader") -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of the rows that a reader still has, blank ones left out."""
-    for cells in lines:
-        if any(map(str.strip, cells)):
-            yield lines.line_num, cells
 
 
 def read_lines(path: Path, *layouts: Sequence[str], separator: str | None = None) -> Table:
     """A table without a header.
 
-    Values are separated by any white space unless a separator is given. The first line decides by
-    its number of values, but for empty ones at its end, which of the layouts are its columns.
+    Values are separated by any white space unless a separator is given. The layouts are column
+    names; the number of values in the first line decides which of them apply, where empty values
+    behind the last column do not count.
 
     Raises:
         GlpiError: not text in UTF-8, or a first line of another number of values.
@@ -232,13 +227,8 @@ def read_sheet(
     """A sheet of an Excel workbook, .xlsx or .xls whatever its name says.
 
     The header is the first row that holds all of these columns; without one they are the first
-    columns, by place. Rows that are empty in all of them are padding and left out.
-
-    Args:
-        path: the workbook.
-        columns: names that the header must hold, or that the first columns get.
-        sheet: name of the sheet; the first one unless given.
-        has_header: whether there must be a header.
+    columns, by place. Rows that are empty in all of them are padding and left out. The sheet is the
+    first one unless named.
 
     Raises:
         GlpiError: not a workbook, no such sheet or header.
