@@ -31,7 +31,7 @@ _LAYOUTS = {
 
 
 @jax.jit
-def _without_noise(layers: Sequence[Layer], images: jax.Array) -> jax.Array:
+def _without_noise(layers: Sequence[tuple[jax.Array, jax.Array]], images: jax.Array) -> jax.Array:
     """Images (B, H, W, C) less the noise that the convolutions find, with ReLU between them."""
     noise = images
     for number, (kernel, bias) in enumerate(layers):
