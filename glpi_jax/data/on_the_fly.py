@@ -65,18 +65,11 @@ class ImageMaker:
         """Nothing is read yet."""
         self._photographs = photographs
         self._distorting = distorting
-        self._begin()
-
-    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._denoiser: Denoiser | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lock": None, "_denoiser": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._begin()
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ImageMaker, (self._photographs, self._distorting)
 
     def __call__(self, image: np.ndarray, variant: Variant, epoch: int) -> np.ndarray:
         """Distort a photograph.
@@ -94,17 +87,13 @@ class ImageMaker:
         Raises:
             GlpiError: the photograph is too small for the type, or bad weights of a denoiser.
         """
-        photograph, kind, level = variant
-        rng = seed_for(
-            self._photographs.file_name(photograph), kind, level, self._distorting.seed_of(epoch)
-        )
-        return Distorter(image, self._get_denoiser()).distort(kind, level, rng)
-
-    def _get_denoiser(self) -> Denoiser:
         with self._lock:
             if self._denoiser is None:
                 self._denoiser = self._distorting.denoiser()
-            return self._denoiser
+        photograph, kind, level = variant
+        name, seed = self._photographs.file_name(photograph), self._distorting.seed_of(epoch)
+        rng = seed_for(name, kind, level, seed)
+        return Distorter(image, self._denoiser).distort(kind, level, rng)
 
 
 def distorting_of(config: ConfigDict) -> Distorting:
@@ -113,10 +102,7 @@ def distorting_of(config: ConfigDict) -> Distorting:
     Raises:
         GlpiError: a negative seed.
     """
-    if config.data.distortion_seed < 0:
-        raise GlpiError(f"config.data.distortion_seed = {config.data.distortion_seed}: is negative")
-    return Distorting(
-        seed=config.data.distortion_seed,
-        redraw=config.data.redraw_distortions,
-        dncnn=config.data.dncnn,
-    )
+    seed = config.data.distortion_seed
+    if seed < 0:
+        raise GlpiError(f"config.data.distortion_seed = {seed}: is negative")
+    return Distorting(seed, config.data.redraw_distortions, config.data.dncnn)
