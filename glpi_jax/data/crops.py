@@ -52,11 +52,7 @@ class Crops:
 
     @classmethod
     def of_config(cls, config: ConfigDict) -> Self:
-        """Return the test crops of a run, by `config.evaluation` and `config.seed`.
-
-        Raises:
-            GlpiError: one of them is out of range; the key is named.
-        """
+        """Return the test crops of a config; a value out of range is a GlpiError with the key."""
         section = config.evaluation
         seed = config.seed if section.placement == "random" else 0
         keys = {

@@ -163,7 +163,12 @@ def cut_tiles(photograph: np.ndarray) -> list[np.ndarray]:
     """
     longer = max(photograph.shape[:2])
     full = _reduce(photograph, _PHOTOGRAPH_SIDE) if longer > _PHOTOGRAPH_SIDE else photograph
-    return [_centre(full), *(_reduce(photograph, side) for side in _SMALL_SIDES)]
+    height, width = full.shape[:2]
+    limits = (_MAX_SHORT_SIDE, _MAX_LONG_SIDE)
+    max_height, max_width = limits if height <= width else limits[::-1]
+    top, left = max(height - max_height, 0) // 2, max(width - max_width, 0) // 2
+    centre = full[top : top + max_height, left : left + max_width]
+    return [centre, *(_reduce(photograph, side) for side in _SMALL_SIDES)]
 
 
 def _reduce(image: np.ndarray, longer_side: int) -> np.ndarray:
@@ -173,19 +178,10 @@ def _reduce(image: np.ndarray, longer_side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
 
 
-def _centre(image: np.ndarray) -> np.ndarray:
-    height, width = image.shape[:2]
-    limits = (_MAX_SHORT_SIDE, _MAX_LONG_SIDE)
-    max_height, max_width = limits if height <= width else limits[::-1]
-    top, left = max(height - max_height, 0) // 2, max(width - max_width, 0) // 2
-    return image[top : top + max_height, left : left + max_width]
-
-
 def photograph_path(scene: str) -> Path:
     """Where a scene's photograph lies on this machine; its package is not imported.
 
-    Raises:
-        GlpiError: the package is not installed, or does not hold the photograph.
+    A package that is not installed, or does not hold the photograph, is a GlpiError.
     """
     photograph = SCENES[scene]
     spec = importlib.util.find_spec(photograph.package)
@@ -208,10 +204,9 @@ def _check_settings(scenes: Sequence[str], types: Sequence[int], processes: int)
         if scene not in SCENES:
             raise GlpiError(f"unknown scene {scene!r}: must be one of {', '.join(SCENES)}")
     for number in types:
+        name = find_distortion(number).name
         if number not in MEAN_DMOS:
-            raise GlpiError(
-                f"distortion {find_distortion(number).name}: KADID-10k has no scores of it"
-            )
+            raise GlpiError(f"distortion {name}: KADID-10k has no scores of it")
     for what, values in (("scenes", scenes), ("types", types)):
         if not values or len(set(values)) != len(values):
             raise GlpiError(f"{what} {list(values)}: must name at least one, and none twice")

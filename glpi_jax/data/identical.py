@@ -124,12 +124,7 @@ def keep_together(database: Database, split: Split, *, threads: int, move: bool)
 
 
 def identical_images(database: Database, split: Split) -> tuple[Identical, ...]:
-    """Return the groups of identical images of which a split has one or more in a part.
-
-    Args:
-        database: what is split.
-        split: with `fingerprints`; without them there is no group.
-    """
+    """Return the groups of identical images, by fingerprint, of which a split has one in a part."""
     names = item_names(database)
     part_of = {names[item]: part for part in PARTS for item in items_of(getattr(split, part))}
     groups: dict[str, list[str]] = {}

@@ -28,28 +28,24 @@ _FORMATS_WITH_16_BIT_INTEGERS = ("PNG", "PPM")
 _TURNED_BACK: dict[object, int] = {6: 8, 8: 6}
 
 
+_FILE_ERRORS: dict[type[OSError], str] = {
+    FileNotFoundError: "no such image file",
+    IsADirectoryError: "this is a folder, an image file is needed",
+    PermissionError: "permission denied; make the file readable",
+}
+
+
 class ImageError(GlpiError):
     """An image that cannot be read: the message names the file and the cause."""
 
 
 def read_image(path: str | os.PathLike[str], *, apply_orientation: bool) -> np.ndarray:
-    """Read and decode one image file; see `decode_image`.
-
-    Returns:
-        (height, width, 3) uint8 RGB.
-
-    Raises:
-        ImageError: the path is missing, a folder, unreadable, or not a whole image.
-    """
+    """Read and decode one image file; result and errors as of `read_encoded`, `decode_image`."""
     return decode_image(read_encoded(path), str(path), apply_orientation=apply_orientation)
 
 
 def read_encoded(path: str | os.PathLike[str]) -> bytes:
-    """The content of an image file.
-
-    Raises:
-        ImageError: the path is missing, a folder, no regular file, too large, or unreadable.
-    """
+    """The content of an image file; errors as of `check_file`, or an ImageError if unreadable."""
     check_file(path)
     with _file_errors(path):
         return Path(path).read_bytes()
@@ -136,10 +132,7 @@ def decode_first_frame(data: bytes, name: str, *, apply_orientation: bool) -> De
 
 
 def convert_image(image: Image.Image, name: str, *, apply_orientation: bool) -> np.ndarray:
-    """Convert a Pillow image, which stays as it is, as `decode_image` does a file.
-
-    Returns:
-        (height, width, 3) uint8 RGB, C-contiguous and writable.
+    """Convert a Pillow image, which stays as it is, to what `decode_image` makes of a file.
 
     Raises:
         ImageError: its file is truncated, corrupt or closed, or it has no 8-bit meaning.
@@ -242,16 +235,9 @@ def images_below(
 def _file_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such image file") from None
-    except IsADirectoryError:
-        raise ImageError(f"{path}: this is a folder, an image file is needed") from None
-    except PermissionError:
-        raise ImageError(f"{path}: permission denied; make the file readable") from None
     except OSError as error:
-        raise ImageError(
-            f"{path}: cannot be read ({error.strerror or _one_line(error)})"
-        ) from error
+        unknown = f"cannot be read ({error.strerror or _one_line(error)})"
+        raise ImageError(f"{path}: {_FILE_ERRORS.get(type(error), unknown)}") from error
     except ValueError as error:  # a zero byte in the name
         raise ImageError(f"{path}: no file has such a name ({_one_line(error)})") from error
 

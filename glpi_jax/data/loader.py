@@ -115,14 +115,10 @@ def evaluation_crops(
     are held at a time.
 
     Args:
-        database: where images come from.
-        rows: which images, in order.
-        crop: side of the square crops in pixels; smaller images are mirrored outward.
+        database, rows, crop, preprocessing, distorting: as of `pipeline.training_dataset`.
         crops: how many of each image, and where. Random ones are drawn anew for each image from its
             file name and the seed, so they depend neither on the other images nor on their order.
-        preprocessing: of every image before cropping.
         threads: number of images decoded at a time, at least 1.
-        distorting: how the images of a database of photographs are made; None for the others.
 
     Yields:
         row and its (crops.count, crop, crop, 3) uint8 crops.

@@ -38,11 +38,7 @@ class Distorting:
         return int(low) + (int(high) << 32)
 
     def denoiser(self) -> Denoiser:
-        """What removes the noise of type 15.
-
-        Raises:
-            GlpiError: the file does not hold the weights of a DnCNN.
-        """
+        """What removes the noise of type 15; a file of other weights is a GlpiError."""
         if not self.dncnn:
             return TOTAL_VARIATION
         if multiprocessing.parent_process() is not None:
@@ -97,11 +93,7 @@ class ImageMaker:
 
 
 def distorting_of(config: ConfigDict) -> Distorting:
-    """How a config has the images of a database of photographs made.
-
-    Raises:
-        GlpiError: a negative seed.
-    """
+    """How a config has the images of photographs made; a negative seed is a GlpiError."""
     seed = config.data.distortion_seed
     if seed < 0:
         raise GlpiError(f"config.data.distortion_seed = {seed}: is negative")

@@ -109,12 +109,7 @@ def training_dataset(
 
 
 def training_rows(rows: Sequence[int], *, seed: int, batch_size: int, batch: int) -> list[int]:
-    """Which rows a batch of `training_dataset` has, over all processes, in order.
-
-    Args:
-        rows, seed, batch_size: as given there.
-        batch: the item of the dataset, from 0: the batch of step k is k − 1.
-    """
+    """The rows of item `batch` of a `training_dataset`, over all processes: step `batch` + 1."""
     endless = _ordered(rows, seed).repeat()
     return [endless[place][0] for place in range(batch * batch_size, (batch + 1) * batch_size)]
 

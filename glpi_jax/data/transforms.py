@@ -21,8 +21,7 @@ RESIZE_METHODS = tuple(_RESAMPLING)
 def image_rng(name: str, seed: int) -> np.random.Generator:
     """A generator fixed by an image's name and a seed, the same on every machine and in any order.
 
-    Raises:
-        GlpiError: the seed is negative.
+    A negative seed is a GlpiError.
     """
     if seed < 0:
         raise GlpiError(f"seed {seed}: must not be negative")
@@ -35,9 +34,6 @@ def resize(image: np.ndarray, height: int, width: int, *, method: ResizeMethod) 
     """Resize to exactly (height, width), without keeping the aspect; antialiased when shrinking.
 
     Pillow's filters, as torchvision's `Resize` on a Pillow image uses them.
-
-    Returns:
-        (height, width, 3) uint8.
 
     Raises:
         GlpiError: a size below 1, or an unknown method.
@@ -61,10 +57,7 @@ def pad_to_crop(image: np.ndarray, crop: int) -> np.ndarray:
     """Mirror an image outward, evenly on both sides, until both sides measure at least `crop`.
 
     The mirror repeats the edge pixel and is applied as often as needed, so a 1×1 image works.
-    An image that is large enough is returned as it is.
-
-    Raises:
-        GlpiError: `crop` is below 1.
+    An image that is large enough is returned as it is. A crop below 1 is a GlpiError.
     """
     check_crop(crop)
     height, width = image.shape[:2]
@@ -100,32 +93,17 @@ def random_flips(
 ) -> np.ndarray:
     """Mirror left–right with probability `horizontal` and upside down with `vertical`.
 
-    Both numbers are always drawn, so that what follows does not depend on the probabilities.
-
-    Returns:
-        a view of the image.
-
-    Raises:
-        GlpiError: a probability outside [0, 1].
+    Both numbers are always drawn, so that what follows does not depend on the probabilities. The
+    result is a view; a probability outside [0, 1] is a GlpiError.
     """
     check_flips(horizontal, vertical)
     mirror, upend = rng.random(2) < (horizontal, vertical)
-    if mirror:
-        image = image[:, ::-1]
-    if upend:
-        image = image[::-1]
-    return image
+    image = image[:, ::-1] if mirror else image
+    return image[::-1] if upend else image
 
 
 def random_crops(image: np.ndarray, crop: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` independent random crops of one image.
-
-    Returns:
-        (count, crop, crop, 3) uint8.
-
-    Raises:
-        GlpiError: `count` or `crop` is below 1.
-    """
+    """`count` independent random crops (count, crop, crop, 3); errors as of `grid_crops`."""
     padded = _padded(image, crop, count)
     return np.stack([random_crop(padded, crop, rng) for _ in range(count)])
 
