@@ -6,6 +6,7 @@ section `evaluation` and the options of the command line become one.
 
 import hashlib
 import numbers
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
@@ -46,30 +47,21 @@ class Crops:
         """
         check_whole("crops", self.count)
         check_whole("seed", self.seed)
-        problem = _problem(self.count, self.placement, self.seed)
-        if problem:
-            field, remedy = problem
-            name = {"count": "crops", "placement": "crop placement", "seed": "seed"}[field]
-            raise GlpiError(f"{name} {getattr(self, field)!r}: {remedy}")
+        names = {"count": "crops ", "placement": "crop placement ", "seed": "seed "}
+        _check(names, self.count, self.placement, self.seed)
 
     @classmethod
     def of_config(cls, config: ConfigDict) -> Self:
-        """Return the test crops of a run, by `config.evaluation` and `config.seed`.
-
-        Raises:
-            GlpiError: one of them is out of range; the key is named.
-        """
+        """Return the test crops of a config; a value out of range is a GlpiError with the key."""
         section = config.evaluation
         seed = config.seed if section.placement == "random" else 0
-        values = {"count": section.crops, "placement": section.placement, "seed": seed}
-        problem = _problem(**values)
-        if problem:
-            field, remedy = problem
-            key = {"count": "evaluation.crops", "placement": "evaluation.placement"}.get(
-                field, field
-            )
-            raise GlpiError(f"config.{key} = {values[field]!r}: {remedy}")
-        return cls(**values)
+        keys = {
+            "count": "config.evaluation.crops = ",
+            "placement": "config.evaluation.placement = ",
+            "seed": "config.seed = ",
+        }
+        _check(keys, section.crops, section.placement, seed)
+        return cls(section.crops, section.placement, seed)
 
     def cut(self, image: np.ndarray, side: int, file_name: str | None) -> np.ndarray:
         """Cut the crops of one image.
@@ -91,20 +83,22 @@ class Crops:
         return random_crops(image, side, self.count, image_rng(file_name, self.seed))
 
 
-def _problem(count: Any, placement: Any, seed: Any) -> tuple[str, str] | None:
-    """Name the first field of a `Crops` that cannot be, and what it must be; None if all can."""
+def _check(names: Mapping[str, str], count: Any, placement: Any, seed: Any) -> None:
+    """Raise a GlpiError if a field of a `Crops` is out of range; `names` are those in errors."""
     if placement not in PLACEMENTS:
-        return "placement", f"must be {' or '.join(PLACEMENTS)}"
+        raise GlpiError(f"{names['placement']}{placement!r}: must be {' or '.join(PLACEMENTS)}")
     for field, value in (("count", count), ("seed", seed)):
         if not _is_whole(value):
-            return field, f"must be a whole number, not {type(value).__name__}"
+            kind = type(value).__name__
+            raise GlpiError(f"{names[field]}{value!r}: must be a whole number, not {kind}")
     if not 1 <= count <= MAX_CROPS:
-        return "count", f"must be 1 to {MAX_CROPS}"
+        raise GlpiError(f"{names['count']}{count!r}: must be 1 to {MAX_CROPS}")
     if seed < 0:
-        return "seed", "must not be negative"
+        raise GlpiError(f"{names['seed']}{seed!r}: must not be negative")
     if seed and placement == "grid":
-        return "seed", "is for random placement; a grid is always the same"
-    return None
+        raise GlpiError(
+            f"{names['seed']}{seed!r}: is for random placement; a grid is always the same"
+        )
 
 
 def _is_whole(value: object) -> bool:
@@ -112,11 +106,7 @@ def _is_whole(value: object) -> bool:
 
 
 def check_whole(name: str, value: object) -> None:
-    """Check an argument that must be a whole number.
-
-    Raises:
-        TypeError: it is something else, 2.0 included.
-    """
+    """Raise a TypeError if an argument is no whole number, as 2.0."""
     if not _is_whole(value):
         raise TypeError(f"{name} {value!r}: must be a whole number, not {type(value).__name__}")
 

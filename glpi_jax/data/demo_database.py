@@ -55,41 +55,38 @@ class PackagePhotograph:
     grey: bool = False
 
 
-_SKIMAGE = ("skimage", "scikit-image")
-_SKLEARN = ("sklearn", "scikit-learn")
+def _skimage(file: str, credit: str, *, grey: bool = False) -> PackagePhotograph:
+    return PackagePhotograph("skimage", "scikit-image", f"data/{file}", credit, grey)
+
+
+def _sklearn(file: str, credit: str) -> PackagePhotograph:
+    return PackagePhotograph("sklearn", "scikit-learn", f"datasets/images/{file}", credit)
+
 
 # The photographs of the three packages, one of each scene. Left out are medical pictures (ihc,
 # retina), and those that are blurred or low in contrast as they come (moon, clock_motion, cell).
 SCENES: dict[str, PackagePhotograph] = {
-    "astronaut": PackagePhotograph(*_SKIMAGE, "data/astronaut.png", "NASA, public domain"),
-    "cat": PackagePhotograph(*_SKIMAGE, "data/chelsea.png", "Stefan van der Walt, CC0"),
-    "coffee": PackagePhotograph(*_SKIMAGE, "data/coffee.png", "Rachel Michetti, CC0"),
-    "rocket": PackagePhotograph(*_SKIMAGE, "data/rocket.jpg", "SpaceX, public domain"),
-    "motorcycle": PackagePhotograph(
-        *_SKIMAGE, "data/motorcycle_left.png", "Middlebury stereo data 2014 (D. Scharstein et al.)"
+    "astronaut": _skimage("astronaut.png", "NASA, public domain"),
+    "cat": _skimage("chelsea.png", "Stefan van der Walt, CC0"),
+    "coffee": _skimage("coffee.png", "Rachel Michetti, CC0"),
+    "rocket": _skimage("rocket.jpg", "SpaceX, public domain"),
+    "motorcycle": _skimage(
+        "motorcycle_left.png", "Middlebury stereo data 2014 (D. Scharstein et al.)"
     ),
-    "hubble": PackagePhotograph(*_SKIMAGE, "data/hubble_deep_field.jpg", "NASA, public domain"),
-    "pagoda": PackagePhotograph(
-        *_SKLEARN, "datasets/images/china.jpg", "danielbuechele (Flickr), CC BY 2.0"
-    ),
-    "flower": PackagePhotograph(
-        *_SKLEARN, "datasets/images/flower.jpg", "vultilion (Flickr), CC BY 2.0"
-    ),
+    "hubble": _skimage("hubble_deep_field.jpg", "NASA, public domain"),
+    "pagoda": _sklearn("china.jpg", "danielbuechele (Flickr), CC BY 2.0"),
+    "flower": _sklearn("flower.jpg", "vultilion (Flickr), CC BY 2.0"),
     "admiral": PackagePhotograph(
         "matplotlib",
         "matplotlib",
         "mpl-data/sample_data/grace_hopper.jpg",
         "James S. Davis, US Navy, public domain",
     ),
-    "cameraman": PackagePhotograph(*_SKIMAGE, "data/camera.png", "Lav Varshney, CC0", grey=True),
-    "brick": PackagePhotograph(*_SKIMAGE, "data/brick.png", "CC0 Textures, CC0", grey=True),
-    "grass": PackagePhotograph(
-        *_SKIMAGE, "data/grass.png", "linolafett (DeviantArt), CC0", grey=True
-    ),
-    "gravel": PackagePhotograph(*_SKIMAGE, "data/gravel.png", "CC0 Textures, CC0", grey=True),
-    "coins": PackagePhotograph(
-        *_SKIMAGE, "data/coins.png", "Brooklyn Museum Collection", grey=True
-    ),
+    "cameraman": _skimage("camera.png", "Lav Varshney, CC0", grey=True),
+    "brick": _skimage("brick.png", "CC0 Textures, CC0", grey=True),
+    "grass": _skimage("grass.png", "linolafett (DeviantArt), CC0", grey=True),
+    "gravel": _skimage("gravel.png", "CC0 Textures, CC0", grey=True),
+    "coins": _skimage("coins.png", "Brooklyn Museum Collection", grey=True),
 }
 
 # KADID types that change nothing but colour.
@@ -108,10 +105,10 @@ def render_demo_database(
     """Render the demonstration database into a folder, or find it there finished.
 
     Four tiles of each scene are distorted by each type at each level (grey photographs by no type
-    that works on colour): `images/` holds them with
-    `labels.csv` and `database.json`, `references/` the untouched tiles, which carry no label, and
-    `manifest.json` the settings, versions and photographs that made them. Each image depends on the
-    seed and its own name, type and level alone. The folder appears when all of it is done.
+    that works on colour): `images/` holds them with `labels.csv` and `database.json`, `references/`
+    the untouched tiles, which carry no label, and `manifest.json` the settings, versions and
+    photographs that made them. Each image depends on the seed and its own name, type and level
+    alone. The folder appears when all of it is done.
 
     Args:
         folder: where the database goes; must not exist, be empty, or hold the same database.
@@ -137,9 +134,9 @@ def render_demo_database(
         return target
 
     with staging_folder(target) as staging:
-        tiles = _write_tiles(staging, scenes)
-        _render(staging, tiles, types, seed, processes, progress)
-        _write_labels(staging, tiles, types)
+        tiles = _write_tiles(staging, scenes, types)
+        _render(staging, tiles, seed, processes, progress)
+        _write_labels(staging, tiles)
         write_json(staging / "manifest.json", manifest)
         try:
             os.replace(staging, target)
@@ -166,7 +163,12 @@ def cut_tiles(photograph: np.ndarray) -> list[np.ndarray]:
     """
     longer = max(photograph.shape[:2])
     full = _reduce(photograph, _PHOTOGRAPH_SIDE) if longer > _PHOTOGRAPH_SIDE else photograph
-    return [_centre(full), *(_reduce(photograph, side) for side in _SMALL_SIDES)]
+    height, width = full.shape[:2]
+    limits = (_MAX_SHORT_SIDE, _MAX_LONG_SIDE)
+    max_height, max_width = limits if height <= width else limits[::-1]
+    top, left = max(height - max_height, 0) // 2, max(width - max_width, 0) // 2
+    centre = full[top : top + max_height, left : left + max_width]
+    return [centre, *(_reduce(photograph, side) for side in _SMALL_SIDES)]
 
 
 def _reduce(image: np.ndarray, longer_side: int) -> np.ndarray:
@@ -176,19 +178,10 @@ def _reduce(image: np.ndarray, longer_side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
 
 
-def _centre(image: np.ndarray) -> np.ndarray:
-    height, width = image.shape[:2]
-    limits = (_MAX_SHORT_SIDE, _MAX_LONG_SIDE)
-    max_height, max_width = limits if height <= width else limits[::-1]
-    top, left = max(height - max_height, 0) // 2, max(width - max_width, 0) // 2
-    return image[top : top + max_height, left : left + max_width]
-
-
 def photograph_path(scene: str) -> Path:
     """Where a scene's photograph lies on this machine; its package is not imported.
 
-    Raises:
-        GlpiError: the package is not installed, or does not hold the photograph.
+    A package that is not installed, or does not hold the photograph, is a GlpiError.
     """
     photograph = SCENES[scene]
     spec = importlib.util.find_spec(photograph.package)
@@ -211,10 +204,9 @@ def _check_settings(scenes: Sequence[str], types: Sequence[int], processes: int)
         if scene not in SCENES:
             raise GlpiError(f"unknown scene {scene!r}: must be one of {', '.join(SCENES)}")
     for number in types:
+        name = find_distortion(number).name
         if number not in MEAN_DMOS:
-            raise GlpiError(
-                f"distortion {find_distortion(number).name}: KADID-10k has no scores of it"
-            )
+            raise GlpiError(f"distortion {name}: KADID-10k has no scores of it")
     for what, values in (("scenes", scenes), ("types", types)):
         if not values or len(set(values)) != len(values):
             raise GlpiError(f"{what} {list(values)}: must name at least one, and none twice")
@@ -259,43 +251,31 @@ def _check_finished(folder: Path, manifest: dict[str, Any]) -> None:
         raise GlpiError(f"{folder}: this demo database is damaged; {remedy} ({error})") from error
 
 
-def _write_tiles(folder: Path, scenes: Sequence[str]) -> dict[str, str]:
-    """Write the untouched tiles to references/; return {tile name: scene}."""
+def _write_tiles(
+    folder: Path, scenes: Sequence[str], types: Sequence[int]
+) -> dict[str, tuple[str, list[int]]]:
+    """Write the untouched tiles to references/; return {tile name: (scene, types that it gets)}."""
     (folder / "references").mkdir()
     tiles = {}
     for scene in scenes:
+        numbers = [n for n in types if not (SCENES[scene].grey and n in _COLOUR_TYPES)]
         photograph = read_image(photograph_path(scene), apply_orientation=True)
         for number, tile in enumerate(cut_tiles(photograph), start=1):
             name = f"{scene}_{number}"
             _save(tile, folder / "references" / f"{name}.png")
-            tiles[name] = scene
+            tiles[name] = scene, numbers
     return tiles
 
 
 def _render(
-    folder: Path,
-    tiles: dict[str, str],
-    types: Sequence[int],
-    seed: int,
-    processes: int,
-    progress: bool,
+    folder: Path, tiles: dict[str, tuple[str, list[int]]], seed: int, processes: int, progress: bool
 ) -> None:
     (folder / "images").mkdir()
-    numbers = {tile: _types_of(scene, types) for tile, scene in tiles.items()}
-    tasks = [(folder, tile, numbers[tile], seed) for tile in tiles]
-    with progress_bar(
-        sum(map(len, numbers.values())) * len(LEVELS),
-        unit="image",
-        description="render demo",
-        enabled=progress,
-    ) as bar:
+    tasks = [(folder, tile, numbers, seed) for tile, (_, numbers) in tiles.items()]
+    images = len(LEVELS) * sum(len(numbers) for _, numbers in tiles.values())
+    with progress_bar(images, unit="image", description="render demo", enabled=progress) as bar:
         for count in run_unordered(_render_tile, tasks, processes, what="rendering"):
             bar.advance(count)
-
-
-def _types_of(scene: str, types: Sequence[int]) -> list[int]:
-    """Which types a scene's tiles get: all, but none that works on colour if the scene is grey."""
-    return [n for n in types if not (SCENES[scene].grey and n in _COLOUR_TYPES)]
 
 
 def _render_tile(folder: Path, tile: str, numbers: Sequence[int], seed: int) -> int:
@@ -304,18 +284,17 @@ def _render_tile(folder: Path, tile: str, numbers: Sequence[int], seed: int) -> 
     distorter = Distorter(image)
     for number in numbers:
         rngs = [seed_for(tile, number, level, seed) for level in LEVELS]
-        made = distorter.distort_levels(number, rngs)
-        for level, pixels in zip(LEVELS, made, strict=True):
+        for level, pixels in enumerate(distorter.distort_levels(number, rngs), start=1):
             _save(pixels, folder / _image_name(tile, number, level))
     return len(numbers) * len(LEVELS)
 
 
-def _write_labels(folder: Path, tiles: dict[str, str], types: Sequence[int]) -> None:
+def _write_labels(folder: Path, tiles: dict[str, tuple[str, list[int]]]) -> None:
     with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["image", "score", "reference", "distortion", "level"])
-        for tile, scene in tiles.items():
-            for number in _types_of(scene, types):
+        for tile, (scene, numbers) in tiles.items():
+            for number in numbers:
                 name = find_distortion(number).name
                 for level, score in zip(LEVELS, MEAN_DMOS[number], strict=True):
                     image = _image_name(tile, number, level)

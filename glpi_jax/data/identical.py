@@ -6,15 +6,22 @@ image may train on one and test on the other.
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
 
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.data.items import first_row, item_names, item_references, items_of, rows_of
 from glpi_jax.data.sources import Database
-from glpi_jax.data.splits import PARTS, Split, check_split
+from glpi_jax.data.sources.photographs import VARIANTS
+from glpi_jax.data.splits import (
+    PARTS,
+    Split,
+    check_split,
+    item_names,
+    item_references,
+    items_of,
+    rows_of,
+)
 
 
 class Identical(NamedTuple):
@@ -51,11 +58,14 @@ def fingerprints(database: Database, *, threads: int) -> dict[str, str]:
     count = Counter(references)
     alone = [item for item, reference in enumerate(references) if count[reference] == 1]
 
+    # The first of an item's rows reads the same file as the others.
+    rows_each = 1 if database.photographs is None else VARIANTS
+
     def size(item: int) -> int:
-        return database.encoded_size(first_row(database, item))
+        return database.encoded_size(rows_each * item)
 
     def digest(item: int) -> str:
-        return hashlib.sha256(database.encoded(first_row(database, item))).hexdigest()
+        return hashlib.sha256(database.encoded(rows_each * item)).hexdigest()
 
     with ThreadPoolExecutor(threads) as pool:
         sizes = dict(zip(alone, pool.map(size, alone), strict=True))
@@ -109,33 +119,21 @@ def keep_together(database: Database, split: Split, *, threads: int, move: bool)
                 f"{database.name}: every image of the {part} part is identical to one of another"
                 " part; remove the copies from the database, or choose another config.split"
             )
-    if after == before:
-        return check_split(database, replace(split, fingerprints=found))
-    parts = {part: rows_of(database, after[part]) for part in PARTS}
-    return check_split(database, Split(**parts, fingerprints=found))
+    parts = {part: rows_of(database, after[part]) for part in PARTS} if after != before else {}
+    return check_split(database, replace(split, **parts, fingerprints=found))
 
 
 def identical_images(database: Database, split: Split) -> tuple[Identical, ...]:
-    """Return the groups of identical images of which a split has one or more in a part.
-
-    Args:
-        database: what is split.
-        split: with `fingerprints`; without them there is no group.
-    """
+    """Return the groups of identical images, by fingerprint, of which a split has one in a part."""
     names = item_names(database)
     part_of = {names[item]: part for part in PARTS for item in items_of(getattr(split, part))}
-    groups = []
-    for images in _groups(split.fingerprints):
+    groups: dict[str, list[str]] = {}
+    for name, fingerprint in split.fingerprints.items():
+        groups.setdefault(fingerprint, []).append(name)
+    found = []
+    for images in groups.values():
         parts = [part_of[image] for image in images if image in part_of]
         if len(images) > 1 and parts:
             left_out = tuple(image for image in images if image not in part_of)
-            groups.append(Identical(images, parts[0], left_out))
-    return tuple(groups)
-
-
-def _groups(found: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """Return the names of each fingerprint."""
-    groups: dict[str, list[str]] = {}
-    for name, fingerprint in found.items():
-        groups.setdefault(fingerprint, []).append(name)
-    return [tuple(names) for names in groups.values()]
+            found.append(Identical(tuple(images), parts[0], left_out))
+    return tuple(found)

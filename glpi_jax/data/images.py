@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
@@ -28,28 +28,24 @@ _FORMATS_WITH_16_BIT_INTEGERS = ("PNG", "PPM")
 _TURNED_BACK: dict[object, int] = {6: 8, 8: 6}
 
 
+_FILE_ERRORS: dict[type[OSError], str] = {
+    FileNotFoundError: "no such image file",
+    IsADirectoryError: "this is a folder, an image file is needed",
+    PermissionError: "permission denied; make the file readable",
+}
+
+
 class ImageError(GlpiError):
     """An image that cannot be read: the message names the file and the cause."""
 
 
 def read_image(path: str | os.PathLike[str], *, apply_orientation: bool) -> np.ndarray:
-    """Read and decode one image file; see `decode_image`.
-
-    Returns:
-        (height, width, 3) uint8 RGB.
-
-    Raises:
-        ImageError: the path is missing, a folder, unreadable, or not a whole image.
-    """
+    """Read and decode one image file; result and errors as of `read_encoded`, `decode_image`."""
     return decode_image(read_encoded(path), str(path), apply_orientation=apply_orientation)
 
 
 def read_encoded(path: str | os.PathLike[str]) -> bytes:
-    """The content of an image file.
-
-    Raises:
-        ImageError: the path is missing, a folder, no regular file, too large, or unreadable.
-    """
+    """The content of an image file; errors as of `check_file`, or an ImageError if unreadable."""
     check_file(path)
     with _file_errors(path):
         return Path(path).read_bytes()
@@ -136,10 +132,7 @@ def decode_first_frame(data: bytes, name: str, *, apply_orientation: bool) -> De
 
 
 def convert_image(image: Image.Image, name: str, *, apply_orientation: bool) -> np.ndarray:
-    """Convert a Pillow image, which stays as it is, as `decode_image` does a file.
-
-    Returns:
-        (height, width, 3) uint8 RGB, C-contiguous and writable.
+    """Convert a Pillow image, which stays as it is, to what `decode_image` makes of a file.
 
     Raises:
         ImageError: its file is truncated, corrupt or closed, or it has no 8-bit meaning.
@@ -150,6 +143,10 @@ def convert_image(image: Image.Image, name: str, *, apply_orientation: bool) -> 
 
 def _nowhere(folder: str) -> bool:
     return False
+
+
+def _raise(error: GlpiError) -> None:
+    raise error
 
 
 def list_images(
@@ -172,10 +169,6 @@ def list_images(
         else:
             raise GlpiError(f"{path}: no such file or folder")
     return list(found)
-
-
-def _raise(error: GlpiError) -> None:
-    raise error
 
 
 def walk_images(
@@ -215,49 +208,36 @@ def images_below(
 ) -> Iterator[str]:
     """Yield what `walk_images` does, each path beginning with the folder as given, or nothing."""
     visited: set[tuple[int, int]] = set()
-
-    def entries(folder: str) -> Iterator[tuple[str, bool]]:
-        """Paths in a folder, sorted, and whether each is a folder itself; none that are hidden."""
-        names: list[tuple[str, bool]] = []
+    to_visit = [(folder, True)]  # paths, and whether each is a folder; the next one is the last
+    while to_visit:
+        path, is_folder = to_visit.pop()
+        if not is_folder:
+            if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:
+                yield path
+            continue
+        if path != folder and skip(path):
+            continue
+        entries: list[tuple[str, bool]] = []
         try:
-            status = os.stat(folder)
+            status = os.stat(path)
             if (status.st_dev, status.st_ino) not in visited:  # else a link back
                 visited.add((status.st_dev, status.st_ino))
-                with os.scandir(folder) as found:
-                    names = [
-                        (e.name, os.path.isdir(e.path)) for e in found if not e.name.startswith(".")
+                with os.scandir(path) as found:
+                    entries = [
+                        (e.path, os.path.isdir(e.path)) for e in found if not e.name.startswith(".")
                     ]
         except OSError as error:
-            on_error(GlpiError(f"{folder}: this folder cannot be listed ({error.strerror})"))
-        for name, is_folder in sorted(names):
-            yield os.path.join(folder, name), is_folder
-
-    open_folders = [entries(folder)]
-    while open_folders:
-        path, is_folder = next(open_folders[-1], (None, False))
-        if path is None:
-            open_folders.pop()
-        elif is_folder:
-            if not skip(path):
-                open_folders.append(entries(path))
-        elif os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:
-            yield path
+            on_error(GlpiError(f"{path}: this folder cannot be listed ({error.strerror})"))
+        to_visit += sorted(entries, reverse=True)
 
 
 @contextmanager
 def _file_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such image file") from None
-    except IsADirectoryError:
-        raise ImageError(f"{path}: this is a folder, an image file is needed") from None
-    except PermissionError:
-        raise ImageError(f"{path}: permission denied; make the file readable") from None
     except OSError as error:
-        raise ImageError(
-            f"{path}: cannot be read ({error.strerror or _one_line(error)})"
-        ) from error
+        unknown = f"cannot be read ({error.strerror or _one_line(error)})"
+        raise ImageError(f"{path}: {_FILE_ERRORS.get(type(error), unknown)}") from error
     except ValueError as error:  # a zero byte in the name
         raise ImageError(f"{path}: no file has such a name ({_one_line(error)})") from error
 
@@ -283,10 +263,12 @@ def _pixels(
     image: Image.Image, name: str, *, apply_orientation: bool, last_use: bool
 ) -> np.ndarray:
     orientation = _load(image, apply_orientation=apply_orientation)
-    if image.mode == "I" and image.format not in _FORMATS_WITH_16_BIT_INTEGERS:
-        _refuse_samples(name, "32-bit integer")
-    if image.mode == "F":
-        _refuse_samples(name, "floating-point")
+    unscaled = image.mode == "I" and image.format not in _FORMATS_WITH_16_BIT_INTEGERS
+    if unscaled or image.mode == "F":
+        kind = "32-bit integer" if unscaled else "floating-point"
+        raise ImageError(
+            f"{name}: {kind} samples have no agreed white level; save the image with 8 or 16 bits"
+        )
     to_rgb = _grey_to_rgb(image) if image.mode.startswith("I") else _strip_to_rgb
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     # Strip by strip, since Pillow's images take four bytes a pixel and each conversion makes one.
@@ -312,12 +294,6 @@ def _load(image: Image.Image, *, apply_orientation: bool) -> object:
     if is_tiff and _orientation(image) != stored:
         return _TURNED_BACK.get(stored, stored)
     return 1
-
-
-def _refuse_samples(name: str, kind: str) -> NoReturn:
-    raise ImageError(
-        f"{name}: {kind} samples have no agreed white level; save the image with 8 or 16 bits"
-    )
 
 
 def _orientation(image: Image.Image) -> object:

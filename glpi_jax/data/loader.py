@@ -4,10 +4,12 @@ An image depends on its row and epoch alone: not on threads, nor on whether imag
 records, or distorted as they are read.
 """
 
+import functools
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -49,21 +51,18 @@ class ImageLoader:
             self._make = ImageMaker(database.photographs, distorting)
         self._database = database
         self._preprocessing = preprocessing
-        self._cache_bytes = cache_bytes
-        self._empty_cache()
-
-    def _empty_cache(self) -> None:
+        self._arguments = preprocessing, cache_bytes, distorting
         self._lock = threading.Lock()
-        self._free_bytes = self._cache_bytes
+        self._free_bytes = cache_bytes
         self._cache: dict[int, np.ndarray] = {}
         self._last: tuple[int, np.ndarray] | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lock": None, "_cache": None, "_last": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._empty_cache()
+    def __reduce__(self) -> tuple[Any, ...]:
+        preprocessing, cache_bytes, distorting = self._arguments
+        make = functools.partial(
+            ImageLoader, preprocessing=preprocessing, cache_bytes=cache_bytes, distorting=distorting
+        )
+        return make, (self._database,)
 
     def __call__(self, row: int, epoch: int = 0) -> np.ndarray:
         """The (height, width, 3) uint8 image of a row; the epoch may change its distortion."""
@@ -86,12 +85,8 @@ class ImageLoader:
                 cached = self._last[1]
         if cached is not None:
             return cached
-        name = str(self._database.path(row))
-        image = decode_image(
-            self._database.encoded(row),
-            name,
-            apply_orientation=self._preprocessing.apply_orientation,
-        )
+        name, turn = str(self._database.path(row)), self._preprocessing.apply_orientation
+        image = decode_image(self._database.encoded(row), name, apply_orientation=turn)
         if resize:
             image = self._preprocessing.resized(image, name)
         image.flags.writeable = False
@@ -120,14 +115,10 @@ def evaluation_crops(
     are held at a time.
 
     Args:
-        database: where images come from.
-        rows: which images, in order.
-        crop: side of the square crops in pixels; smaller images are mirrored outward.
+        database, rows, crop, preprocessing, distorting: as of `pipeline.training_dataset`.
         crops: how many of each image, and where. Random ones are drawn anew for each image from its
             file name and the seed, so they depend neither on the other images nor on their order.
-        preprocessing: of every image before cropping.
         threads: number of images decoded at a time, at least 1.
-        distorting: how the images of a database of photographs are made; None for the others.
 
     Yields:
         row and its (crops.count, crop, crop, 3) uint8 crops.
@@ -138,10 +129,7 @@ def evaluation_crops(
     if crop < 1 or threads < 1:
         raise GlpiError(f"crop {crop}, threads {threads}: both must be at least 1")
     loader = ImageLoader(
-        database,
-        preprocessing=preprocessing,
-        cache_bytes=0,
-        distorting=distorting,
+        database, preprocessing=preprocessing, cache_bytes=0, distorting=distorting
     )
 
     def crops_of(row: int) -> np.ndarray:
@@ -149,16 +137,13 @@ def evaluation_crops(
 
     def crops_in_order() -> Iterator[tuple[int, np.ndarray]]:
         executor = ThreadPoolExecutor(threads)
-        ahead: deque[tuple[int, Future[np.ndarray]]] = deque()
+        ahead: deque[Future[np.ndarray]] = deque()
+        waiting = iter(rows)
         try:
+            ahead.extend(executor.submit(crops_of, row) for row in islice(waiting, threads + 1))
             for row in rows:
-                ahead.append((row, executor.submit(crops_of, row)))
-                if len(ahead) == threads + 2:
-                    ready_row, cut = ahead.popleft()
-                    yield ready_row, cut.result()
-            while ahead:
-                ready_row, cut = ahead.popleft()
-                yield ready_row, cut.result()
+                ahead.extend(executor.submit(crops_of, next_row) for next_row in islice(waiting, 1))
+                yield row, ahead.popleft().result()
         finally:
             executor.shutdown(cancel_futures=True)
 

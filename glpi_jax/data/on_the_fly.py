@@ -38,11 +38,7 @@ class Distorting:
         return int(low) + (int(high) << 32)
 
     def denoiser(self) -> Denoiser:
-        """What removes the noise of type 15.
-
-        Raises:
-            GlpiError: the file does not hold the weights of a DnCNN.
-        """
+        """What removes the noise of type 15; a file of other weights is a GlpiError."""
         if not self.dncnn:
             return TOTAL_VARIATION
         if multiprocessing.parent_process() is not None:
@@ -65,18 +61,11 @@ class ImageMaker:
         """Nothing is read yet."""
         self._photographs = photographs
         self._distorting = distorting
-        self._begin()
-
-    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._denoiser: Denoiser | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lock": None, "_denoiser": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._begin()
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ImageMaker, (self._photographs, self._distorting)
 
     def __call__(self, image: np.ndarray, variant: Variant, epoch: int) -> np.ndarray:
         """Distort a photograph.
@@ -94,29 +83,18 @@ class ImageMaker:
         Raises:
             GlpiError: the photograph is too small for the type, or bad weights of a denoiser.
         """
-        photograph, kind, level = variant
-        rng = seed_for(
-            self._photographs.file_name(photograph), kind, level, self._distorting.seed_of(epoch)
-        )
-        return Distorter(image, self._get_denoiser()).distort(kind, level, rng)
-
-    def _get_denoiser(self) -> Denoiser:
         with self._lock:
             if self._denoiser is None:
                 self._denoiser = self._distorting.denoiser()
-            return self._denoiser
+        photograph, kind, level = variant
+        name, seed = self._photographs.file_name(photograph), self._distorting.seed_of(epoch)
+        rng = seed_for(name, kind, level, seed)
+        return Distorter(image, self._denoiser).distort(kind, level, rng)
 
 
 def distorting_of(config: ConfigDict) -> Distorting:
-    """How a config has the images of a database of photographs made.
-
-    Raises:
-        GlpiError: a negative seed.
-    """
-    if config.data.distortion_seed < 0:
-        raise GlpiError(f"config.data.distortion_seed = {config.data.distortion_seed}: is negative")
-    return Distorting(
-        seed=config.data.distortion_seed,
-        redraw=config.data.redraw_distortions,
-        dncnn=config.data.dncnn,
-    )
+    """How a config has the images of photographs made; a negative seed is a GlpiError."""
+    seed = config.data.distortion_seed
+    if seed < 0:
+        raise GlpiError(f"config.data.distortion_seed = {seed}: is negative")
+    return Distorting(seed, config.data.redraw_distortions, config.data.dncnn)

@@ -19,50 +19,7 @@ from glpi_jax.data.loader import ImageLoader
 from glpi_jax.data.on_the_fly import Distorting
 from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.data.sources import Database
-from glpi_jax.data.transforms import random_crop, random_flips
-
-
-class _Epochs(grain.transforms.MapWithIndex):
-    """A row → the row and its epoch, counted from 0."""
-
-    def __init__(self, rows: int) -> None:
-        self._rows = rows
-
-    def map_with_index(self, index: int, element: int) -> tuple[int, int]:
-        return element, index // self._rows
-
-
-class _RandomView(grain.transforms.RandomMap):
-    """A row and its epoch → the row's image, randomly flipped and cropped, with its score."""
-
-    def __init__(
-        self,
-        database: Database,
-        loader: ImageLoader,
-        *,
-        crop: int,
-        horizontal_flip: float,
-        vertical_flip: float,
-    ):
-        self._scores = database.scores.astype(np.float32)
-        self._loader = loader
-        self._crop = crop
-        self._horizontal_flip = horizontal_flip
-        self._vertical_flip = vertical_flip
-
-    def random_map(
-        self, element: tuple[int, int], rng: np.random.Generator
-    ) -> dict[str, np.ndarray]:
-        row, epoch = element
-        flipped = random_flips(
-            self._loader(row, epoch),
-            horizontal=self._horizontal_flip,
-            vertical=self._vertical_flip,
-            rng=rng,
-        )
-        view = random_crop(flipped, self._crop, rng)
-        # A copy in any case: a view would keep the whole image until the batch is complete.
-        return {"image": view.copy(), "score": self._scores[row]}
+from glpi_jax.data.transforms import check_crop, check_flips, random_crop, random_flips
 
 
 def training_dataset(
@@ -83,11 +40,11 @@ def training_dataset(
     """An endless dataset of this process's part of every training batch.
 
     Each epoch visits every row once, in a new order, with new flips and crops, and if `distorting`
-    says so with new draws of the random distortions. Batches run on over
-    the end of an epoch, so `rows` may be fewer than a batch. Item k belongs to step k: with b =
-    batch_size // process_count it is {"image": (b, crop, crop, 3) uint8, "score": (b,) float32,
-    "example": (b,) int32, the places in the whole batch},
-    and over all processes the items k are the batch that one process would get.
+    says so with new draws of the random distortions. Batches run on over the end of an epoch, so
+    `rows` may be fewer than a batch. Item k belongs to step k: with b = batch_size // process_count
+    it is {"image": (b, crop, crop, 3) uint8, "score": (b,) float32, "example": (b,) int32, the
+    places in the whole batch}, and over all processes the items k are the batch that one process
+    would get.
 
     Args:
         database: where images and scores come from.
@@ -95,15 +52,13 @@ def training_dataset(
         crop: side of the square crop in pixels; smaller images are mirrored outward.
         batch_size: images a step over all processes.
         seed: of order, flips and crops, 0 to 2³²−1.
-        horizontal_flip: probability of a left–right mirror.
-        vertical_flip: probability of an upside-down mirror.
+        horizontal_flip, vertical_flip: probabilities of a left–right and an upside-down mirror.
         cache_bytes: budget of each process for decoded images kept in memory; 0 decodes every time.
             Besides those, no more whole images exist at a time than there are threads. Of a
             database of photographs it is these that are kept, undistorted.
         preprocessing: of every image before cropping (the official code applies no EXIF
             orientation).
-        process_index: this process, 0 to process_count − 1.
-        process_count: number of processes that share a batch.
+        process_index, process_count: this process, from 0, of those that share a batch.
         distorting: how the images of a database of photographs are made; None for the others.
 
     Raises:
@@ -111,8 +66,8 @@ def training_dataset(
     """
     if not rows:
         raise GlpiError(f"{database.name}: no training rows")
-    if crop < 1:
-        raise GlpiError(f"crop {crop}: must be at least 1 pixel")
+    check_crop(crop)
+    check_flips(horizontal_flip, vertical_flip)
     if not 0 <= process_index < process_count:
         raise GlpiError(f"process {process_index} of {process_count}: there is no such process")
     if batch_size < 1 or batch_size % process_count:
@@ -122,60 +77,50 @@ def training_dataset(
         )
     if not 0 <= seed < 2**32:
         raise GlpiError(f"seed {seed}: must lie in 0 … 2³²−1")
-    for key, probability in (("horizontal", horizontal_flip), ("vertical", vertical_flip)):
-        if not 0 <= probability <= 1:
-            raise GlpiError(f"{key} flip probability {probability}: must lie in [0, 1]")
     loader = ImageLoader(
-        database,
-        preprocessing=preprocessing,
-        cache_bytes=cache_bytes,
-        distorting=distorting,
+        database, preprocessing=preprocessing, cache_bytes=cache_bytes, distorting=distorting
     )
-    view = _RandomView(
-        database,
-        loader,
-        crop=crop,
-        horizontal_flip=horizontal_flip,
-        vertical_flip=vertical_flip,
-    )
+    scores = database.scores.astype(np.float32)
+
+    def random_view(
+        row_and_epoch: tuple[int, int], rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        row, epoch = row_and_epoch
+        image = loader(row, epoch)
+        flipped = random_flips(image, horizontal=horizontal_flip, vertical=vertical_flip, rng=rng)
+        view = random_crop(flipped, crop, rng)
+        # A copy in any case: a view would keep the whole image until the batch is complete.
+        return {"image": view.copy(), "score": scores[row]}
+
+    def numbered(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        places = np.arange(len(batch["score"]), dtype=np.int32)
+        return {**batch, "example": process_index + process_count * places}
+
     # The slice for a process comes after the random map: a crop's generator then depends on the
     # image's place in the global order, not on how many processes there are. Before the seed, what
     # is done changes no draw: Grain counts the steps since then.
     return (
         _ordered(rows, seed)
-        .random_map(view)
+        .random_map(random_view)
         .repeat()[process_index::process_count]
         .batch(batch_size // process_count, drop_remainder=True)
-        .map(_Numbered(process_index, process_count))
+        .map(numbered)
     )
 
 
 def training_rows(rows: Sequence[int], *, seed: int, batch_size: int, batch: int) -> list[int]:
-    """Which rows a batch of `training_dataset` has, over all processes, in order.
-
-    Args:
-        rows, seed, batch_size: as given there.
-        batch: the item of the dataset, from 0: the batch of step k is k − 1.
-    """
+    """The rows of item `batch` of a `training_dataset`, over all processes: step `batch` + 1."""
     endless = _ordered(rows, seed).repeat()
     return [endless[place][0] for place in range(batch * batch_size, (batch + 1) * batch_size)]
 
 
 def _ordered(rows: Sequence[int], seed: int) -> grain.MapDataset:
     """(row, epoch) in the order of an epoch, which `repeat` draws anew for every one."""
-    return grain.MapDataset.source(rows).map_with_index(_Epochs(len(rows))).seed(seed).shuffle()
-
-
-class _Numbered(grain.transforms.Map):
-    """A process's part of a batch → the same with `example`, the places in the whole batch."""
-
-    def __init__(self, process_index: int, process_count: int) -> None:
-        self._index, self._count = process_index, process_count
-
-    def map(self, element: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        count = len(element["score"])
-        places = self._index + self._count * np.arange(count, dtype=np.int32)
-        return {**element, "example": places}
+    count = len(rows)
+    with_epochs = grain.MapDataset.source(rows).map_with_index(
+        lambda index, row: (row, index // count)
+    )
+    return with_epochs.seed(seed).shuffle()
 
 
 class BatchIterator(Iterator[dict[str, Any]]):
@@ -246,19 +191,19 @@ def to_iterator(
             f"threads {threads}, prefetch {prefetch}: threads and workers need a prefetch of ≥ 1"
         )
 
-    def reading(ready: int) -> grain.ReadOptions:
-        return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ready)
+    ready = threads if workers else prefetch
+    reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ready)
 
     def start(rest: grain.MapDataset) -> grain.DatasetIterator:
+        batches = rest.to_iter_dataset(reading)
         if not workers:
-            return iter(rest.to_iter_dataset(reading(prefetch)))
+            return iter(batches)
         if not flags.FLAGS.is_parsed():  # Grain hands its flags to the workers
             flags.FLAGS.mark_as_parsed()
-        inside = rest.to_iter_dataset(reading(threads))
         options = grain.MultiprocessingOptions(
             num_workers=workers, per_worker_buffer_size=math.ceil(prefetch / workers)
         )
-        return iter(inside.mp_prefetch(options, _prepare_worker).map(_copied))
+        return iter(batches.mp_prefetch(options, _prepare_worker).map(_copied))
 
     return BatchIterator(dataset, start)
 

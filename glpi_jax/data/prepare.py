@@ -55,6 +55,7 @@ def prepare_database(database: Database, out: str | os.PathLike[str], *, progres
             f"preparing a database needs {error.name}: pip install 'glpi_jax[datasets]'"
         ) from error
     sizes = [_file_size(database.path(row)) for row in range(len(database))]
+    shards = _shard_rows(sizes)
     try:
         with staging_folder(folder) as staging:
             free = shutil.disk_usage(staging).free
@@ -62,18 +63,13 @@ def prepare_database(database: Database, out: str | os.PathLike[str], *, progres
                 raise GlpiError(
                     f"{folder}: {sum(sizes) / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free"
                 )
-            shards = _shard_rows(sizes)
-            with progress_bar(
-                len(database),
-                unit="image",
-                description=f"prepare {database.name}",
-                enabled=progress,
-            ) as bar:
+            what = f"prepare {database.name}"
+            with progress_bar(len(sizes), unit="image", description=what, enabled=progress) as bar:
                 made = write_dataset(database, shards, staging, advance=bar.advance)
+            files = zip(sorted(made.glob("*.array_record-*")), shards, strict=True)
+            written = [Shard(path.name, len(rows), path.stat().st_size) for path, rows in files]
             # Last: what has no table is not taken for a prepared database.
-            write_json(
-                made / PREPARED_FILE, prepared_table(database, _written(made, shards), sizes)
-            )
+            write_json(made / PREPARED_FILE, prepared_table(database, written, sizes))
             os.rename(made, folder)
     except (OSError, RuntimeError) as error:  # array_record raises the latter
         cause = getattr(error, "strerror", None) or error
@@ -97,12 +93,3 @@ def _shard_rows(sizes: Sequence[int]) -> list[range]:
             start, held = row, 0
         held += size
     return [*shards, range(start, len(sizes))]
-
-
-def _written(folder: Path, shards: Sequence[range]) -> list[Shard]:
-    """The shards as they are on disk, in order."""
-    paths = sorted(folder.glob("*.array_record-*"))
-    return [
-        Shard(path.name, len(rows), path.stat().st_size)
-        for path, rows in zip(paths, shards, strict=True)
-    ]

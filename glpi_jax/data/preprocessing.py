@@ -4,10 +4,11 @@ Images are (height, width, 3) uint8 arrays, RGB from 0 to 255.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.images import ImageError
@@ -15,12 +16,6 @@ from glpi_jax.data.transforms import RESIZE_METHODS, ResizeMethod, resize
 
 MAX_PIXELS = 2**28  # of a resized image
 RESIZE_FORMS = "(), (side,) or (height, width) in pixels"
-
-
-class _Section(Protocol):
-    """A `ConfigDict`, or the plain dict that it was saved as."""
-
-    def __getitem__(self, key: str, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -40,11 +35,7 @@ class Preprocessing:
     apply_orientation: bool
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            GlpiError: the resize is none of the three forms, or its method is unknown.
-        """
+        """Raise a GlpiError if the resize is none of the three forms, or its method unknown."""
         if self.method not in RESIZE_METHODS:
             raise GlpiError(
                 f"resize_method = '{self.method}': choose one of {', '.join(RESIZE_METHODS)}"
@@ -53,11 +44,12 @@ class Preprocessing:
             raise GlpiError(f"resize = {self.resize}: must be {RESIZE_FORMS}")
 
     @classmethod
-    def of_section(cls, section: _Section, where: str) -> "Preprocessing":
+    def of_section(cls, section: ConfigDict | Mapping[str, Any], where: str) -> "Preprocessing":
         """Take the preprocessing from a data section of a config.
 
         Args:
-            section: of the config, with `resize`, `resize_method` and `apply_orientation`.
+            section: of the config or its saved dict, with `resize`, `resize_method` and
+                `apply_orientation`.
             where: name of the section in errors, such as "config.data".
 
         Raises:
@@ -71,20 +63,12 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """Take the preprocessing from what `to_json` returned.
-
-        Raises:
-            GlpiError: an invalid value.
-        """
+        """Take the preprocessing from what `to_json` returned; raise a GlpiError if it is bad."""
         return cls(tuple(values["resize"]), values["method"], values["apply_orientation"])
 
     def to_json(self) -> dict[str, Any]:
         """Return the values as a dict that fits JSON."""
-        return {
-            "resize": list(self.resize),
-            "method": self.method,
-            "apply_orientation": self.apply_orientation,
-        }
+        return {**asdict(self), "resize": list(self.resize)}
 
     def size_of(self, height: int, width: int) -> tuple[int, int]:
         """Return the (height, width) in pixels that an image of this height and width gets.

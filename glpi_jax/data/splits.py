@@ -15,13 +15,36 @@ from typing import Any, TypeVar
 
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.files import write_json
-from glpi_jax.data.items import item_names, item_references, items_of, rows_of
 from glpi_jax.data.sources import Database, PhotographRows
 
 Key = TypeVar("Key", bound=Hashable)
 
 PARTS = ("train", "validation", "test")
 _FORMAT = 1
+
+
+# An item is what splits divide and split files name: a row, or a photograph with all its rows in a
+# database of photographs.
+
+
+def item_names(database: Database) -> Sequence[str]:
+    """Return the name of each item."""
+    return database.images if database.photographs is None else database.photographs.files
+
+
+def item_references(database: Database) -> Sequence[str]:
+    """Return the reference of each item."""
+    return database.references if database.photographs is None else database.photographs.files
+
+
+def items_of(rows: Sequence[int]) -> Sequence[int]:
+    """Return the items of a part's rows."""
+    return rows.photographs if isinstance(rows, PhotographRows) else rows
+
+
+def rows_of(database: Database, items: Sequence[int]) -> Sequence[int]:
+    """Return the rows of items, in their order."""
+    return tuple(items) if database.photographs is None else PhotographRows(items)
 
 
 @dataclass(frozen=True)
@@ -85,7 +108,7 @@ def official_database_split(database: Database, *, train_fraction: float, seed: 
     Rows follow the shuffled order of their references, then the database's.
     """
     train, test = official_split(database.reference_order, train_fraction=train_fraction, seed=seed)
-    return _split_by_reference(database, train=train, validation=(), test=test)
+    return _split_by_reference(database, train, (), test)
 
 
 def strict_split(
@@ -115,9 +138,7 @@ def strict_split(
             f"{database.name}: {len(database.reference_order)} references are too few to split into"
             " training, validation and test parts"
         )
-    return _split_by_reference(
-        database, train=shuffled[count:], validation=shuffled[:count], test=test
-    )
+    return _split_by_reference(database, shuffled[count:], shuffled[:count], test)
 
 
 def whole_split(database: Database, *, validation_fraction: float | None, seed: int) -> Split:
@@ -134,9 +155,9 @@ def whole_split(database: Database, *, validation_fraction: float | None, seed: 
     """
     order = database.reference_order
     if validation_fraction is None:
-        return _split_by_reference(database, train=order, validation=(), test=())
+        return _split_by_reference(database, order, (), ())
     train, validation = official_split(order, train_fraction=1 - validation_fraction, seed=seed)
-    return _split_by_reference(database, train=train, validation=validation, test=())
+    return _split_by_reference(database, train, validation, ())
 
 
 def published_split(database: Database, name: str) -> Split:
@@ -186,9 +207,8 @@ def write_split(path: str | os.PathLike[str], database: Database, split: Split) 
     }
     if split.fingerprints:
         content["fingerprints"] = dict(split.fingerprints)
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_json(target, content)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_json(Path(path), content)
 
 
 def read_split(path: str | os.PathLike[str], database: Database) -> Split:
@@ -247,19 +267,16 @@ def trained_references(path: str | os.PathLike[str], database: Database) -> froz
     return frozenset(reference for name, reference in items if name in names)
 
 
-def _split_by_reference(
-    database: Database, *, train: Sequence[str], validation: Sequence[str], test: Sequence[str]
-) -> Split:
+def _split_by_reference(database: Database, *parts: Sequence[str]) -> Split:
+    """Split by the references of the training, the validation and the test part."""
     of_reference: dict[str, list[int]] = {}
     for item, reference in enumerate(item_references(database)):
         of_reference.setdefault(reference, []).append(item)
-
-    def rows(references: Sequence[str]) -> Sequence[int]:
-        return rows_of(
-            database, [item for reference in references for item in of_reference[reference]]
-        )
-
-    return check_split(database, Split(rows(train), rows(validation), rows(test)))
+    train, validation, test = (
+        rows_of(database, [item for reference in part for item in of_reference[reference]])
+        for part in parts
+    )
+    return check_split(database, Split(train, validation, test))
 
 
 def check_split(database: Database, split: Split) -> Split:

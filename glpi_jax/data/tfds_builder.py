@@ -27,14 +27,11 @@ def write_dataset(
 ) -> Path:
     """Write a database's images and labels as a TFDS dataset.
 
-    Args:
-        database: the database; each image file is copied as it is, not decoded.
-        shards: the rows of each shard, in order and without a gap.
-        folder: an empty folder for TFDS.
-        advance: called after each image.
+    Image files are copied as they are, not decoded; `shards` are the rows of each shard, in order
+    and without a gap. `advance` is called after each image.
 
     Returns:
-        The folder inside it that holds the dataset.
+        The folder inside the empty folder `folder` that holds the dataset.
     """
     # What it shows is on stdout, and knows nothing of the number of images.
     tfds.disable_progress_bar()
@@ -67,9 +64,7 @@ class GlpiDatabase(tfds.core.ShardBasedBuilder):
         folder: Path,
     ) -> None:
         """See `write_dataset`."""
-        self._database = database
-        self._shards = shards
-        self._advance = advance
+        self._database, self._shards, self._advance = database, shards, advance
         super().__init__(data_dir=folder, file_format="array_record")
 
     def _info(self) -> Any:

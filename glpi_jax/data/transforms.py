@@ -14,20 +14,14 @@ from glpi_jax.core.errors import GlpiError
 
 ResizeMethod = Literal["bilinear", "bicubic"]
 
-_RESAMPLING = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
-
-
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 RESIZE_METHODS = tuple(_RESAMPLING)
 
 
 def image_rng(name: str, seed: int) -> np.random.Generator:
     """A generator fixed by an image's name and a seed, the same on every machine and in any order.
 
-    Raises:
-        GlpiError: the seed is negative.
+    A negative seed is a GlpiError.
     """
     if seed < 0:
         raise GlpiError(f"seed {seed}: must not be negative")
@@ -41,9 +35,6 @@ def resize(image: np.ndarray, height: int, width: int, *, method: ResizeMethod) 
 
     Pillow's filters, as torchvision's `Resize` on a Pillow image uses them.
 
-    Returns:
-        (height, width, 3) uint8.
-
     Raises:
         GlpiError: a size below 1, or an unknown method.
     """
@@ -56,17 +47,19 @@ def resize(image: np.ndarray, height: int, width: int, *, method: ResizeMethod) 
     return np.array(Image.fromarray(image).resize((width, height), _RESAMPLING[method]))
 
 
+def check_crop(crop: int) -> None:
+    """Raise a GlpiError unless a crop has a pixel."""
+    if crop < 1:
+        raise GlpiError(f"crop {crop}: must be at least 1 pixel")
+
+
 def pad_to_crop(image: np.ndarray, crop: int) -> np.ndarray:
     """Mirror an image outward, evenly on both sides, until both sides measure at least `crop`.
 
     The mirror repeats the edge pixel and is applied as often as needed, so a 1×1 image works.
-    An image that is large enough is returned as it is.
-
-    Raises:
-        GlpiError: `crop` is below 1.
+    An image that is large enough is returned as it is. A crop below 1 is a GlpiError.
     """
-    if crop < 1:
-        raise GlpiError(f"crop {crop}: must be at least 1 pixel")
+    check_crop(crop)
     height, width = image.shape[:2]
     missing_rows, missing_columns = max(crop - height, 0), max(crop - width, 0)
     if not missing_rows and not missing_columns:
@@ -88,41 +81,30 @@ def random_crop(image: np.ndarray, crop: int, rng: np.random.Generator) -> np.nd
     return padded[top : top + crop, left : left + crop]
 
 
+def check_flips(horizontal: float, vertical: float) -> None:
+    """Raise a GlpiError unless both are probabilities."""
+    for key, probability in (("horizontal", horizontal), ("vertical", vertical)):
+        if not 0 <= probability <= 1:
+            raise GlpiError(f"{key} flip probability {probability}: must lie in [0, 1]")
+
+
 def random_flips(
     image: np.ndarray, *, horizontal: float, vertical: float, rng: np.random.Generator
 ) -> np.ndarray:
     """Mirror left–right with probability `horizontal` and upside down with `vertical`.
 
-    Both numbers are always drawn, so that what follows does not depend on the probabilities.
-
-    Returns:
-        a view of the image.
-
-    Raises:
-        GlpiError: a probability outside [0, 1].
+    Both numbers are always drawn, so that what follows does not depend on the probabilities. The
+    result is a view; a probability outside [0, 1] is a GlpiError.
     """
-    for key, probability in (("horizontal", horizontal), ("vertical", vertical)):
-        if not 0 <= probability <= 1:
-            raise GlpiError(f"{key} flip probability {probability}: must lie in [0, 1]")
+    check_flips(horizontal, vertical)
     mirror, upend = rng.random(2) < (horizontal, vertical)
-    if mirror:
-        image = image[:, ::-1]
-    if upend:
-        image = image[::-1]
-    return image
+    image = image[:, ::-1] if mirror else image
+    return image[::-1] if upend else image
 
 
 def random_crops(image: np.ndarray, crop: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` independent random crops of one image.
-
-    Returns:
-        (count, crop, crop, 3) uint8.
-
-    Raises:
-        GlpiError: `count` or `crop` is below 1.
-    """
-    _check_count(count)
-    padded = pad_to_crop(image, crop)
+    """`count` independent random crops (count, crop, crop, 3); errors as of `grid_crops`."""
+    padded = _padded(image, crop, count)
     return np.stack([random_crop(padded, crop, rng) for _ in range(count)])
 
 
@@ -139,8 +121,7 @@ def grid_crops(image: np.ndarray, crop: int, count: int) -> np.ndarray:
     Raises:
         GlpiError: `count` or `crop` is below 1.
     """
-    _check_count(count)
-    padded = pad_to_crop(image, crop)
+    padded = _padded(image, crop, count)
     travel_down, travel_across = padded.shape[0] - crop, padded.shape[1] - crop
     rows = round(math.sqrt(count * (travel_down + 1) / (travel_across + 1)))
     rows = min(max(rows, 1), count)
@@ -158,6 +139,7 @@ def _even_positions(travel: int, count: int) -> list[int]:
     return [round(travel * index / (count - 1)) for index in range(count)]
 
 
-def _check_count(count: int) -> None:
+def _padded(image: np.ndarray, crop: int, count: int) -> np.ndarray:
     if count < 1:
         raise GlpiError(f"{count} crops an image: must be at least 1")
+    return pad_to_crop(image, crop)

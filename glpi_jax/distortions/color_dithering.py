@@ -17,10 +17,6 @@ class _Box:
     high: list[int]
     variance: float = 0.0
 
-    @property
-    def cells(self) -> int:
-        return int(np.prod([high - low for low, high in zip(self.low, self.high, strict=True)]))
-
 
 class _Moments:
     """Cumulative count, channel sums and sum of squares over the cube (Wu 1991)."""
@@ -53,7 +49,7 @@ class _Moments:
 
     def variance(self, box: _Box) -> float:
         """Sum of squared distances to the mean colour; a box of one cell counts as 0."""
-        if box.cells <= 1:
+        if np.prod(np.subtract(box.high, box.low)) <= 1:
             return 0.0
         count, red, green, blue, squares = self.box(box.low, box.high)
         return float(squares - (red**2 + green**2 + blue**2) / count)
@@ -61,7 +57,7 @@ class _Moments:
     def best_cut(self, box: _Box) -> tuple[int, int] | None:
         """Axis and position of the plane that leaves least variance; None if nothing separates."""
         whole = self.box(box.low, box.high)[:4, None]
-        best: list[tuple[float, int]] = []
+        best, cut = 0.0, None
         for axis in range(3):
             ends = np.arange(box.low[axis] + 1, box.high[axis])
             lower = self.slabs(box.low, box.high, axis, ends)[:4]
@@ -70,13 +66,10 @@ class _Moments:
             gain = np.zeros(len(ends))
             for part in (lower[:, usable], upper[:, usable]):
                 gain[usable] += (part[1:] ** 2).sum(axis=0) / part[0]
-            if gain.any():
+            if gain.max(initial=0) > best:
                 place = int(gain.argmax())
-                best.append((float(gain[place]), int(ends[place])))
-            else:
-                best.append((0.0, -1))
-        axis = int(np.argmax([gain for gain, _ in best]))
-        return None if best[axis][1] < 0 else (axis, best[axis][1])
+                best, cut = float(gain[place]), (axis, int(ends[place]))
+        return cut
 
 
 def variance_palettes(pixels: NDArray[np.uint8], counts: Sequence[int]) -> list[NDArray[np.uint8]]:
@@ -108,35 +101,25 @@ def _split_boxes(boxes: list[_Box], moments: _Moments, count: int) -> None:
             continue
         axis, place = cut
         upper = _Box(list(box.low), list(box.high))
-        upper.low[axis] = place
-        box.high[axis] = place
-        box.variance = moments.variance(box)
-        upper.variance = moments.variance(upper)
+        upper.low[axis] = box.high[axis] = place
         boxes.append(upper)
+        for part in (box, upper):
+            part.variance = moments.variance(part)
 
 
 def _nearest_colors(palette: NDArray[np.uint8]) -> NDArray[np.int16]:
     """Palette colour (32768, 3) nearest to each cell's centre 8k+4; the first of equals."""
     centres = 8 * np.arange(_CELLS) + 4
-    by_channel = (centres[:, None] - palette.astype(np.int32).T[:, None]) ** 2  # (3, 32, N)
-    distance = (
-        by_channel[0][:, None, None] + by_channel[1][None, :, None] + by_channel[2][None, None, :]
-    )
+    red, green, blue = (centres[:, None] - palette.astype(np.int32).T[:, None]) ** 2  # (32, N)
+    distance = red[:, None, None] + green[None, :, None] + blue[None, None, :]
     return palette.astype(np.int16)[distance.argmin(axis=-1).ravel()]
 
 
-def _error_shares() -> NDArray[np.int64]:
-    """What an error passes on; entry e (from the end if negative) packs four int16 into one word.
-
-    They are 7/16, 5/16, 3/16 and 1/16 of e, each rounded half away from zero.
-    """
-    errors = np.arange(-255, 256)[:, None]
-    rounded = (2 * np.abs(errors) * np.array([7, 5, 3, 1]) + 16) // 32
-    shares = (np.sign(errors) * rounded).astype(np.int16)
-    return np.roll(shares, -255, axis=0).view(np.int64)[:, 0]
-
-
-_SHARES = _error_shares()
+# What an error e passes on: 7/16, 5/16, 3/16 and 1/16 of it, each rounded half away from zero, as
+# four int16 packed into one word; entry e, from the end if negative.
+_ERRORS = np.array([*range(256), *range(-255, 0)])[:, None]
+_ROUNDED = np.sign(_ERRORS) * ((2 * np.abs(_ERRORS) * np.array([7, 5, 3, 1]) + 16) // 32)
+_SHARES = _ROUNDED.astype(np.int16).view(np.int64)[:, 0]
 _DOWN, _RIGHT, _UP_RIGHT, _DOWN_RIGHT = range(4)
 
 

@@ -41,22 +41,17 @@ class TotalVariation:
     @property
     def identity(self) -> str:
         """Name, parameters and scikit-image's version."""
-        return (
-            f"scikit-image {version('scikit-image')} denoise_tv_chambolle, weight {_WEIGHT} sigma, "
-            f"{_ITERATIONS} iterations"
-        )
+        library = f"scikit-image {version('scikit-image')} denoise_tv_chambolle"
+        return f"{library}, weight {_WEIGHT} sigma, {_ITERATIONS} iterations"
 
     def __call__(self, noisy: FloatImage, variance: float) -> FloatImage:
         """See `Denoiser`."""
         from skimage.restoration import denoise_tv_chambolle
 
         planes = np.ascontiguousarray(np.moveaxis(noisy, -1, 0))
+        weight = _WEIGHT * float(np.sqrt(variance))
         smooth: FloatImage = denoise_tv_chambolle(
-            planes,
-            weight=_WEIGHT * float(np.sqrt(variance)),
-            eps=0,
-            max_num_iter=_ITERATIONS,
-            channel_axis=0,
+            planes, weight, eps=0, max_num_iter=_ITERATIONS, channel_axis=0
         )
         return np.moveaxis(smooth, 0, -1)
 

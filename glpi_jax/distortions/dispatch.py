@@ -92,11 +92,7 @@ _FLAT_RANGE = 1e-5
 
 
 def find_distortion(number_or_name: int | str) -> Distortion:
-    """The type of that KADID number or name.
-
-    Raises:
-        GlpiError: no such type is offered; the message lists those that are.
-    """
+    """The type of that KADID number or name; a GlpiError lists those that there are."""
     for distortion in _TABLE:
         if number_or_name in (distortion.number, distortion.name):
             return distortion
@@ -131,10 +127,7 @@ def stretch_to_uint8(values: FloatImage | NDArray[np.uint8]) -> NDArray[np.uint8
 
 
 def _unit_table(image: FloatImage | NDArray[np.uint8]) -> NDArray[np.float64]:
-    """For each 8-bit value (256,) its place between the image's minimum (0) and maximum (1).
-
-    A constant image is only divided by 255. Entries of values outside the range mean nothing.
-    """
+    """Where 8-bit values (256,) lie from the image's minimum 0 to its maximum 1; 255ths if flat."""
     low, high = int(image.min()), int(image.max())
     if low == high:
         low, high = 0, 255
@@ -151,11 +144,7 @@ class Distorter:
     """
 
     def __init__(self, image: NDArray[np.uint8], denoiser: Denoiser = TOTAL_VARIATION) -> None:
-        """Take an image (H, W, 3), uint8, RGB, and what type 15 removes its noise with.
-
-        Raises:
-            GlpiError: wrong dtype or shape.
-        """
+        """Take an image (H, W, 3), uint8, RGB, else a GlpiError; type 15 uses the denoiser."""
         _check_image(image)
         self._denoiser = denoiser
         self._image = UnitImage(look_up(_unit_table(image).astype(np.float32), image))
@@ -187,38 +176,23 @@ class Distorter:
     def distort_levels(
         self, number_or_name: int | str, rngs: Sequence[np.random.Generator | None]
     ) -> list[NDArray[np.uint8]]:
-        """The image under one type at levels 1 to 5, as `distort` makes them.
-
-        Args:
-            number_or_name: as for `distort`.
-            rngs: a source of draws for each level, of which only random types make use.
-
-        Raises:
-            GlpiError: as for `distort`.
-        """
+        """The image under one type at levels 1 to 5, each as `distort` makes it from its `rng`."""
         distortion = find_distortion(number_or_name)
         if len(rngs) != len(distortion.levels):
             raise GlpiError(
                 f"{distortion.name}: distort_levels takes {len(distortion.levels)} generators, "
                 f"one a level, not {len(rngs)}."
             )
-        made = self.each_level(distortion.number, dict(zip(LEVELS, rngs, strict=True)))
-        return [image for _, image in made]
+        rng_of = dict(zip(LEVELS, rngs, strict=True))
+        return [image for _, image in self.each_level(distortion.number, rng_of)]
 
     def each_level(
         self, number_or_name: int | str, rngs: Mapping[int, np.random.Generator | None]
     ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Yield levels and the image under one type at these levels, as `distort` makes them.
+        """Yield each level of `rngs` and the image as `distort` makes it from the level's `rng`.
 
         What this type alone derives from the image is dropped in the end: of a large photograph it
         takes a lot of memory.
-
-        Args:
-            number_or_name: as for `distort`.
-            rngs: level → a source of draws, of which only random types make use.
-
-        Raises:
-            GlpiError: as for `distort`.
         """
         distortion = find_distortion(number_or_name)
         if distortion.together is None:

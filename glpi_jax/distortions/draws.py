@@ -42,25 +42,23 @@ class Draw:
         *,
         or_longer: bool = False,
     ) -> Any:
-        """Return the array `given` if there is one, which must have `shape`, else `sample(rng)`.
-
-        What is given `or_longer` is cut to the length of `shape`.
+        """Return `sample(rng)`, or `given` as an array; what is given `or_longer` is cut.
 
         Raises:
             GlpiError: neither is there, or `given` has another shape.
         """
-        if self.given is not None:
-            values = np.asarray(self.given)
-            values = values[: shape[0]] if or_longer else values
-            if values.shape != shape:
+        if self.given is None:
+            if self.rng is None:
                 raise GlpiError(
-                    f"{self.distortion}: the draw {self.name!r} has shape {values.shape}; "
-                    f"it must be {shape}."
+                    f"{self.distortion} is random: give rng (a numpy Generator, see seed_for) "
+                    f"or the draw {self.name!r}."
                 )
-            return values
-        if self.rng is None:
+            return sample(self.rng)
+        values = np.asarray(self.given)
+        values = values[: shape[0]] if or_longer else values
+        if values.shape != shape:
             raise GlpiError(
-                f"{self.distortion} is random: give rng (a numpy Generator, see seed_for) "
-                f"or the draw {self.name!r}."
+                f"{self.distortion}: the draw {self.name!r} has shape {values.shape}; "
+                f"it must be {shape}."
             )
-        return sample(self.rng)
+        return values

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import grain
 import jax
 import numpy as np
@@ -343,5 +344,5 @@ def test_a_set_of_full_size_keeps_no_column_in_memory(tmp_path: Path) -> None:
     ]
     assert isinstance(parts.train, PhotographRows)
     batches = dataset(large, FIXED, rows=parts.train)
-    size = len(pickle.dumps(batches))
+    size = len(cloudpickle.dumps(batches))  # as Grain sends it to workers
     assert size < 12 * photographs.rows + 8_000_000  # the scores, twice, and the names
