@@ -4,7 +4,11 @@ A page is one self-contained HTML file. It needs no network and no script: plots
 embedded, plots in a light and a dark version between which the reader's system chooses.
 """
 
-from glpi_jax.report.tables import benchmark_markdown, results_markdown, rounds_markdown
+from glpi_jax.report.tables import (
+    benchmark_markdown,
+    results_markdown,
+    rounds_markdown,
+)
 from glpi_jax.report.write import (
     MARKDOWN_FILE,
     REPORT_FILE,

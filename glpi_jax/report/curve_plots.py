@@ -19,11 +19,8 @@ def training_curves(
 ) -> bytes:
     """Plot loss, learning rate and the selection parts' SROCC over the steps, where recorded.
 
-    Args:
-        rows: the content of metrics.csv.
-        selected_step: the step of the evaluated checkpoint, marked by a line; None marks none.
-        theme: of the page.
-        loss: from `loss_words`, for the heading; "" if not known.
+    A line marks `selected_step`, that of the evaluated checkpoint, unless it is None. `loss`, from
+    `loss_words`, is for the heading; "" if not known.
     """
     parts = _selection_curves(rows)
     several = len(parts) > 1
@@ -51,11 +48,7 @@ def compared_curves(
 ) -> bytes:
     """Plot training loss and the SROCC that selects the epoch, a colour a workdir, a line a round.
 
-    Args:
-        runs: by workdir, the content of each round's metrics.csv; of several selection parts the
-            mean is shown.
-        theme: of the page.
-        loss: from `loss_words`, for the heading; "" if not known.
+    `runs` has the rows of each round by workdir; of several selection parts the mean is shown.
     """
     losses: _Lines = []
     sroccs: _Lines = []

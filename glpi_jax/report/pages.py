@@ -49,7 +49,8 @@ def run_page(run: RunResults) -> str:
     """Lay out the page about a run, which is from `read_round`."""
     results = run.results
     names = [name for name, _ in parts_in_order(results)]
-    panels = {name: _panel(name, results, _capitalized(name)) for name in names}
+    # Only the first letter: the rest may be the name of a database.
+    panels = {name: _panel(name, results, name[:1].upper() + name[1:]) for name in names}
     parts = [_part_view(name, results, panels[name]) for name in names]
     # Of the first part where there is no test part.
     judged = [name for name in names if is_test(name)] or names[:1]
@@ -111,10 +112,6 @@ def _part_view(name: str, results: Results, panel: plots.ScatterPanel) -> dict[s
         "bars": bars,
         "levels": levels,
     }
-
-
-def _capitalized(name: str) -> str:
-    return name[:1].upper() + name[1:]  # the rest may be the name of a database
 
 
 def _role(part: str, results: Results) -> str:

@@ -35,12 +35,9 @@ _POINTS: dict[str, Any] = {"alpha": 0.75, "linewidths": 0, "zorder": 2}
 class ScatterPanel(NamedTuple):
     """What one scatter plot shows.
 
-    Attributes:
-        title: what it is of.
-        facts: what follows the title.
-        predictions: entries of results.json with `mos`, `predicted` and `distortion` (or None).
-        fit: the logistic curve through them, None for too few images.
-        score_name: what the label is called, `MOS` or `DMOS`.
+    `facts` follow the title; `predictions` are entries of results.json with `mos`, `predicted` and
+    `distortion` (or None); `fit` is the curve through them, None for too few images; `score_name`
+    is what the label is called, `MOS` or `DMOS`.
     """
 
     title: str
@@ -162,14 +159,12 @@ def distortion_bars(
         images: how many images the part has of each distortion.
         theme: of the page.
     """
-
-    def mean(distortion: str) -> float:
-        values = [run.get(distortion) for run in runs.values()]
-        known = [value for value in values if value is not None]
-        return float(np.mean(known)) if known else -np.inf
-
-    ordered = sorted(dict.fromkeys(name for run in runs.values() for name in run), key=mean)
-    defined = [value for run in runs.values() for value in run.values() if value is not None]
+    values: dict[str, list[float]] = {name: [] for run in runs.values() for name in run}
+    for run in runs.values():
+        for name, srocc in run.items():
+            values[name] += [] if srocc is None else [srocc]
+    ordered = sorted(values, key=lambda name: np.mean(values[name]) if values[name] else -np.inf)
+    lowest = min([value for known in values.values() for value in known], default=1)
     thick = 0.66 if len(runs) == 1 else 0.84 / len(runs)
     legend = 0.3 if len(runs) > 1 else 0.0
     row = 0.25 if len(runs) == 1 else 0.1 + 0.15 * len(runs)
@@ -201,7 +196,7 @@ def distortion_bars(
             range(len(ordered)), [f"{plain(name)}  ({images[name]})" for name in ordered]
         )
         axes.set(
-            xlim=(min([0, *(value - 0.12 for value in defined)]), 1.1),
+            xlim=(min(0, lowest - 0.12), 1.1),
             ylim=(-0.6, len(ordered) - 0.4),
             xlabel="SROCC within the distortion (number of images)",
         )

@@ -136,17 +136,16 @@ _LATEX = {
     "·": r"$\cdot$",
     "−": r"$-$",
 }
+_LATEX_HEAD = r"""% Needs \usepackage{booktabs} and, for wide tables, \usepackage{graphicx}.
+% In each cell: the median and, smaller, the standard deviation over the rounds.
+"""
 # More columns of numbers than this are shrunk to the width of the text.
 _LATEX_COLUMNS = 4
 
 
 def comparison_latex(groups: Sequence[WorkdirGroup]) -> str:
     """Give a LaTeX table for each group, with its notes as the caption."""
-    head = (
-        "% Needs \\usepackage{booktabs} and, for wide tables, \\usepackage{graphicx}.\n"
-        "% In each cell: the median and, smaller, the standard deviation over the rounds.\n"
-    )
-    return head + "".join(f"\n{_group_latex(group)}" for group in groups)
+    return "\n".join([_LATEX_HEAD, *map(_group_latex, groups)])
 
 
 def _group_latex(group: WorkdirGroup) -> str:
