@@ -56,13 +56,9 @@ class Card:
 def card_text(
     trained: TrainedModel, card: Card, results: Mapping[str, Any] | None, weights: str
 ) -> str:
-    """Write the card of a model.
+    """Write the card of a model, with the content of its results.json, where there is one.
 
-    Args:
-        trained: the model.
-        card: what is known besides.
-        results: the content of the run's results.json, where there is one.
-        weights: form of the weights, see `weights_file`.
+    `weights` is their form, see `weights_file`.
     """
     title = card.title or f"GLPI, size {trained.name}"
     return _TEMPLATES.get_template("card.md").render(
@@ -95,21 +91,18 @@ def _front_matter(card: Card, results: Mapping[str, Any] | None, title: str) -> 
         return matter
     matter["metrics"] = json.dumps([*_METRICS])
     tests = [part for name, part in parts_in_order(results) if is_test(name)]
-    entries = [entry for part in tests if (entry := _model_index(part))["metrics"]]
+    entries = []
+    for part in tests:
+        metrics = [
+            {"type": metric, "name": name, "value": part["metrics"][key]}
+            for metric, (name, key) in _METRICS.items()
+            if part["metrics"][key] is not None
+        ]
+        if metrics:
+            task = {"type": "image-quality-assessment", "name": "Image quality assessment"}
+            dataset = {"type": part["database"], "name": part["database"]}
+            entries.append({"task": task, "dataset": dataset, "metrics": metrics})
     if entries:
         index = [{"name": title, "results": entries}]
         matter["model-index"] = json.dumps(index, ensure_ascii=False)
     return matter
-
-
-def _model_index(part: Mapping[str, Any]) -> dict[str, Any]:
-    """Results on one test part, as the Hub's `model-index` has them."""
-    return {
-        "task": {"type": "image-quality-assessment", "name": "Image quality assessment"},
-        "dataset": {"type": part["database"], "name": part["database"]},
-        "metrics": [
-            {"type": metric, "name": name, "value": part["metrics"][key]}
-            for metric, (name, key) in _METRICS.items()
-            if part["metrics"][key] is not None
-        ],
-    }

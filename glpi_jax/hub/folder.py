@@ -13,12 +13,11 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from glpi_jax import __version__
 from glpi_jax.core.config import flatten
@@ -52,12 +51,9 @@ def _has_own_config(folder: Path) -> bool:
 
 
 def check_destination(folder: Path, *, force: bool) -> None:
-    """Raise a GlpiError unless a hub folder can be written at a path.
+    """Raise a GlpiError unless a folder is missing, empty or, with `force`, a hub folder.
 
-    Args:
-        folder: missing, empty or, with `force`, a hub folder; its config says that it is one, for
-            many libraries call their weights `model.safetensors`.
-        force: whether the three files of a hub folder may be replaced.
+    Its config says that it is one, for many libraries call their weights `model.safetensors`.
     """
     if folder.exists() and not folder.is_dir():
         raise GlpiError(f"{folder}: this is a file; name a folder")
@@ -77,12 +73,12 @@ def write_folder(
 ) -> None:
     """Write a hub folder, whole or not at all; the same model and card give the same bytes.
 
-    Of an existing one the three files are replaced and others, `.git` for one, stay. Reading it
-    tells if that was interrupted.
+    Of an existing one, which takes `force`, the three files are replaced and others, `.git` for
+    one, stay. Reading it tells if that was interrupted.
 
     Args:
         trained: the model.
-        folder: missing, empty, or a hub folder if `force` is set.
+        folder: missing, empty, or a hub folder.
         card: text of README.md.
         force: replace the model of a hub folder.
         form: of the weights, see `weights_file`.
@@ -92,8 +88,11 @@ def write_folder(
             the folder cannot be written.
     """
     check_destination(folder, force=force)
-    weights = encode_weights(_official_arrays(trained), form)
-    config = {**_config_of(trained), "weights_sha256": hashlib.sha256(weights).hexdigest()}
+    entries = all_entries(trained.model)
+    arrays = official_arrays(trained.variables, entries)
+    check(arrays, {entry.torch_name: entry.torch_shape for entry in entries}, "the trained model")
+    weights = encode_weights(arrays, form)
+    config = _config_of(trained) | {"weights_sha256": hashlib.sha256(weights).hexdigest()}
     files = {
         WEIGHTS_FILE: weights,
         CARD_FILE: card.encode(),
@@ -123,7 +122,16 @@ def read_folder(folder: Path) -> TrainedModel:
             belongs to: again all in one.
     """
     values = _read_config(folder)
-    model = _model_of(values)
+    size: dict[str, Any] = {
+        field.name: values[f"model.size.{field.name}"] for field in dataclasses.fields(Size)
+    }
+    size |= {key: tuple(size[key]) for key in ("taps", "widths", "blocks")}
+    model = GLPI(
+        size=Size(**size),
+        dropout=float(values["model.dropout"]),
+        batch_norm_inference_stages=tuple(values["model.batch_norm_inference_stages"]),
+        dtype=jnp.dtype(values["model.dtype"]),
+    )
     path = folder / WEIGHTS_FILE
     arrays, digest = decode_weights(path)
     problems = []
@@ -133,13 +141,17 @@ def read_folder(folder: Path) -> TrainedModel:
         )
     entries = all_entries(model)
     check(arrays, {entry.torch_name: entry.torch_shape for entry in entries}, str(path), problems)
+    preprocessing = ASSUMED
+    if values["format"] != 1:
+        names = ("resize", "method", "apply_orientation")
+        preprocessing = Preprocessing.from_json({k: values[f"preprocessing.{k}"] for k in names})
     low_high = values["labels.score_range"]
     card = folder / CARD_FILE
     return TrainedModel(
         name=values["model.name"],
         model=model,
         variables=to_variables(arrays, entries),
-        preprocessing=_preprocessing_of(values),
+        preprocessing=preprocessing,
         preprocessing_assumed=values.get("preprocessing.assumed", True),
         crops=values["scoring.crops"],
         batch_size=values["scoring.batch_size"],
@@ -187,33 +199,6 @@ def _config_of(trained: TrainedModel) -> dict[str, Any]:
     }
 
 
-def _official_arrays(trained: TrainedModel) -> dict[str, np.ndarray]:
-    """Return the weights by name, checked."""
-    entries = all_entries(trained.model)
-    arrays = official_arrays(trained.variables, entries)
-    check(arrays, {entry.torch_name: entry.torch_shape for entry in entries}, "the trained model")
-    return arrays
-
-
-def _model_of(values: Mapping[str, Any]) -> GLPI:
-    numbers = {field.name: values[f"model.size.{field.name}"] for field in dataclasses.fields(Size)}
-    for key in ("taps", "widths", "blocks"):
-        numbers[key] = tuple(numbers[key])
-    return GLPI(
-        size=Size(**numbers),
-        dropout=float(values["model.dropout"]),
-        batch_norm_inference_stages=tuple(values["model.batch_norm_inference_stages"]),
-        dtype=jnp.dtype(values["model.dtype"]),
-    )
-
-
-def _preprocessing_of(values: Mapping[str, Any]) -> Preprocessing:
-    if values["format"] == 1:
-        return ASSUMED
-    names = ("resize", "method", "apply_orientation")
-    return Preprocessing.from_json({name: values[f"preprocessing.{name}"] for name in names})
-
-
 def _read_config(folder: Path) -> dict[str, Any]:
     """The values of the config by the keys of `_KEYS`; format 1 lacks `_KEYS_SINCE_2`."""
     path = folder / CONFIG_FILE
@@ -237,26 +222,15 @@ def _read_config(folder: Path) -> dict[str, Any]:
         if key in values and not holds(values[key])
     ]
     values.setdefault("model.size.vit_dim", values.get("model.size.dim"))
-    if not problems:
-        problems = _contradictions(values)
+    if not problems:  # each number is possible by itself
+        for number, divisor in (("crop", "patch"), ("vit_dim", "heads")):
+            if values[f"model.size.{number}"] % values[f"model.size.{divisor}"]:
+                problems.append(f"model.size.{number} must be a multiple of model.size.{divisor}")
+        if values["model.size.taps"][-1] >= values["model.size.depth"]:
+            problems.append("model.size.taps must be blocks below model.size.depth")
     if problems:
         raise GlpiError(f"{path}: {'; '.join(problems)}")
     return values
-
-
-def _contradictions(values: Mapping[str, Any]) -> list[str]:
-    """What the numbers of a size, each possible by itself, cannot be together."""
-    problems = []
-    for number, divisor in (("crop", "patch"), ("vit_dim", "heads")):
-        if values[f"model.size.{number}"] % values[f"model.size.{divisor}"]:
-            problems.append(f"model.size.{number} must be a multiple of model.size.{divisor}")
-    if values["model.size.taps"][-1] >= values["model.size.depth"]:
-        problems.append("model.size.taps must be blocks below model.size.depth")
-    return problems
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
 
 
 def _is_integer(value: Any) -> bool:
@@ -264,11 +238,7 @@ def _is_integer(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_count(value: Any) -> bool:
-    return _is_integer(value) and value >= 1
+    return (_is_integer(value) or isinstance(value, float)) and math.isfinite(value)
 
 
 def _list_of(holds: _Check, length: int | None = None) -> _Check:
@@ -281,10 +251,10 @@ def _rises(values: list[float]) -> bool:
     return all(low < high for low, high in itertools.pairwise(values))
 
 
-_COUNT = ("a whole number from 1", _is_count)
-_TEXT = ("text", _is_text)
+_TEXT = ("text", lambda value: isinstance(value, str))
 _TRUTH = ("true or false", lambda value: isinstance(value, bool))
-_THREE_COUNTS = ("three whole numbers from 1", _list_of(_is_count, 3))
+_COUNT = ("a whole number from 1", lambda value: _is_integer(value) and value >= 1)
+_THREE_COUNTS = ("three whole numbers from 1", _list_of(_COUNT[1], 3))
 # Every key of the config: what its value must be.
 _KEYS: dict[str, tuple[str, _Check]] = {
     "library_name": _TEXT,
@@ -294,19 +264,13 @@ _KEYS: dict[str, tuple[str, _Check]] = {
     "model.name": _TEXT,
     "model.dropout": ("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1),
     "model.dtype": ("float32 or bfloat16", lambda v: v in ("float32", "bfloat16")),
-    "model.batch_norm_inference_stages": ("a list of text", _list_of(_is_text)),
-    "model.size.crop": _COUNT,
+    "model.batch_norm_inference_stages": ("a list of text", _list_of(_TEXT[1])),
+    **{f"model.size.{field.name}": _COUNT for field in dataclasses.fields(Size)},
     "model.size.patch": ("16", lambda v: _is_integer(v) and v == 16),
-    "model.size.vit_dim": _COUNT,
-    "model.size.dim": _COUNT,
-    "model.size.depth": _COUNT,
-    "model.size.heads": _COUNT,
-    "model.size.mlp_hidden": _COUNT,
     "model.size.taps": (
         "four rising whole numbers from 0",
         lambda v: _list_of(_is_integer, 4)(v) and _rises([-1, *v]),
     ),
-    "model.size.stem": _COUNT,
     "model.size.widths": _THREE_COUNTS,
     "model.size.blocks": _THREE_COUNTS,
     "preprocessing.resize": (

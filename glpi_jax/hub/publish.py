@@ -19,6 +19,7 @@ def save_folder(
     *,
     force: bool = False,
     weights: str = "float32",
+    repository: str = REPOSITORY,
 ) -> None:
     """Write a model as a hub folder, whole or not at all.
 
@@ -29,13 +30,24 @@ def save_folder(
             its card.
         force: replace the model of a hub folder that exists.
         weights: form of the weights, "float32", "float16" or "int8"; see `weights_file`.
+        repository: "owner/name" in the examples of the card.
 
     Raises:
         GlpiError: the source cannot be read, or the folder cannot be written.
     """
     folder = Path(folder)
     check_destination(folder, force=force)
-    _write(source, folder, card, force=force, weights=weights)
+    trained = read_model(source)
+    if card is not None and card.score_range is not None:
+        trained = dataclasses.replace(trained, score_range=card.score_range)
+    if card is None and trained.card:
+        text = with_form(trained.card, weights)
+    else:
+        has_results = (Path(source) / RESULTS_FILE).is_file()
+        results = read_results(Path(source)) if has_results else None
+        text = card_text(trained, card or Card(), results, weights)
+    text = text.replace(REPOSITORY, repository)
+    write_folder(trained, folder, card=text, force=force, form=weights)
 
 
 def push(
@@ -58,32 +70,12 @@ def push(
         The commit's page.
 
     Raises:
-        GlpiError: the source cannot be read, or see `remote.upload`.
+        GlpiError: the source cannot be read, see `check_upload`, or the Hub refuses or cannot be
+            reached.
     """
     check_upload(address)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "model")
         repository = parse_address(address).repository
-        _write(source, folder, card, repository=repository, weights=weights)
+        save_folder(source, folder, card, weights=weights, repository=repository)
         return upload(folder, address, private=private)
-
-
-def _write(
-    source: str | os.PathLike[str],
-    folder: Path,
-    card: Card | None,
-    *,
-    repository: str = REPOSITORY,
-    force: bool = False,
-    weights: str,
-) -> None:
-    trained = read_model(source)
-    if card is not None and card.score_range is not None:
-        trained = dataclasses.replace(trained, score_range=card.score_range)
-    text = with_form(trained.card, weights) if card is None and trained.card else None
-    if text is None:
-        has_results = (Path(source) / RESULTS_FILE).is_file()
-        results = read_results(Path(source)) if has_results else None
-        text = card_text(trained, card or Card(), results, weights)
-    text = text.replace(REPOSITORY, repository)
-    write_folder(trained, folder, card=text, force=force, form=weights)

@@ -35,7 +35,7 @@ def parse_address(text: str) -> Address:
 
 
 def download(address: str) -> Path:
-    """Download the files of a model that are not in the cache; return their folder.
+    """Download a model's files that are not in the cache; return their folder.
 
     Raises:
         GlpiError: another form, or the Hub does not give them.
@@ -63,15 +63,13 @@ def check_upload(address: str) -> None:
 
 
 def upload(folder: Path, address: str, *, private: bool) -> str:
-    """Upload a hub folder in one commit; the repository is made if it is missing.
+    """Upload a hub folder in one commit, after `check_upload`; return the commit's page.
 
-    Returns:
-        The commit's page.
+    The repository is made if it is missing.
 
     Raises:
-        GlpiError: see `check_upload`; or the Hub refuses, or cannot be reached.
+        GlpiError: the Hub refuses, or cannot be reached.
     """
-    check_upload(address)
     repository = parse_address(address).repository
     api = huggingface_hub.HfApi(library_name=LIBRARY, library_version=__version__)
     with hub_errors(address):

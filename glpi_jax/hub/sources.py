@@ -8,12 +8,12 @@ import jax
 import numpy as np
 
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.data.preprocessing import ASSUMED, Preprocessing
+from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.distributed.mesh import make_mesh
 from glpi_jax.hub.folder import WEIGHTS_FILE, is_hub_folder, read_folder
 from glpi_jax.hub.remote import SCHEME, download
 from glpi_jax.hub.trained import TrainedModel
-from glpi_jax.models.glpi import SIZES, Size
+from glpi_jax.models.glpi import SIZES
 from glpi_jax.results.workdirs import BENCHMARK_FILE
 from glpi_jax.weights.convert import load_torch
 from glpi_jax.weights.torch_files import SUFFIXES
@@ -93,36 +93,28 @@ def _read_workdir(workdir: Path) -> TrainedModel:
         label_shift=float(config["data"]["label_shift"]),
         score_name=database["score_name"],
         higher_is_better=database["higher_is_better"],
-        score_range=None,
         label_note=database["label_note"],
     )
 
 
 def _read_checkpoint(path: Path) -> TrainedModel:
     model, variables = load_torch(path)
+    # The name of the size, whatever its crop; `load_torch` gives no size without one.
+    name = next(
+        name
+        for name, size in SIZES.items()
+        if dataclasses.replace(size, crop=model.size.crop) == model.size
+    )
     return TrainedModel(
-        name=_name_of(model.size),
+        name=name,
         model=model,
         variables=variables,
-        preprocessing=ASSUMED,
-        preprocessing_assumed=True,
         crops=OFFICIAL_CROPS,
         batch_size=_OFFICIAL_BATCH,
-        label_scale=1.0,
-        label_shift=0.0,
         score_name="score",
         higher_is_better=None,
-        score_range=None,
         label_note=(
             "the checkpoint does not say which labels it was trained on, so that neither the scale "
             "nor the direction of its scores is known"
         ),
     )
-
-
-def _name_of(size: Size) -> str:
-    """Name of a size, whatever its crop."""
-    for name, known in SIZES.items():
-        if dataclasses.replace(known, crop=size.crop) == size:
-            return name
-    raise AssertionError(f"load_torch gives sizes that have a name, not {size}")

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from glpi_jax.data.preprocessing import Preprocessing
+from glpi_jax.data.preprocessing import ASSUMED, Preprocessing
 from glpi_jax.models.glpi import GLPI
 
 
@@ -33,16 +33,16 @@ class TrainedModel:
     name: str
     model: GLPI
     variables: Mapping[str, Any]
-    preprocessing: Preprocessing
-    preprocessing_assumed: bool
     crops: int
     batch_size: int
-    label_scale: float
-    label_shift: float
     score_name: str
     higher_is_better: bool | None
-    score_range: tuple[float, float] | None
     label_note: str
+    preprocessing: Preprocessing = ASSUMED
+    preprocessing_assumed: bool = True
+    label_scale: float = 1.0
+    label_shift: float = 0.0
+    score_range: tuple[float, float] | None = None
     card: str | None = None
 
     @property

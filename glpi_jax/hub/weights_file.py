@@ -21,11 +21,9 @@ _STEPS = 127  # of int8, on either side of zero
 
 
 def encode_weights(arrays: Mapping[str, np.ndarray], form: str) -> bytes:
-    """Encode float32 arrays as a safetensors file; the same arrays give the same bytes.
+    """Encode finite float32 arrays, by official name, as a safetensors file in one of `FORMS`.
 
-    Args:
-        arrays: finite float32 arrays by official name; of a kernel the first axis is the output.
-        form: one of `FORMS`.
+    Of a kernel the first axis is the output. The same arrays give the same bytes.
 
     Raises:
         GlpiError: an unknown form, or a number that float16 cannot hold.
@@ -36,7 +34,11 @@ def encode_weights(arrays: Mapping[str, np.ndarray], form: str) -> bytes:
         raise GlpiError(f"weights {form!r}: choose one of {', '.join(FORMS)}")
     stored = dict(arrays)
     if form == "float16":
-        stored = {name: _to_float16(name, array) for name, array in arrays.items()}
+        for name, array in arrays.items():
+            with np.errstate(over="ignore"):
+                stored[name] = array.astype(np.float16)
+            if not np.isfinite(stored[name]).all():
+                raise GlpiError(f"{name}: holds numbers beyond float16; take --weights float32")
     elif form == "int8":
         for name, array in arrays.items():
             if array.ndim > 1 and array.size >= _SMALLEST_KERNEL:
@@ -46,11 +48,9 @@ def encode_weights(arrays: Mapping[str, np.ndarray], form: str) -> bytes:
 
 
 def decode_weights(path: Path) -> tuple[dict[str, np.ndarray], str]:
-    """Read a file of any form.
+    """Read a file of any form: arrays by official name, and the file's SHA-256.
 
-    Returns:
-        The arrays by official name, float32 unless the file holds something else, and the file's
-        SHA-256.
+    They are float32 unless the file holds something else.
 
     Raises:
         GlpiError: the file is missing, or no readable safetensors file.
@@ -64,6 +64,7 @@ def decode_weights(path: Path) -> tuple[dict[str, np.ndarray], str]:
         raise GlpiError(f"{path}: cannot be read ({error.strerror})") from error
     except safetensors_errors() as error:
         raise GlpiError(f"{path}: not a readable safetensors file ({error})") from error
+    int8_scales = {f"{name}{_SCALE_SUFFIX}" for name in stored if stored[name].dtype == np.int8}
     arrays = {}
     for name, array in stored.items():
         scale = stored.get(f"{name}{_SCALE_SUFFIX}")
@@ -72,22 +73,9 @@ def decode_weights(path: Path) -> tuple[dict[str, np.ndarray], str]:
             arrays[name] = wide * scale.reshape(-1, *[1] * (array.ndim - 1))
         elif array.dtype == np.float16:
             arrays[name] = array.astype(np.float32)
-        elif not (name.endswith(_SCALE_SUFFIX) and _is_int8(stored, name)):
+        elif name not in int8_scales:
             arrays[name] = array
     return arrays, hashlib.sha256(content).hexdigest()
-
-
-def _is_int8(stored: Mapping[str, np.ndarray], scale: str) -> bool:
-    kernel = stored.get(scale.removesuffix(_SCALE_SUFFIX))
-    return kernel is not None and kernel.dtype == np.int8
-
-
-def _to_float16(name: str, array: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        half = array.astype(np.float16)
-    if not np.isfinite(half).all():
-        raise GlpiError(f"{name}: holds numbers beyond float16; take --weights float32")
-    return half
 
 
 def _to_int8(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

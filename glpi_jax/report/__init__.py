@@ -4,7 +4,6 @@ A page is one self-contained HTML file. It needs no network and no script: plots
 embedded, plots in a light and a dark version between which the reader's system chooses.
 """
 
-from glpi_jax.report.comparison import HEADINGS
 from glpi_jax.report.tables import (
     benchmark_markdown,
     results_markdown,
@@ -18,14 +17,10 @@ from glpi_jax.report.write import (
     write_comparison,
     write_report,
 )
-from glpi_jax.results.workdirs import BENCHMARK_FILE, RESULTS_FILE
 
 __all__ = [
-    "BENCHMARK_FILE",
-    "HEADINGS",
     "MARKDOWN_FILE",
     "REPORT_FILE",
-    "RESULTS_FILE",
     "TEX_FILE",
     "benchmark_markdown",
     "results_markdown",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from glpi_jax.results.workdirs import Results, Workdir, read_metrics_note
+from glpi_jax.results.workdirs import Workdir
 
 HEADINGS = {
     "srocc": "SROCC",
@@ -31,23 +32,55 @@ class MetricCell:
 
 @dataclass(frozen=True)
 class WorkdirGroup:
-    """Workdirs that one table may hold: of one protocol, and of one training database if crossed.
+    """Workdirs that one table may hold, in the order given.
 
-    Attributes:
-        protocol: "strict" or "official".
-        trained_on: the training database of cross-dataset runs, else None.
-        workdirs: in the order given.
-        databases: the test databases, in the order in which they first appear.
-        metrics: the columns below each database, keys of `HEADINGS`.
-        cells: by (workdir's name, database, metric); none where the workdir lacks the database.
+    They are of one protocol, "strict" or "official", and all cross-dataset runs that were trained
+    on one database, or none is one (`trained_on` is None).
     """
 
     protocol: str
     trained_on: str | None
     workdirs: tuple[Workdir, ...]
-    databases: tuple[str, ...]
-    metrics: tuple[str, ...]
-    cells: Mapping[tuple[str, str, str], MetricCell]
+
+    @cached_property
+    def databases(self) -> tuple[str, ...]:
+        """The test databases, in the order in which they first appear."""
+        return tuple(dict.fromkeys(name for each in self.workdirs for name in each.tests))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The columns below each database, keys of `HEADINGS`."""
+        return COLUMNS[self.protocol]
+
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """The columns of the table, (database, metric)."""
+        return [(database, metric) for database in self.databases for metric in self.metrics]
+
+    @cached_property
+    def cells(self) -> Mapping[tuple[str, str, str], MetricCell]:
+        """By (workdir's name, database, metric); none where the workdir lacks the database."""
+        cells = {}
+        for database, metric in self.columns:
+            spreads = {
+                each.name: each.spread(each.tests[database], metric)
+                for each in self.workdirs
+                if database in each.tests
+            }
+            ranks = {name: self._rank(metric, each["median"]) for name, each in spreads.items()}
+            known = [rank for rank in ranks.values() if rank is not None]
+            for name, spread in spreads.items():
+                best = len(known) > 1 and ranks[name] == max(known)
+                cells[name, database, metric] = MetricCell(spread, best)
+        return cells
+
+    def _rank(self, metric: str, median: float | None) -> float | None:
+        """Higher is better; rounded as it is shown."""
+        if median is None:
+            return None
+        if metric.startswith("rmse"):
+            return -round(median, 4)
+        return round(abs(median) if self.protocol == "official" else median, 4)
 
     @property
     def title(self) -> str:
@@ -66,9 +99,7 @@ class WorkdirGroup:
 def protocol_text(protocol: str, *, crossed: bool) -> tuple[str, str]:
     """Say what a protocol means for the numbers: its name, and a sentence without it.
 
-    Args:
-        protocol: "strict" or "official".
-        crossed: whether the run was tested on other databases than it was trained on.
+    `crossed`: whether the run was tested on other databases than it was trained on.
     """
     test = "test databases" if crossed else "test part"
     if protocol == "strict":
@@ -97,42 +128,7 @@ def group_workdirs(workdirs: Sequence[Workdir]) -> list[WorkdirGroup]:
     for workdir in workdirs:
         key = (workdir.first["protocol"], workdir.trained_on)
         groups.setdefault(key, []).append(workdir)
-    return [_group(protocol, source, members) for (protocol, source), members in groups.items()]
-
-
-def _group(protocol: str, source: str | None, workdirs: Sequence[Workdir]) -> WorkdirGroup:
-    databases = tuple(dict.fromkeys(name for each in workdirs for name in each.tests))
-    metrics = COLUMNS[protocol]
-    cells = {}
-    for database in databases:
-        for metric in metrics:
-            spreads = {
-                each.name: each.spread(each.tests[database], metric)
-                for each in workdirs
-                if database in each.tests
-            }
-            ranks = {
-                name: _rank(metric, protocol, spread["median"]) for name, spread in spreads.items()
-            }
-            known = [rank for rank in ranks.values() if rank is not None]
-            for name, spread in spreads.items():
-                best = len(known) > 1 and ranks[name] == max(known)
-                cells[name, database, metric] = MetricCell(spread, best)
-    return WorkdirGroup(protocol, source, tuple(workdirs), databases, metrics, cells)
-
-
-def _rank(metric: str, protocol: str, median: float | None) -> float | None:
-    """Higher is better; rounded as it is shown."""
-    if median is None:
-        return None
-    if metric.startswith("rmse"):
-        return -round(median, 4)
-    return round(abs(median) if protocol == "official" else median, 4)
-
-
-def columns_of(group: WorkdirGroup) -> list[tuple[str, str]]:
-    """The columns of a group's table, (database, metric)."""
-    return [(database, metric) for database in group.databases for metric in group.metrics]
+    return [WorkdirGroup(*key, tuple(members)) for key, members in groups.items()]
 
 
 def table_notes(group: WorkdirGroup) -> list[str]:
@@ -155,7 +151,7 @@ def table_notes(group: WorkdirGroup) -> list[str]:
         )
     else:
         notes.append("PLCC and RMSE are those of the raw predictions, without a logistic fit.")
-    texts = {each.name: read_metrics_note(each.first) for each in group.workdirs}
+    texts = {each.name: each.first.get("metrics_note") for each in group.workdirs}
     for text in dict.fromkeys(text for text in texts.values() if text is not None):
         names = [name for name, own in texts.items() if own == text]
         notes.append(f"{', '.join(names)}: {text}.")
@@ -170,21 +166,19 @@ def _differences(group: WorkdirGroup) -> list[str]:
     """Warn where rows of a database were not tested on the same images or crops."""
     warnings = []
     for database in group.databases:
-        rows = [each for each in group.workdirs if database in each.tests]
-        parts = {each.name: each.first["parts"][each.tests[database]] for each in rows}
-        tested = {
-            each.name: [tested_images(run.results, each.tests[database]) for run in each.rounds]
-            for each in rows
+        parts = {
+            each.name: [run.results["parts"][each.tests[database]] for run in each.rounds]
+            for each in group.workdirs
+            if database in each.tests
         }
-        fewest = min(map(len, tested.values()))
-        if len({tuple(images[:fewest]) for images in tested.values()}) > 1:
-            warnings.append(f"The rows of {database} were tested on different images.")
-        if len({part["crops"] for part in parts.values()}) > 1:
-            crops = ", ".join(f"{name}: {part['crops']}" for name, part in parts.items())
-            warnings.append(f"The rows of {database} differ in the crops an image ({crops}).")
+        # Round by round, as far as all have rounds.
+        for rounds in zip(*parts.values(), strict=False):
+            images = [frozenset(e["image"] for e in part["predictions"]) for part in rounds]
+            if len(set(images)) > 1:
+                warnings.append(f"The rows of {database} were tested on different images.")
+                break
+        crops = {name: rounds[0]["crops"] for name, rounds in parts.items()}
+        if len(set(crops.values())) > 1:
+            listed = ", ".join(f"{name}: {count}" for name, count in crops.items())
+            warnings.append(f"The rows of {database} differ in the crops an image ({listed}).")
     return warnings
-
-
-def tested_images(results: Results, part: str) -> frozenset[str]:
-    """Names of the images of a part."""
-    return frozenset(entry["image"] for entry in results["parts"][part]["predictions"])

@@ -51,10 +51,7 @@ _LOCK = threading.RLock()
 
 @contextmanager
 def settings_of(settings: dict[Any, Any]) -> Iterator[None]:
-    """Give Matplotlib these settings meanwhile; other threads that draw wait.
-
-    Its settings are those of the whole process.
-    """
+    """Give Matplotlib, and so the whole process, settings meanwhile; other drawing threads wait."""
     with _LOCK, mpl.rc_context(settings):
         yield
 
@@ -114,8 +111,7 @@ def _drawable(text: str) -> str:
 def png(figure: Figure) -> bytes:
     """The finished figure as a PNG file, the same bytes for the same figure."""
     for text in figure.findobj(Text):
-        if _drawable(text.get_text()) != text.get_text():
-            text.set_text(_drawable(text.get_text()))
+        text.set_text(_drawable(text.get_text()))
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # It becomes a box; the text of the page has it as it is.

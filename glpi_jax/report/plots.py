@@ -1,4 +1,4 @@
-"""The plots of scores in the report, each a PNG in a light or a dark version.
+"""The plots of scores in the report, each a PNG file in a theme, `LIGHT` or `DARK`.
 
 Figures are made without pyplot, so that nothing depends on a display or on global state. Colours
 are those of Okabe and Ito, which stay apart for colour-blind readers; markers tell more than eight
@@ -8,19 +8,18 @@ distortions apart, hatches more than eight runs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from glpi_jax.evaluation.logistic import LogisticFit
 from glpi_jax.report.plot_style import (
-    DARK,
     DASHED,
     HATCHES,
-    LIGHT,
     MARKERS,
     Theme,
     legend_name,
@@ -30,27 +29,15 @@ from glpi_jax.report.plot_style import (
     themed_figure,
 )
 
-__all__ = [
-    "DARK",
-    "LIGHT",
-    "ScatterPanel",
-    "Theme",
-    "distortion_bars",
-    "level_means",
-    "scatter",
-    "scatter_panels",
-]
+_POINTS: dict[str, Any] = {"alpha": 0.75, "linewidths": 0, "zorder": 2}
 
 
 class ScatterPanel(NamedTuple):
     """What one scatter plot shows.
 
-    Attributes:
-        title: what it is of.
-        facts: what follows the title.
-        predictions: entries of results.json with `mos`, `predicted` and `distortion` (or None).
-        fit: the logistic curve through them, None for too few images.
-        score_name: what the label is called, `MOS` or `DMOS`.
+    `facts` follow the title; `predictions` are entries of results.json with `mos`, `predicted` and
+    `distortion` (or None); `fit` is the curve through them, None for too few images; `score_name`
+    is what the label is called, `MOS` or `DMOS`.
     """
 
     title: str
@@ -61,46 +48,41 @@ class ScatterPanel(NamedTuple):
 
 
 def scatter(panel: ScatterPanel, theme: Theme) -> bytes:
-    """Plot subjective against predicted scores, coloured by distortion, with the fitted curve.
-
-    Args:
-        panel: at least one image.
-        theme: `LIGHT` or `DARK`.
-
-    Returns:
-        A PNG file.
-    """
+    """Plot at least one image: label against prediction, coloured by distortion, fitted curve."""
     names = list(dict.fromkeys(entry["distortion"] for entry in panel.predictions))
+    count = len(names)
     with themed_figure(4.9, theme) as figure:
         axes = figure.subplots()
         for index, name in enumerate(names):
-            _points(
-                axes,
-                [entry for entry in panel.predictions if entry["distortion"] == name],
-                size=20 if len(panel.predictions) < 2000 else 6,
+            own = [entry for entry in panel.predictions if entry["distortion"] == name]
+            predicted, mos = _scores(own)
+            axes.scatter(
+                predicted,
+                mos,
+                s=20 if len(panel.predictions) < 2000 else 6,
                 color=theme.series[index % len(theme.series)],
                 marker=MARKERS[index // len(theme.series) % len(MARKERS)],
                 label=plain(name) if name is not None else "image",
+                **_POINTS,
             )
         _curves_and_labels(axes, panel, theme)
         axes.set_title(f"{panel.title}: {panel.facts}")
         axes.set(box_aspect=1, anchor="W")
         # Outside, so that it hides no point.
         handles, labels = axes.get_legend_handles_labels()
-        points = len(names) if len(names) > 1 else 0
         above = axes.legend(
-            handles[len(names) :], labels[len(names) :], loc="upper left", bbox_to_anchor=(1.03, 1)
+            handles[count:], labels[count:], loc="upper left", bbox_to_anchor=(1.03, 1)
         )
         axes.add_artist(above)
-        if points:
+        if count > 1:
             axes.legend(
-                handles[:points],
-                labels[:points],
+                handles[:count],
+                labels[:count],
                 loc="upper left",
                 bbox_to_anchor=(1.03, 0.86),
                 title="distortion",
                 alignment="left",
-                ncols=1 if points <= 12 else 2,
+                ncols=1 if count <= 12 else 2,
             )
         return png(figure)
 
@@ -108,62 +90,40 @@ def scatter(panel: ScatterPanel, theme: Theme) -> bytes:
 def scatter_panels(panels: Sequence[ScatterPanel], theme: Theme) -> bytes:
     """Draw scatter plots with fitted curves side by side, three in a row, in one colour.
 
-    Args:
-        panels: at least one, each with at least one image.
-        theme: `LIGHT` or `DARK`.
-
-    Returns:
-        A PNG file.
+    At least one, each with at least one image.
     """
-    columns = 3
-    rows = -(-len(panels) // columns)
-    with themed_figure(0.45 + 3.75 * rows, theme) as figure:
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes, panel in zip(grid, panels, strict=False):
+    with themed_figure(0.45 + 3.75 * -(-len(panels) // 3), theme) as figure:
+        entries: dict[str, Artist] = {}  # one of each kind: the panels may differ in what they show
+        for axes, panel in zip(_grid(figure, len(panels), 3), panels, strict=True):
             size = 14 if len(panel.predictions) < 500 else 4
-            _points(axes, panel.predictions, size=size, color=theme.accent, marker="o", label="")
+            predicted, mos = _scores(panel.predictions)
+            axes.scatter(predicted, mos, s=size, color=theme.accent, **_POINTS)
             _curves_and_labels(axes, panel, theme)
             axes.set_title(f"{shortened(panel.title)}\n{panel.facts}")
             axes.set_box_aspect(1)
-        for axes in grid[len(panels) :]:
-            axes.set_visible(False)
-        # One of each kind: the panels may differ in what they show.
-        entries = {
-            label: handle
-            for axes in grid[: len(panels)]
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
+            handles, labels = axes.get_legend_handles_labels()
+            entries |= dict(zip(labels, handles, strict=True))
         figure.legend([*entries.values()], [*entries], loc="outside upper left", ncols=4)
         return png(figure)
 
 
-def _points(
-    axes: Axes,
-    entries: Sequence[Mapping[str, Any]],
-    *,
-    size: int,
-    color: str,
-    marker: str,
-    label: str,
-) -> None:
-    axes.scatter(
-        [entry["predicted"] for entry in entries],
-        [entry["mos"] for entry in entries],
-        s=size,
-        color=color,
-        marker=marker,
-        alpha=0.75,
-        linewidths=0,
-        label=label,
-        zorder=2,
-    )
+def _grid(figure: Figure, count: int, columns: int, *, shared: bool = False) -> list[Axes]:
+    """Give axes row by row; those that the last row has besides are hidden."""
+    rows = -(-count // columns)
+    grid = figure.subplots(rows, columns, sharex=shared, sharey=shared, squeeze=False).ravel()
+    for axes in grid[count:]:
+        axes.set_visible(False)
+    return list(grid[:count])
+
+
+def _scores(entries: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Predictions and labels, (2, n)."""
+    return np.array([(entry["predicted"], entry["mos"]) for entry in entries]).T
 
 
 def _curves_and_labels(axes: Axes, panel: ScatterPanel, theme: Theme) -> None:
     """Add the fitted curve, and the line of equal scores where both sides share a scale."""
-    predicted = np.array([entry["predicted"] for entry in panel.predictions])
-    mos = np.array([entry["mos"] for entry in panel.predictions])
-    (left, right), (low, high) = (_limits(values) for values in (predicted, mos))
+    (left, right), (low, high) = map(_limits, _scores(panel.predictions))
     if panel.fit is not None:
         x = np.linspace(left, right, 300)
         label = "fitted logistic function"
@@ -197,19 +157,14 @@ def distortion_bars(
     Args:
         runs: `{name of the run: {distortion: SROCC or None}}`, with at least one distortion in all.
         images: how many images the part has of each distortion.
-        theme: `LIGHT` or `DARK`.
-
-    Returns:
-        A PNG file.
+        theme: of the page.
     """
-
-    def mean(distortion: str) -> float:
-        values = [run.get(distortion) for run in runs.values()]
-        known = [value for value in values if value is not None]
-        return float(np.mean(known)) if known else -np.inf
-
-    ordered = sorted(dict.fromkeys(name for run in runs.values() for name in run), key=mean)
-    defined = [value for run in runs.values() for value in run.values() if value is not None]
+    values: dict[str, list[float]] = {name: [] for run in runs.values() for name in run}
+    for run in runs.values():
+        for name, srocc in run.items():
+            values[name] += [] if srocc is None else [srocc]
+    ordered = sorted(values, key=lambda name: np.mean(values[name]) if values[name] else -np.inf)
+    lowest = min([value for known in values.values() for value in known], default=1)
     thick = 0.66 if len(runs) == 1 else 0.84 / len(runs)
     legend = 0.3 if len(runs) > 1 else 0.0
     row = 0.25 if len(runs) == 1 else 0.1 + 0.15 * len(runs)
@@ -241,7 +196,7 @@ def distortion_bars(
             range(len(ordered)), [f"{plain(name)}  ({images[name]})" for name in ordered]
         )
         axes.set(
-            xlim=(min([0, *(value - 0.12 for value in defined)]), 1.1),
+            xlim=(min(0, lowest - 0.12), 1.1),
             ylim=(-0.6, len(ordered) - 0.4),
             xlabel="SROCC within the distortion (number of images)",
         )
@@ -253,35 +208,26 @@ def distortion_bars(
 def level_means(predictions: Sequence[Mapping[str, Any]], score_name: str, theme: Theme) -> bytes:
     """Plot the mean label and the mean prediction against the level, one panel a distortion.
 
-    Args:
-        predictions: entries of results.json; those without a distortion or level are left out.
-        score_name: what the label is called, `MOS` or `DMOS`.
-        theme: `LIGHT` or `DARK`.
-
-    Returns:
-        A PNG file.
+    Predictions without a distortion or level are left out; `score_name` is that of the label.
     """
     known = [e for e in predictions if e["distortion"] is not None and e["level"] is not None]
     names = list(dict.fromkeys(entry["distortion"] for entry in known))
     columns = min(5, len(names))
-    count = -(-len(names) // columns)
-    with themed_figure(0.7 + 1.65 * count, theme) as figure:
-        grid = figure.subplots(count, columns, sharex=True, sharey=True, squeeze=False).ravel()
-        for axes, name in zip(grid, names, strict=False):
-            rows = sorted((e for e in known if e["distortion"] == name), key=lambda e: e["level"])
-            by_level = {
-                level: [(e["mos"], e["predicted"]) for e in group]
-                for level, group in groupby(rows, key=lambda e: e["level"])
-            }
-            means = np.array([np.mean(scores, axis=0) for scores in by_level.values()])
-            axes.plot([*by_level], means[:, 0], "o-", color=theme.muted, label=score_name)
-            axes.plot([*by_level], means[:, 1], "s-", color=theme.accent, label="predicted")
+    with themed_figure(0.7 + 1.65 * -(-len(names) // columns), theme) as figure:
+        grid = _grid(figure, len(names), columns, shared=True)
+        for axes, name in zip(grid, names, strict=True):
+            levels = sorted({e["level"] for e in known if e["distortion"] == name})
+            groups = (
+                [e for e in known if (e["distortion"], e["level"]) == (name, level)]
+                for level in levels
+            )
+            predicted, mos = np.array([_scores(group).mean(1) for group in groups]).T
+            axes.plot(levels, mos, "o-", color=theme.muted, label=score_name)
+            axes.plot(levels, predicted, "s-", color=theme.accent, label="predicted")
             axes.set_title(plain(name), fontsize=9, fontweight="normal")
             axes.set_xticks(sorted({e["level"] for e in known}))
-        for axes in grid[len(names) :]:
-            axes.set_visible(False)
         # A panel above a hidden one keeps its own numbers.
-        for axes in grid[max(0, len(names) - columns) : len(names)]:
+        for axes in grid[-columns:]:
             axes.tick_params(labelbottom=True)
             axes.set_xlabel("level")
         handles, captions = grid[0].get_legend_handles_labels()

@@ -7,21 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from glpi_jax.report.comparison import (
-    HEADINGS,
-    RAW,
-    Spread,
-    WorkdirGroup,
-    columns_of,
-    table_notes,
-)
-from glpi_jax.results.workdirs import (
-    Results,
-    Workdir,
-    parts_in_order,
-    read_metrics_note,
-    title_of,
-)
+from glpi_jax.report.comparison import HEADINGS, RAW, Spread, WorkdirGroup, table_notes
+from glpi_jax.results.workdirs import Results, Workdir, parts_in_order, title_of
 
 UNDEFINED = "undefined"
 
@@ -41,11 +28,7 @@ def spread_text(spread: Spread) -> str:
 
 
 def results_markdown(results: Results) -> str:
-    """Give the metrics of every part as a short table for the terminal, with what made them.
-
-    Args:
-        results: the content of results.json.
-    """
+    """Give the metrics of every part in results.json as a short table, with what made them."""
     rows = [
         [
             name,
@@ -62,16 +45,12 @@ def results_markdown(results: Results) -> str:
 
 
 def _note_below(results: Mapping[str, Any]) -> str:
-    note = read_metrics_note(results)
+    note = results.get("metrics_note")  # older files have none
     return "" if note is None else f"\n{note}.\n"
 
 
 def benchmark_markdown(benchmark: Mapping[str, Any]) -> str:
-    """Give the median and standard deviation of every part over the rounds as a short table.
-
-    Args:
-        benchmark: the content of benchmark.json.
-    """
+    """Give the median and deviation of every part in benchmark.json as a short table."""
     rows = [
         [name, part["database"], *(spread_text(part["metrics"][metric]) for metric in HEADINGS)]
         for name, part in benchmark["summary"].items()
@@ -86,11 +65,7 @@ def benchmark_markdown(benchmark: Mapping[str, Any]) -> str:
 
 
 def rounds_markdown(benchmark: Mapping[str, Any]) -> str:
-    """Give the metrics of a part a row, a column a round, and the median last.
-
-    Args:
-        benchmark: the content of benchmark.json.
-    """
+    """Give a row to each part and metric in benchmark.json, a column a round, the median last."""
     rounds = benchmark["rounds"]
     header = ["part", "metric", *(f"round {one['round']}" for one in rounds), "median ± std"]
     rows = [
@@ -108,24 +83,23 @@ def rounds_markdown(benchmark: Mapping[str, Any]) -> str:
 
 def comparison_markdown(groups: Sequence[WorkdirGroup]) -> str:
     """Give a table for each group, with its notes below."""
-    return "\n".join(_group_markdown(group) for group in groups)
-
-
-def _group_markdown(group: WorkdirGroup) -> str:
-    rows = [
-        [
-            each.name,
-            group.protocol,
-            each.first["model"]["name"],
-            str(len(each.rounds)),
-            *(_markdown_cell(group, each, *column) for column in columns_of(group)),
+    texts = []
+    for group in groups:
+        header = ["workdir", "protocol", "model", "rounds"]
+        header += [f"{database}: {HEADINGS[metric]}" for database, metric in group.columns]
+        rows = [
+            [
+                each.name,
+                group.protocol,
+                each.first["model"]["name"],
+                str(len(each.rounds)),
+                *(_markdown_cell(group, each, *column) for column in group.columns),
+            ]
+            for each in group.workdirs
         ]
-        for each in group.workdirs
-    ]
-    header = ["workdir", "protocol", "model", "rounds"]
-    header += [f"{database}: {HEADINGS[metric]}" for database, metric in columns_of(group)]
-    notes = "\n".join(table_notes(group))
-    return f"## {_markdown(group.title)}\n\n{_markdown_table(header, rows)}\n{_markdown(notes)}\n"
+        notes = _markdown("\n".join(table_notes(group)))
+        texts.append(f"## {_markdown(group.title)}\n\n{_markdown_table(header, rows)}\n{notes}\n")
+    return "\n".join(texts)
 
 
 def _markdown_cell(group: WorkdirGroup, workdir: Workdir, database: str, metric: str) -> str:
@@ -162,29 +136,27 @@ _LATEX = {
     "·": r"$\cdot$",
     "−": r"$-$",
 }
+_LATEX_HEAD = r"""% Needs \usepackage{booktabs} and, for wide tables, \usepackage{graphicx}.
+% In each cell: the median and, smaller, the standard deviation over the rounds.
+"""
 # More columns of numbers than this are shrunk to the width of the text.
 _LATEX_COLUMNS = 4
 
 
 def comparison_latex(groups: Sequence[WorkdirGroup]) -> str:
     """Give a LaTeX table for each group, with its notes as the caption."""
-    head = (
-        "% Needs \\usepackage{booktabs} and, for wide tables, \\usepackage{graphicx}.\n"
-        "% In each cell: the median and, smaller, the standard deviation over the rounds.\n"
-    )
-    return head + "".join(f"\n{_group_latex(group)}" for group in groups)
+    return "\n".join([_LATEX_HEAD, *map(_group_latex, groups)])
 
 
 def _group_latex(group: WorkdirGroup) -> str:
-    columns, per_database = columns_of(group), len(group.metrics)
+    columns, width = group.columns, len(group.metrics)
     # The first three columns are the workdir, the model and the rounds.
     spans = " & ".join(
-        rf"\multicolumn{{{per_database}}}{{c}}{{{_latex(database)}}}"
-        for database in group.databases
+        rf"\multicolumn{{{width}}}{{c}}{{{_latex(database)}}}" for database in group.databases
     )
     rules = " ".join(
-        rf"\cmidrule(lr){{{start}-{start + per_database - 1}}}"
-        for start in range(4, 4 + len(columns), per_database)
+        rf"\cmidrule(lr){{{start}-{start + width - 1}}}"
+        for start in range(4, 4 + len(columns), width)
     )
     header = ["Run", "Model", "Rounds", *(HEADINGS[metric] for _, metric in columns)]
     tabular = [
@@ -204,14 +176,8 @@ def _group_latex(group: WorkdirGroup) -> str:
         tabular[0] = rf"\resizebox{{\textwidth}}{{!}}{{{tabular[0]}"
         tabular[-1] += "}"
     caption = _latex(" ".join([f"{group.setting}.", *table_notes(group)]))
-    lines = [
-        r"\begin{table*}",
-        r"\centering",
-        rf"\caption{{{caption}}}",
-        *tabular,
-        r"\end{table*}",
-    ]
-    return "\n".join(lines) + "\n"
+    head = [r"\begin{table*}", r"\centering", rf"\caption{{{caption}}}"]
+    return "\n".join([*head, *tabular, r"\end{table*}", ""])
 
 
 def _latex_cell(group: WorkdirGroup, workdir: Workdir, database: str, metric: str) -> str:

@@ -9,46 +9,33 @@ from pathlib import Path
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.files import write_text
 from glpi_jax.report.comparison import group_workdirs
-from glpi_jax.report.comparison_page import comparison_page
-from glpi_jax.report.run_page import run_page
+from glpi_jax.report.pages import comparison_page, run_page
 from glpi_jax.report.tables import comparison_latex, comparison_markdown
-from glpi_jax.results.workdirs import (
-    read_round,
-    read_workdir,
-    read_workdirs,
-    trained_on,
-)
+from glpi_jax.results.workdirs import read_round, read_workdir, read_workdirs
 
 REPORT_FILE, MARKDOWN_FILE, TEX_FILE = "report.html", "table.md", "table.tex"
 
 
 def write_report(workdir: str | os.PathLike[str]) -> Path:
-    """Write `report.html` into a run's workdir, which holds results.json.
+    """Write `report.html` into a run's workdir, which holds results.json; return its path.
 
     The training curves are drawn from metrics.csv where the folder has one; weights that were
     evaluated without training have none. Thumbnails need the database's folder.
-
-    Returns:
-        The path of the page.
 
     Raises:
         GlpiError: results.json is missing, does not parse, has another format or lacks a key, or
             metrics.csv does not parse.
     """
-    run = read_round(Path(workdir))
-    path = run.folder / REPORT_FILE
-    write_text(path, run_page(run, trained_on(run)))
+    path = Path(workdir, REPORT_FILE)
+    write_text(path, run_page(read_round(path.parent)))
     return path
 
 
 def write_benchmark_report(workdir: Path) -> Path:
-    """Write `report.html` into a benchmark's workdir.
-
-    Returns:
-        The path of the page.
+    """Write `report.html` into a benchmark's workdir; return its path.
 
     Raises:
-        GlpiError: as `write_comparison` for what it reads.
+        GlpiError: see `read_workdir`.
     """
     benchmark = read_workdir(workdir)
     path = workdir / REPORT_FILE

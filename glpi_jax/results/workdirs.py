@@ -20,18 +20,7 @@ FORMAT = 1
 EVALUATE_AGAIN = "evaluate again to rewrite it"
 
 Results = Mapping[str, Any]
-PartResults = Mapping[str, Any]
 
-METRICS = (
-    "srocc",
-    "plcc",
-    "krcc",
-    "rmse",
-    "plcc_logistic4",
-    "rmse_logistic4",
-    "plcc_logistic5",
-    "rmse_logistic5",
-)
 # What the reports use, as `_check` takes it: keys with types, `str` for any key, [type of items].
 _NUMBER, _MAYBE_NUMBER = (int, float), (int, float, NoneType)
 _IMAGES = {"root": str, "apply_orientation": bool}
@@ -40,9 +29,10 @@ _PART = {
     "images": int,
     "crops": int,
     "metrics": {
-        **dict.fromkeys(METRICS, _MAYBE_NUMBER),
-        "logistic4_converged": (bool, NoneType),
-        "logistic5_converged": (bool, NoneType),
+        **dict.fromkeys(("srocc", "plcc", "krcc", "rmse"), _MAYBE_NUMBER),
+        **dict.fromkeys(("plcc_logistic4", "rmse_logistic4"), _MAYBE_NUMBER),
+        **dict.fromkeys(("plcc_logistic5", "rmse_logistic5"), _MAYBE_NUMBER),
+        **dict.fromkeys(("logistic4_converged", "logistic5_converged"), (bool, NoneType)),
     },
     "intervals": {str: {"low": _MAYBE_NUMBER, "high": _MAYBE_NUMBER}},
     "by_distortion": {str: {"images": int, "srocc": _MAYBE_NUMBER}},
@@ -123,19 +113,20 @@ class Workdir:
             for name, part in parts.items()
         }
 
+    def _values(self, part: str, metric: str) -> list[Any]:
+        return [each.results["parts"][part]["metrics"][metric] for each in self.rounds]
+
     def spread(self, part: str, metric: str) -> dict[str, float | int | None]:
         """`median_and_spread` of a metric over the rounds."""
-        return median_and_spread(
-            [each.results["parts"][part]["metrics"][metric] for each in self.rounds]
-        )
+        return median_and_spread(self._values(part, metric))
 
     def median_round(self, part: str) -> int:
         """Index of the round whose SROCC is nearest to the median, the first where undefined."""
         median = self.spread(part, "srocc")["median"]
         if median is None:
             return 0
-        values = [each.results["parts"][part]["metrics"]["srocc"] for each in self.rounds]
-        return min(range(len(values)), key=lambda index: abs(values[index] - median))
+        distances = [abs(value - median) for value in self._values(part, "srocc")]
+        return distances.index(min(distances))
 
 
 def is_test(part: str) -> bool:
@@ -161,21 +152,9 @@ def loss_words(runs: Sequence[Results]) -> str:
 
 def parts_in_order(results: Results) -> list[tuple[str, Any]]:
     """Give the parts, the test parts first and the validation part last."""
-
-    def place(name: str) -> int:
-        return 0 if is_test(name) else 2 if name == "validation" else 1
-
-    return sorted(results["parts"].items(), key=lambda item: place(item[0]))
-
-
-def read_metrics_note(results: Mapping[str, Any]) -> str | None:
-    """The scale of the predictions that the metrics compare; None if it is that of the labels.
-
-    Args:
-        results: the content of results.json or benchmark.json; older ones do not have it.
-    """
-    note = results.get("metrics_note")
-    return None if note is None else str(note)
+    return sorted(
+        results["parts"].items(), key=lambda item: (not is_test(item[0]), item[0] == "validation")
+    )
 
 
 def title_of(results: Results) -> str:
@@ -217,8 +196,7 @@ def read_round(folder: Path) -> RunResults:
 def read_workdirs(folders: Sequence[Path]) -> list[Workdir]:
     """Read several workdirs; their names are those of the folders, or the paths if these repeat.
 
-    Raises:
-        GlpiError: a folder is given twice, or what `read_workdir` raises.
+    Raises a GlpiError if a folder is given twice, and what `read_workdir` raises.
     """
     for index, folder in enumerate(folders):
         if folder.resolve() in [other.resolve() for other in folders[:index]]:
@@ -231,11 +209,7 @@ def read_workdirs(folders: Sequence[Path]) -> list[Workdir]:
 
 
 def read_workdir(folder: Path, name: str | None = None) -> Workdir:
-    """Read a run or a benchmark.
-
-    Args:
-        folder: the workdir.
-        name: what to call it; its own name if None.
+    """Read a run or a benchmark, which is called by the folder's name if `name` is None.
 
     Raises:
         GlpiError: not a workdir, one that is not finished, a benchmark.json older than its rounds,
@@ -262,17 +236,11 @@ def read_workdir(folder: Path, name: str | None = None) -> Workdir:
 
 
 def trained_on(run: RunResults) -> str | None:
-    """Name of the training database of a cross-dataset run, from its run.json; else None.
-
-    Raises:
-        GlpiError: a cross-dataset run without a readable run.json.
-    """
+    """Name of the training database of a cross-dataset run, from its run.json; else None."""
     if not run.results["config"]["targets"]:
         return None
-    path = run.folder / RUN_FILE
     why = "a cross-dataset report takes the source's name from it"
-    description = _read_json(path, _RUN, missing=why)
-    return str(description["database"]["name"])
+    return str(_read_json(run.folder / RUN_FILE, _RUN, missing=why)["database"]["name"])
 
 
 def _rounds_of(folder: Path) -> tuple[RunResults, ...]:

@@ -15,7 +15,9 @@ from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.files import write_json
 from glpi_jax.distributed.ranks import is_first, wait_for_all
 from glpi_jax.evaluation.metrics import median_and_spread
-from glpi_jax.report import BENCHMARK_FILE, HEADINGS, RESULTS_FILE, write_benchmark_report
+from glpi_jax.report import write_benchmark_report
+from glpi_jax.report.comparison import HEADINGS
+from glpi_jax.results.workdirs import BENCHMARK_FILE, RESULTS_FILE
 from glpi_jax.workflow.runs import train_rounds, train_run
 
 FORMAT = 1

@@ -16,7 +16,7 @@ from glpi_jax.data.splits import Split, split_references, trained_references
 from glpi_jax.distributed.mesh import FSDP_AXIS
 from glpi_jax.distributed.ranks import is_first
 from glpi_jax.evaluation.protocols import Plan
-from glpi_jax.workflow.workdir import RUN_FILE, SPLIT_FILE
+from glpi_jax.workflow.workdir import SPLIT_FILE
 
 _SHOWN_GROUPS = 10
 # Where a file of `config.model.pretrained` goes.
@@ -30,11 +30,9 @@ def tell_left_out(database: Database) -> None:
         print("\n".join(f"  {reason}" for reason in database.left_out), file=sys.stderr)
 
 
-def tell_identical(database: Database, split: Split, workdir: Path) -> None:
+def tell_identical(database: Database, split: Split) -> None:
     """Print one line about images whose files are identical, and their part, as a run starts."""
-    if not is_first() or (workdir / RUN_FILE).is_file():
-        return
-    groups = identical_images(database, split)
+    groups = identical_images(database, split) if is_first() else []
     if not groups:
         return
     described = []
@@ -49,26 +47,26 @@ def tell_identical(database: Database, split: Split, workdir: Path) -> None:
     )
 
 
-def tell_frozen(config: ConfigDict, multipliers: Mapping[str, float | None], workdir: Path) -> None:
+def tell_frozen(config: ConfigDict, multipliers: Mapping[str, float | None]) -> None:
     """Warn on stderr, as a run begins, of frozen layers that no file gives weights for.
 
-    Args:
-        config: the whole tree.
-        multipliers: path of each parameter → its multiplier of the learning rate, None if frozen.
-        workdir: of the run.
+    `multipliers`: path of each parameter → its multiplier of the learning rate, None if frozen.
     """
-    if config.init_from or not is_first() or (workdir / RUN_FILE).is_file():
+    if config.init_from or not is_first():
         return
     loaded = [prefix for part, prefix in _BACKBONES.items() if config.model.pretrained[part]]
-    frozen = [
-        path
-        for path, multiplier in multipliers.items()
-        if multiplier is None and not path.startswith(tuple(loaded))
-    ]
-    rules = list(dict.fromkeys(_rule_of(path, config.optimizer.rules) for path in frozen))
-    for rule in rules:
-        paths = [path for path in frozen if _rule_of(path, config.optimizer.rules) == rule]
-        keys = [f"config.model.pretrained.{part}" for part in _parts_of(paths)]
+    frozen: dict[str, list[str]] = {}  # paths by their rule
+    for path, multiplier in multipliers.items():
+        if multiplier is None and not path.startswith(tuple(loaded)):
+            rules = (pattern for pattern, _ in config.optimizer.rules)
+            rule = next(pattern for pattern in rules if re.fullmatch(pattern, path))
+            frozen.setdefault(rule, []).append(path)
+    for rule, paths in frozen.items():
+        keys = [
+            f"config.model.pretrained.{part}"
+            for part, prefix in _BACKBONES.items()
+            if any(path.startswith(prefix) for path in paths)
+        ]
         give = f"give {' and '.join(keys)}, or " if keys else ""
         print(
             f"warning: config.optimizer.rules freezes {len(paths)} parameters at random values"
@@ -81,9 +79,7 @@ def tell_frozen(config: ConfigDict, multipliers: Mapping[str, float | None], wor
 def tell_parameters(params: Mapping[str, Any], multipliers: Mapping[str, float | None]) -> None:
     """Print a line for each top-level module of a model that begins to train, and one for all.
 
-    Args:
-        params: the parameter tree: leaves with `size`, `dtype` and `sharding`, arrays or shapes.
-        multipliers: path of each parameter → its multiplier of the learning rate, None if frozen.
+    Leaves of `params` have `size`, `dtype` and `sharding`; `multipliers` as in `tell_frozen`.
     """
     if not is_first():
         return
@@ -119,22 +115,9 @@ def _overview(
     return f"{heading} {total:,} ({mebibytes:.2f} MiB), {training}, {where}"
 
 
-def _parts_of(paths: list[str]) -> list[str]:
-    """Return the parts of `config.model.pretrained` that these parameters are of."""
-    return [
-        part
-        for part, prefix in _BACKBONES.items()
-        if any(path.startswith(prefix) for path in paths)
-    ]
-
-
-def _rule_of(path: str, rules: Sequence[tuple[str, float | None]]) -> str:
-    return next(pattern for pattern, _ in rules if re.fullmatch(pattern, path))
-
-
-def tell_seen(config: ConfigDict, plan: Plan, workdir: Path) -> None:
+def tell_seen(config: ConfigDict, plan: Plan) -> None:
     """Say on stderr, as a run begins, that the one it starts from has trained on what is tested."""
-    if not config.init_from or not is_first() or (workdir / RUN_FILE).is_file():
+    if not config.init_from or not is_first():
         return
     for part in plan.reported:
         trained = trained_references(Path(config.init_from) / SPLIT_FILE, part.database)

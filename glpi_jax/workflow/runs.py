@@ -6,7 +6,7 @@ A workdir holds `run.json` (config and database facts), `split.json`, `checkpoin
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,7 @@ from glpi_jax.core.config_ranges import check_ranges
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.core.files import write_json
 from glpi_jax.data.crops import Crops
-from glpi_jax.data.sources import Database
-from glpi_jax.data.splits import (
-    Split,
-    read_split,
-    split_references,
-    split_sha256,
-)
+from glpi_jax.data.splits import read_split, split_references, split_sha256
 from glpi_jax.distributed.mesh import (
     check_batch_size,
     check_rounds,
@@ -56,14 +50,8 @@ from glpi_jax.training.bookkeeping import RunSetup, Validation
 from glpi_jax.training.checkpoint import BestCheckpoint
 from glpi_jax.training.loop import fit, fit_rounds, make_batches, make_recipe
 from glpi_jax.training.state import abstract_state, abstract_variables
+from glpi_jax.workflow import notices
 from glpi_jax.workflow.model import model_of
-from glpi_jax.workflow.notices import (
-    tell_frozen,
-    tell_identical,
-    tell_left_out,
-    tell_parameters,
-    tell_seen,
-)
 from glpi_jax.workflow.provenance import git_revision, versions
 from glpi_jax.workflow.scored_parts import (
     compared_scores,
@@ -116,18 +104,15 @@ def train_run(config: ConfigDict, workdir: Path, *, profile: Path | None = None)
         trained = fit(one, model=model, mesh=mesh, profile=profile)
         if not trained and _is_reported(config, workdir):
             return False
-        _evaluate(config, workdir, scored)
+        evaluate_run(config, workdir, scored)
         return True
 
 
 def train_rounds(configs: Sequence[ConfigDict], workdirs: Sequence[Path]) -> None:
     """Train several runs side by side, on groups of devices, then evaluate each.
 
-    Each ends as `train_run` would have it, and goes on from what that has left.
-
-    Args:
-        configs: which differ in seed and split alone.
-        workdirs: of each.
+    Each ends as `train_run` would have it, and goes on from what that has left. The configs differ
+    in seed and split alone.
 
     Raises:
         GlpiError: as `train_run`, and numbers that do not fit `config.mesh`.
@@ -142,7 +127,7 @@ def train_rounds(configs: Sequence[ConfigDict], workdirs: Sequence[Path]) -> Non
         fit_rounds([one for one, _ in opened], model=model, mesh=mesh)
         for one, scored in opened:
             if not _is_reported(one.config, one.workdir):
-                _evaluate(one.config, one.workdir, scored)
+                evaluate_run(one.config, one.workdir, scored)
 
 
 def _is_reported(config: ConfigDict, workdir: Path) -> bool:
@@ -155,16 +140,14 @@ def _is_reported(config: ConfigDict, workdir: Path) -> bool:
         selection = results["selection"]
     except (ValueError, KeyError, TypeError, AttributeError):  # damaged, and so made again
         return False
-    if _stretches(config) and "metrics_note" not in results:  # predictions in other units
+    stretches = (config.data.label_scale, config.data.label_shift) != (1, 0)
+    if stretches and "metrics_note" not in results:  # predictions in other units
         return False
     given = config_files.to_plain(config)
     if config_files.differences(reported, given, but_for=SPEED_KEYS):
         return False
-    best = BestCheckpoint(workdir, read_only=True)
-    try:
+    with closing(BestCheckpoint(workdir, read_only=True)) as best:
         return bool(selection == best.selection())
-    finally:
-        best.close()
 
 
 def _model_and_mesh(config: ConfigDict) -> tuple[GLPI, Mesh]:
@@ -197,9 +180,15 @@ def _open_run(
     """
     source, targets = open_databases(config)
     for database in (source, *targets.values()):
-        tell_left_out(database)
-    split = _split(config, source, workdir)
-    tell_identical(source, split, workdir)
+        notices.tell_left_out(database)
+    begins = not (workdir / RUN_FILE).is_file()
+    if begins:
+        split = make_split(config, source)
+        notices.tell_identical(source, split)
+    else:
+        saved = read_run(workdir)["config"]
+        check_same(saved, config, workdir, tuple(saved.keys() | config.keys()))
+        split = read_split(workdir / SPLIT_FILE, source)
     plan = make_plan(config, source, targets, split)
     for part in (plan.train, *plan.reported):
         crops_of_part(config, part, model)  # complains now, not after the first epoch
@@ -207,30 +196,28 @@ def _open_run(
     make_batches(config, model, plan.train.database, plan.train.rows, place=(0, 1))
     loaded: list[StartingWeights] = []
     starts_from_weights = names_starting_weights(config)
-    tell_frozen(config, recipe.multipliers, workdir)
-    if starts_from_weights and not (workdir / RUN_FILE).is_file():
-        loaded.append(load_starting_weights(config, model, mesh))
-    tell_seen(config, plan, workdir)
-    begins = not (workdir / RUN_FILE).is_file()
+    if begins:
+        notices.tell_frozen(config, recipe.multipliers)
+        if starts_from_weights:
+            loaded.append(load_starting_weights(config, model, mesh))
+        notices.tell_seen(config, plan)
     begin_workdir(config, source, split, workdir, loaded[0] if loaded else None, locks)
     if begins:
         parts = (model, recipe.optimizer, recipe.multipliers)
         shapes = abstract_state(*parts, mesh=mesh, fsdp_rules=config.mesh.fsdp_rules)
-        tell_parameters(shapes.params, recipe.multipliers)
+        notices.tell_parameters(shapes.params, recipe.multipliers)
     score_crops = compile_scorer(model, mesh)
     scored: Scored = {}
 
     def validate(variables: Mapping[str, Any]) -> Validation:
-        metrics = {}
+        metrics: dict[str, float | None] = {}
         parts = {}
         for part in plan.selection:
             predictions = predict_part(config, part, score_crops, variables, model, mesh)
             parts[part.name] = predictions
-            scores = compared_scores(config, predictions)
-            for name, value in quality_metrics(
-                scores, part.database.scores[list(part.rows)]
-            ).items():
-                metrics[f"{part.name}/{name}"] = value
+            labels = part.database.scores[list(part.rows)]
+            measured = quality_metrics(compared_scores(config, predictions), labels)
+            metrics |= {f"{part.name}/{name}": value for name, value in measured.items()}
         value = mean_srocc([metrics[f"{part.name}/srocc"] for part in plan.selection])
 
         def on_selected() -> None:
@@ -258,11 +245,11 @@ def _open_run(
     return one, scored
 
 
-def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def evaluate_run(config: ConfigDict, workdir: Path, scored: Scored | None = None) -> dict[str, Any]:
     """Score the parts that the protocol reports with the run's selected weights.
 
     Writes `results.json` and `report.html`. `config.evaluation` may differ from the trained one;
-    model, data, split and seed may not.
+    model, data, split and seed may not. What these weights have `scored` is not scored again.
 
     Returns:
         The content of `results.json`.
@@ -270,11 +257,6 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     Raises:
         GlpiError: no trained model in the workdir, another config's workdir, or missing data.
     """
-    return _evaluate(config, workdir, {})
-
-
-def _evaluate(config: ConfigDict, workdir: Path, scored: Scored) -> dict[str, Any]:
-    """Do what `evaluate_run` does, but score no part that the selected weights have scored."""
     saved = read_run(workdir)
     same = ("seed", "init_from", "protocol", "model", "data", "targets", "split")
     check_same(saved["config"], config, workdir, same)
@@ -288,7 +270,7 @@ def _evaluate(config: ConfigDict, workdir: Path, scored: Scored) -> dict[str, An
     score_crops = compile_scorer(model, mesh)
     parts = {}
     for part in plan.reported:
-        predictions = scored.get(part.name)
+        predictions = (scored or {}).get(part.name)
         if predictions is None:
             predictions = predict_part(config, part, score_crops, variables, model, mesh)
         parts[part.name] = part_results(config, part, predictions)
@@ -302,9 +284,7 @@ def _evaluate(config: ConfigDict, workdir: Path, scored: Scored) -> dict[str, An
         "versions": versions(),
         "device": f"{jax.devices()[0].device_kind} × {mesh.size}",
         "model": {"name": config.model.name, "parameters": parameters},
-        "init_from": saved["init_from"],
-        "pretrained": saved["pretrained"],
-        "denoiser": saved["denoiser"],
+        **{key: saved[key] for key in ("init_from", "pretrained", "denoiser")},
         "selection": selection,
         "split": {
             "sha256": split_sha256(database, split),
@@ -337,22 +317,5 @@ def load_best(workdir: Path, mesh: Mesh) -> tuple[GLPI, dict[str, Any], dict[str
         GlpiError: no run there, nothing trained yet, or a checkpoint of another model.
     """
     model = model_of(ConfigDict(read_run(workdir)["config"]))
-    best = BestCheckpoint(workdir, read_only=True)
-    try:
-        variables, selection = best.restore(abstract_variables(model, mesh=mesh))
-        return model, variables, selection
-    finally:
-        best.close()
-
-
-def _split(config: ConfigDict, source: Database, workdir: Path) -> Split:
-    """The run's split: read from the workdir, or made."""
-    if not (workdir / RUN_FILE).is_file():
-        return make_split(config, source)
-    saved = read_run(workdir)
-    check_same(saved["config"], config, workdir, tuple(saved["config"].keys() | config.keys()))
-    return read_split(workdir / SPLIT_FILE, source)
-
-
-def _stretches(config: ConfigDict) -> bool:
-    return (config.data.label_scale, config.data.label_shift) != (1, 0)
+    with closing(BestCheckpoint(workdir, read_only=True)) as best:
+        return model, *best.restore(abstract_variables(model, mesh=mesh))

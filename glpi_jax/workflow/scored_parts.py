@@ -90,12 +90,23 @@ def part_results(config: ConfigDict, part: Part, raw: list[Prediction]) -> dict[
     mos = database.scores[list(rows)]
     distortions = [database.distortions[row] for row in rows]
     known = [i for i, name in enumerate(distortions) if name is not None]
+    intervals = {}
+    if config.evaluation.bootstrap_resamples:
+        intervals = bootstrap_intervals(
+            scores,
+            mos,
+            seed=config.seed,
+            resamples=config.evaluation.bootstrap_resamples,
+            confidence=config.evaluation.confidence,
+            # Where these stand alone, a reference is an image.
+            groups=[database.references[row] for row in rows],
+        )
     return {
         "database": database.name,
         "images": len(rows),
         "crops": config.evaluation.crops,
         "metrics": full_metrics(scores, mos),
-        "intervals": _intervals(config, part, scores),
+        "intervals": intervals,
         "by_distortion": metrics_by_group(
             scores[known], mos[known], [str(distortions[i]) for i in known]
         ),
@@ -112,20 +123,3 @@ def part_results(config: ConfigDict, part: Part, raw: list[Prediction]) -> dict[
             for row, prediction in zip(rows, predictions, strict=True)
         ],
     }
-
-
-def _intervals(config: ConfigDict, part: Part, scores: np.ndarray) -> dict[str, Any]:
-    """Bootstrap intervals over the part's references, which are its images if these stand alone."""
-    if not config.evaluation.bootstrap_resamples:
-        return {}
-    rows = list(part.rows)
-    return dict(
-        bootstrap_intervals(
-            scores,
-            part.database.scores[rows],
-            seed=config.seed,
-            resamples=config.evaluation.bootstrap_resamples,
-            confidence=config.evaluation.confidence,
-            groups=[part.database.references[row] for row in rows],
-        )
-    )

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,29 +90,22 @@ def names_starting_weights(config: ConfigDict) -> bool:
 
 
 def load_starting_weights(config: ConfigDict, model: GLPI, mesh: Mesh) -> StartingWeights:
-    """Read what a config names: `init_from` if that is set, else `model.pretrained`.
-
-    See `read_starting_weights` and `read_pretrained`.
-    """
+    """Read what a config names: `init_from` if that is set, else `model.pretrained`."""
     if config.init_from:
         return read_starting_weights(config.init_from, model, mesh)
-    return read_pretrained(config.model.pretrained, config.model.name, model, config.seed)
+    return read_pretrained(config, model)
 
 
-def read_pretrained(pretrained: ConfigDict, name: str, model: GLPI, seed: int) -> StartingWeights:
-    """Initialise a model with published backbones; the rest is as the seed has it.
+def read_pretrained(config: ConfigDict, model: GLPI) -> StartingWeights:
+    """Initialise a config's model with published backbones; the rest is as its seed has it.
 
-    Args:
-        pretrained: `config.model.pretrained`: `vit` and `resnet`, each a path, "download" or "",
-            and `vit_gain`.
-        name: `config.model.name`.
-        model: the network of that name.
-        seed: of everything that no file gives.
+    In `config.model.pretrained`, `vit` and `resnet` are each a path, "download" or "".
 
     Raises:
         GlpiError: a size without published files, a download that fails, or a file that is not
             whole or of another network.
     """
+    pretrained, name = config.model.pretrained, config.model.name
     flat: dict[tuple[str, ...], Any] = {}
     origin: dict[str, Any] = dict.fromkeys(_LOADERS)
     held: dict[str, np.ndarray] = {}
@@ -128,7 +122,7 @@ def read_pretrained(pretrained: ConfigDict, name: str, model: GLPI, seed: int) -
         published = PUBLISHED[part][name].address if path == DOWNLOAD else path
         origin[part] = {"path": published, "sha256": backbone.sha256}
     # Compiled, as without any backbone.
-    initial = jax.jit(functools.partial(init_variables, model))(key_of(seed))
+    initial = jax.jit(functools.partial(init_variables, model))(key_of(config.seed))
     flat = traverse_util.flatten_dict(jax.tree.map(np.asarray, initial)) | flat
     carried = None
     if pretrained.vit:  # without it nothing says what blocks behind the last tap should be
@@ -151,11 +145,8 @@ def _download(part: str, name: str) -> Path:
 def read_starting_weights(path: str, model: GLPI, mesh: Mesh) -> StartingWeights:
     """Read the weights of a workdir or an official checkpoint for a model, all or nothing.
 
-    Args:
-        path: `config.init_from`: a workdir, whose selected weights are taken, or a .pth, .pt or
-            .safetensors file.
-        model: the network that starts from them.
-        mesh: where a workdir's weights are restored to.
+    `path` is `config.init_from`: a workdir, whose selected weights are restored to the mesh, or a
+    .pth, .pt or .safetensors file.
 
     Raises:
         GlpiError: nothing there, nothing trained, unreadable, or of another model; every
@@ -164,14 +155,15 @@ def read_starting_weights(path: str, model: GLPI, mesh: Mesh) -> StartingWeights
     source = Path(path)
     target = abstract_variables(model, mesh=mesh)
     if source.is_dir():
-        best = BestCheckpoint(source, read_only=True)
-        try:
+        with closing(BestCheckpoint(source, read_only=True)) as best:
             restored, selection = best.restore(target, model_of="config.model")
-        finally:
-            best.close()
         variables = jax.tree.map(np.asarray, restored)
-        digest = _arrays_sha256(variables)
-        return StartingWeights(variables, {"path": path, "sha256": digest, "selection": selection})
+        digest = hashlib.sha256()  # of names, shapes and values, whatever files hold them
+        for name, array in sorted(traverse_util.flatten_dict(variables, sep="/").items()):
+            digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        origin = {"path": path, "sha256": digest.hexdigest(), "selection": selection}
+        return StartingWeights(variables, origin)
     if not source.is_file():
         raise GlpiError(
             f"config.init_from = {path!r}: neither a workdir nor a checkpoint file (.pth, .pt,"
@@ -184,14 +176,5 @@ def read_starting_weights(path: str, model: GLPI, mesh: Mesh) -> StartingWeights
             f"{source}: the checkpoint is of another model than config.model says:"
             f" {'; '.join(problems)}"
         )
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    return StartingWeights(variables, {"path": path, "sha256": digest, "selection": None})
-
-
-def _arrays_sha256(variables: dict[str, Any]) -> str:
-    """A digest of names, shapes and values, whatever files hold them."""
-    digest = hashlib.sha256()
-    for name, array in sorted(traverse_util.flatten_dict(variables, sep="/").items()):
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+    file_digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    return StartingWeights(variables, {"path": path, "sha256": file_digest, "selection": None})

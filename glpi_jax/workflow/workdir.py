@@ -25,14 +25,14 @@ from glpi_jax.workflow.starting_weights import StartingWeights
 
 SPLIT_FILE, LOCK_FILE = "split.json", "lock"
 FORMAT = 1
-# What `read_run` promises to be in `run.json`, below `config` and `database`.
+# What `read_run` promises to be in sections of `run.json`, and in it beside them.
 _RUN_KEYS = {
     "model": ("name", "dropout", "dtype", "batch_norm_inference_stages", "attention"),
     "data": ("resize", "resize_method", "apply_orientation", "label_scale", "label_shift"),
     "evaluation": ("crops", "batch_size"),
+    "database": ("score_name", "higher_is_better", "label_note"),
 }
 _RUN_KEYS_OF_TRAINING = ("init_from", "pretrained", "denoiser")
-_RUN_DATABASE_KEYS = ("score_name", "higher_is_better", "label_note")
 # What changes speed and memory alone: a run may go on with other values, on other devices.
 SPEED_KEYS = (
     "mesh",
@@ -57,13 +57,12 @@ def read_run(workdir: Path) -> dict[str, Any]:
         if run["format"] != FORMAT:
             raise GlpiError(f"{path}: format {run['format']}, this version reads {FORMAT}")
         run["config"] = config_files.with_later_keys(run["config"])
+        sections = {**run["config"], "database": run["database"]}
         for section, keys in _RUN_KEYS.items():
             for key in keys:
-                run["config"][section][key]
+                sections[section][key]
         for key in _RUN_KEYS_OF_TRAINING:
             run[key]
-        for key in _RUN_DATABASE_KEYS:
-            run["database"][key]
     except FileNotFoundError as error:
         raise GlpiError(
             f"{workdir}: not a workdir (no {RUN_FILE}); `glpi train` makes one"
@@ -93,9 +92,28 @@ def begin_workdir(
     begun = (workdir / RUN_FILE).is_file()
     wait_for_all("begin")  # all have looked
     # First of all, so that a denoiser that cannot be read is told before there is a workdir.
-    run = _describe(config, source, weights) if is_first() and not begun else None
+    run = None
+    if is_first() and not begun:
+        origin = weights.origin if weights else None
+        run = {
+            "format": FORMAT,
+            "config": config_files.to_plain(config),
+            "database": {
+                key: getattr(source, key)
+                for key in ("name", "score_name", "higher_is_better", "label_note")
+            },
+            "init_from": origin if config.init_from else None,
+            "pretrained": None if config.init_from else origin,
+            "denoiser": distorting_of(config).denoiser().identity if source.photographs else None,
+        }
     if not begun:
-        _check_no_checkpoints(workdir)
+        # Checkpoints of another program would be cleared away.
+        for folder in (workdir / RESUME_FOLDER, workdir / BEST_FOLDER):
+            if folder.is_dir() and any(folder.iterdir()):
+                raise GlpiError(
+                    f"{folder}: holds something, but {workdir} is not a workdir (no {RUN_FILE});"
+                    " name another --workdir"
+                )
     if is_first():
         workdir.mkdir(parents=True, exist_ok=True)
     locks.enter_context(kept_to_one_training(workdir))
@@ -107,17 +125,6 @@ def begin_workdir(
             write_carried(workdir, weights.carried)
         write_json(workdir / RUN_FILE, run)
     wait_for_all("begun")
-
-
-def _check_no_checkpoints(workdir: Path) -> None:
-    """Refuse a folder whose checkpoints are of another program, which would be cleared away."""
-    for name in (RESUME_FOLDER, BEST_FOLDER):
-        folder = workdir / name
-        if folder.is_dir() and any(folder.iterdir()):
-            raise GlpiError(
-                f"{folder}: holds something, but {workdir} is not a workdir (no {RUN_FILE}); name"
-                " another --workdir"
-            )
 
 
 @contextmanager
@@ -145,41 +152,18 @@ def kept_to_one_training(workdir: Path) -> Iterator[None]:
 
 def _take_lock(path: Path) -> tuple[int | None, bool]:
     """A descriptor that holds the lock, if there is one, and whether training may begin."""
+    file = None
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        if error.errno in NO_LOCKS:
-            return None, True
-        raise
-    try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return file, False
     except OSError as error:
         if error.errno not in NO_LOCKS:
-            os.close(file)
+            if file is not None:
+                os.close(file)
             raise
     return file, True
-
-
-def _describe(
-    config: ConfigDict, source: Database, weights: StartingWeights | None
-) -> dict[str, Any]:
-    """What `run.json` says."""
-    denoiser = distorting_of(config).denoiser().identity if source.photographs else None
-    return {
-        "format": FORMAT,
-        "config": config_files.to_plain(config),
-        "database": {
-            "name": source.name,
-            "score_name": source.score_name,
-            "higher_is_better": source.higher_is_better,
-            "label_note": source.label_note,
-        },
-        "init_from": weights.origin if weights and config.init_from else None,
-        "pretrained": weights.origin if weights and not config.init_from else None,
-        "denoiser": denoiser,
-    }
 
 
 def check_origin(weights: StartingWeights, workdir: Path) -> None:

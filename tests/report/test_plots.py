@@ -5,6 +5,7 @@ import pytest
 
 from glpi_jax.evaluation.logistic import fit_logistic
 from glpi_jax.report import curve_plots, plots
+from glpi_jax.report.plot_style import DARK, LIGHT
 from glpi_jax.report.plots import ScatterPanel
 from glpi_jax.results.metrics_file import MetricRow
 
@@ -34,7 +35,7 @@ def fit_to(predictions):
 
 def test_scatter_has_every_image_in_the_colour_of_its_distortion(figures, results):
     predictions = results["parts"]["test"]["predictions"]
-    plots.scatter(panel_of(predictions, score_name="DMOS"), plots.LIGHT)
+    plots.scatter(panel_of(predictions, score_name="DMOS"), LIGHT)
     (axes,) = figures[0].axes
     assert axes.get_title(loc="left") == "Test: SROCC 0.9"
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "DMOS")
@@ -54,9 +55,9 @@ def test_the_fitted_curve_runs_through_the_points(figures, draw):
     assert fit.form == "logistic4"
     panel = panel_of(predictions, fit)
     if draw == "one":
-        plots.scatter(panel, plots.LIGHT)
+        plots.scatter(panel, LIGHT)
     else:
-        plots.scatter_panels([panel], plots.LIGHT)
+        plots.scatter_panels([panel], LIGHT)
     axes = figures[0].axes[0]
     (curve,) = [line for line in axes.lines if line.get_label() == "fitted logistic function"]
     x, y = curve.get_xydata().T
@@ -69,7 +70,7 @@ def test_the_fitted_curve_runs_through_the_points(figures, draw):
 
 def test_a_line_in_the_curves_place_is_called_one(figures):
     few = curved(3)
-    plots.scatter(panel_of(few, fit_to(few)), plots.DARK)
+    plots.scatter(panel_of(few, fit_to(few)), DARK)
     assert "fitted line, as no logistic function fits" in [
         line.get_label() for line in figures[0].axes[0].lines
     ]
@@ -77,7 +78,7 @@ def test_a_line_in_the_curves_place_is_called_one(figures):
 
 def test_scores_on_another_scale_have_no_line_of_equality(figures):
     predictions = [{"mos": 50.0 + i, "predicted": 0.1 * i, "distortion": "jpeg"} for i in range(10)]
-    plots.scatter(panel_of(predictions), plots.LIGHT)
+    plots.scatter(panel_of(predictions), LIGHT)
     assert len(figures[0].axes[0].lines) == 0
 
 
@@ -86,7 +87,7 @@ def test_panels_of_several_runs(figures):
     panels = [
         ScatterPanel(f"run {i}", "facts", predictions[: 4 + i], None, "MOS") for i in range(4)
     ]
-    plots.scatter_panels(panels, plots.LIGHT)
+    plots.scatter_panels(panels, LIGHT)
     shown = [axes for axes in figures[0].axes if axes.get_visible()]
     assert [axes.get_title(loc="left") for axes in shown] == [f"run {i}\nfacts" for i in range(4)]
     assert [len(axes.collections[0].get_offsets()) for axes in shown] == [4, 5, 6, 7]
@@ -96,7 +97,7 @@ def test_panels_of_several_runs(figures):
 
 def test_a_title_that_is_too_wide_for_a_panel_keeps_its_end(figures):
     title = "/home/somebody/experiments/2026/koniq10k/round_01"
-    plots.scatter_panels([ScatterPanel(title, "facts", curved(3), None, "MOS")], plots.LIGHT)
+    plots.scatter_panels([ScatterPanel(title, "facts", curved(3), None, "MOS")], LIGHT)
     assert figures[0].axes[0].get_title(loc="left") == f"…{title[-37:]}\nfacts"
 
 
@@ -104,7 +105,7 @@ def test_the_25_distortions_look_different(figures):
     predictions = [
         {"mos": float(i), "predicted": 1.0, "distortion": f"type_{i}"} for i in range(25)
     ]
-    for theme in (plots.LIGHT, plots.DARK):
+    for theme in (LIGHT, DARK):
         plots.scatter(panel_of(predictions), theme)
         (axes,) = figures.pop().axes
         looks = {
@@ -120,7 +121,7 @@ def rows_of(name, values):
 
 def test_curves_mark_the_selected_step_and_tell_what_is_missing(figures):
     rows = rows_of("train/loss", {1: 1.0, 2: 0.5, 4: 0.25})
-    curve_plots.training_curves(rows, 2, plots.LIGHT)
+    curve_plots.training_curves(rows, 2, LIGHT)
     loss, rate, srocc = figures[0].axes
     np.testing.assert_array_equal(loss.lines[0].get_xydata(), [(1, 1), (2, 0.5), (4, 0.25)])
     assert list(loss.lines[1].get_xdata()) == [2, 2]
@@ -131,7 +132,7 @@ def test_curves_mark_the_selected_step_and_tell_what_is_missing(figures):
 def test_curves_of_every_selection_part(figures):
     rows = rows_of("test live/srocc", {5: 0.1, 10: 0.2}) + rows_of("test csiq/srocc", {10: -0.3})
     rows += rows_of("test csiq/plcc", {10: 0.9})
-    curve_plots.training_curves(rows, None, plots.LIGHT)
+    curve_plots.training_curves(rows, None, LIGHT)
     axes = figures[0].axes[2]
     assert axes.get_title(loc="left") == "SROCC of the selection parts"
     live, csiq = axes.lines
@@ -140,14 +141,14 @@ def test_curves_of_every_selection_part(figures):
     assert labels_of(axes.get_legend().get_texts()) == ["test live", "test csiq"]
     assert live.get_color() != csiq.get_color()
 
-    curve_plots.training_curves(rows_of("validation/srocc", {1: 0.5}), None, plots.LIGHT)
+    curve_plots.training_curves(rows_of("validation/srocc", {1: 0.5}), None, LIGHT)
     assert figures[1].axes[2].get_title(loc="left") == "validation SROCC"
 
 
 def test_compared_curves_have_a_line_for_every_round(figures):
     first = rows_of("train/loss", {1: 2.0}) + rows_of("validation/srocc", {1: 0.5, 2: 0.75})
     crossed = rows_of("test live/srocc", {5: 0.25, 10: 0.5}) + rows_of("test csiq/srocc", {10: 1.0})
-    curve_plots.compared_curves({"many": [first, first], "one": [crossed]}, plots.LIGHT)
+    curve_plots.compared_curves({"many": [first, first], "one": [crossed]}, LIGHT)
     loss, srocc = figures[0].axes
     assert [len(line.get_xdata()) for line in loss.lines] == [1, 1, 0]
     # Of several parts the mean, at the steps that all of them have.
@@ -158,14 +159,14 @@ def test_compared_curves_have_a_line_for_every_round(figures):
 
 
 def test_compared_curves_that_nobody_recorded(figures):
-    curve_plots.compared_curves({"a": [[]], "b": [[]]}, plots.DARK)
+    curve_plots.compared_curves({"a": [[]], "b": [[]]}, DARK)
     assert [labels_of(axes.texts) for axes in figures[0].axes] == [["not recorded"]] * 2
 
 
 def test_bars_are_sorted_and_undefined_is_text(figures):
     run = {"jpeg": 0.25, "darken": None, "white_noise": -0.5, "jitter": 0.75}
     images = {"jpeg": 5, "darken": 1, "white_noise": 9, "jitter": 5}
-    plots.distortion_bars({"run": run}, images, plots.DARK)
+    plots.distortion_bars({"run": run}, images, DARK)
     (axes,) = figures[0].axes
     assert [bar.get_width() for bar in axes.patches] == [-0.5, 0.25, 0.75]  # from the bottom
     assert labels_of(axes.get_yticklabels()) == [
@@ -177,7 +178,7 @@ def test_bars_are_sorted_and_undefined_is_text(figures):
 
 def test_bars_of_several_runs_stand_side_by_side(figures):
     runs = {"a": {"jpeg": 0.5, "jitter": 1.0}, "b": {"jpeg": 0.25}, "c": {"jpeg": None}}
-    plots.distortion_bars(runs, {"jpeg": 5, "jitter": 5}, plots.LIGHT)
+    plots.distortion_bars(runs, {"jpeg": 5, "jitter": 5}, LIGHT)
     (axes,) = figures[0].axes
     bars = {bar.get_width(): bar for bar in axes.patches}
     assert sorted(bars) == [0.25, 0.5, 1.0]
@@ -190,7 +191,7 @@ def test_bars_of_several_runs_stand_side_by_side(figures):
 
 def test_more_runs_than_colours_look_different(figures):
     runs = {f"run {i}": {"jpeg": 0.5} for i in range(20)}
-    plots.distortion_bars(runs, {"jpeg": 5}, plots.LIGHT)
+    plots.distortion_bars(runs, {"jpeg": 5}, LIGHT)
     looks = {(bar.get_facecolor(), bar.get_hatch()) for bar in figures[0].axes[0].patches}
     assert len(looks) == 20
 
@@ -201,17 +202,17 @@ def test_names_that_mean_something_to_matplotlib():
     predictions = [
         {"mos": float(i), "predicted": 1.0 * i, "distortion": n} for i, n in enumerate(names)
     ]
-    plots.scatter(panel_of(predictions), plots.LIGHT)
-    plots.scatter_panels([ScatterPanel(n, n, predictions, None, n) for n in names], plots.LIGHT)
+    plots.scatter(panel_of(predictions), LIGHT)
+    plots.scatter_panels([ScatterPanel(n, n, predictions, None, n) for n in names], LIGHT)
     plots.distortion_bars(
-        {n: dict.fromkeys(names, 0.5) for n in names}, dict.fromkeys(names, 1), plots.LIGHT
+        {n: dict.fromkeys(names, 0.5) for n in names}, dict.fromkeys(names, 1), LIGHT
     )
-    curve_plots.compared_curves({n: [rows_of("train/loss", {1: 1.0})] for n in names}, plots.LIGHT)
+    curve_plots.compared_curves({n: [rows_of("train/loss", {1: 1.0})] for n in names}, LIGHT)
 
 
 def test_legends_have_names_that_begin_with_an_underscore(figures):
-    plots.distortion_bars({"_a": {"x": 1.0}, "b": {"x": 1.0}}, {"x": 1}, plots.LIGHT)
-    curve_plots.compared_curves({"_a": [[]], "b": [[]]}, plots.LIGHT)
+    plots.distortion_bars({"_a": {"x": 1.0}, "b": {"x": 1.0}}, {"x": 1}, LIGHT)
+    curve_plots.compared_curves({"_a": [[]], "b": [[]]}, LIGHT)
     for figure in figures:
         assert labels_of(figure.legends[0].get_texts()) == [" _a", "b"]
 
@@ -223,7 +224,7 @@ def test_level_panels_show_the_means(figures):
         {"distortion": "jpeg", "level": 2, "mos": 2.0, "predicted": 2.0},
         {"distortion": None, "level": None, "mos": 0.0, "predicted": 0.0},
     ]
-    plots.level_means(predictions, "MOS", plots.LIGHT)
+    plots.level_means(predictions, "MOS", LIGHT)
     (axes,) = figures[0].axes
     labels, predicted = axes.lines
     np.testing.assert_array_equal(labels.get_xydata(), [(1, 5), (2, 3)])

@@ -20,14 +20,14 @@ RESNET_RULE = r"clfe/backbone/(conv1|bn1|layer[12]_\d+)/.*"
 
 
 @pytest.fixture
-def warnings_of(tmp_path, capsys):
+def warnings_of(capsys):
     """`warnings_of(vit, resnet)`: the lines that a start with these backbones prints."""
 
     def run(vit, resnet, init_from=""):
         config = load_config(f"{shipped_config('authentic')}:clive")
         config.model.pretrained.vit, config.model.pretrained.resnet = vit, resnet
         config.init_from = init_from
-        tell_frozen(config, PATHS, tmp_path)
+        tell_frozen(config, PATHS)
         return capsys.readouterr().err.splitlines()
 
     return run

@@ -165,13 +165,13 @@ def test_a_run_of_other_weights_does_not_begin_anew(files, config, tmp_path, mon
 
 
 def test_one_backbone_alone(files, state, initial, config):
-    vit = read_pretrained(config(vit=files["vit"]).model.pretrained, "glpi_demo", MODEL, 0)
+    vit = read_pretrained(config(vit=files["vit"]), MODEL)
     taken = assert_holds(vit.variables, state, (VIT,), initial)
     assert vit.origin["resnet"] is None
     assert vit.carried.arrays.keys() == set(carried_names(MODEL))
     assert {int(vit.carried.arrays[name]) for name in vit.carried.arrays if is_count(name)} == {0}
 
-    resnet = read_pretrained(config(resnet=files["resnet"]).model.pretrained, "glpi_demo", MODEL, 0)
+    resnet = read_pretrained(config(resnet=files["resnet"]), MODEL)
     assert assert_holds(resnet.variables, state, (RESNET,), initial) != taken
     assert resnet.origin["vit"] is None
     assert resnet.carried is None
@@ -207,8 +207,8 @@ def test_download_takes_the_published_file(hub, files, state, initial, config, m
         hub.repositories[f"of/{part}"] = {"model.safetensors": content}
         published = PublishedFile(f"of/{part}", COMMIT, hashlib.sha256(content).hexdigest())
         monkeypatch.setitem(PUBLISHED, part, {"glpi_demo": published})
-    pretrained = config(vit="download", resnet="download").model.pretrained
-    weights = read_pretrained(pretrained, "glpi_demo", MODEL, 0)
+    own = config(vit="download", resnet="download")
+    weights = read_pretrained(own, MODEL)
     assert_holds(weights.variables, state, (VIT, RESNET), initial)
     assert weights.origin["vit"] == {
         "path": f"https://huggingface.co/of/vit/resolve/{COMMIT}/model.safetensors",
