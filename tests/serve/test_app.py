@@ -45,6 +45,16 @@ def begin_upload(port, path="/api/score", declared=5000):
     return connection
 
 
+def begin_upload_that_is_read(port):
+    """A connection as that of `begin_upload`, whose body the server asks for."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+    head = "POST /api/score HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+    connection.sendall(f"{head}Expect: 100-continue\r\nContent-Length: 5000\r\n\r\n".encode())
+    assert connection.recv(4096).startswith(b"HTTP/1.1 100 ")
+    connection.sendall(b"abc")
+    return connection
+
+
 def wait_until(condition):
     end = time.monotonic() + 30
     while not condition():
@@ -332,8 +342,7 @@ def serve(shared_compilations, demo_weights):
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_is_the_normal_end_even_while_an_upload_stalls(serve, times):
     process, port = serve()
-    with begin_upload(port) as connection:
-        time.sleep(0.3)
+    with begin_upload_that_is_read(port) as connection:
         for _ in range(times):
             process.send_signal(signal.SIGINT)
             time.sleep(0.3)
