@@ -17,7 +17,7 @@ import numpy as np
 from glpi_jax.core.errors import GlpiError
 from glpi_jax.data.crops import Crops
 from glpi_jax.data.images import ImageError, decode_image
-from glpi_jax.data.on_the_fly import Distorting, ImageMaker
+from glpi_jax.data.on_the_fly import Distorting
 from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.data.sources import Database
 
@@ -44,35 +44,36 @@ class ImageLoader:
         """Take the arguments as `glpi_jax.data.pipeline.training_dataset` describes them."""
         if cache_bytes < 0:
             raise GlpiError(f"cache_bytes {cache_bytes}: must be 0 (no cache) or more")
-        self._make: ImageMaker | None = None
-        if database.photographs is not None:
-            if distorting is None:
-                raise GlpiError(f"{database.name}: nothing says how its photographs are distorted")
-            self._make = ImageMaker(database.photographs, distorting)
+        if database.photographs is not None and distorting is None:
+            raise GlpiError(f"{database.name}: nothing says how its photographs are distorted")
         self._database = database
         self._preprocessing = preprocessing
-        self._arguments = preprocessing, cache_bytes, distorting
+        self._cache_bytes = cache_bytes
+        self._distorting = distorting
         self._lock = threading.Lock()
         self._free_bytes = cache_bytes
         self._cache: dict[int, np.ndarray] = {}
         self._last: tuple[int, np.ndarray] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        preprocessing, cache_bytes, distorting = self._arguments
         make = functools.partial(
-            ImageLoader, preprocessing=preprocessing, cache_bytes=cache_bytes, distorting=distorting
+            ImageLoader,
+            preprocessing=self._preprocessing,
+            cache_bytes=self._cache_bytes,
+            distorting=self._distorting,
         )
         return make, (self._database,)
 
     def __call__(self, row: int, epoch: int = 0) -> np.ndarray:
         """The (height, width, 3) uint8 image of a row; the epoch may change its distortion."""
         photographs = self._database.photographs
-        if photographs is None or self._make is None:
+        if photographs is None or self._distorting is None:
             return self._kept(row, row, resize=True)
         variant = photographs.variant(row)
         photograph = self._kept(variant.photograph, row, resize=False)
+        name = photographs.file_name(variant.photograph)
         try:
-            image = self._make(photograph, variant, epoch)
+            image = self._distorting.distort(photograph, name, variant, epoch)
         except GlpiError as error:
             raise ImageError(f"{self._database.path(row)}: {error}") from error
         return self._preprocessing.resized(image, str(self._database.path(row)))
@@ -94,7 +95,7 @@ class ImageLoader:
             if file not in self._cache and image.nbytes <= self._free_bytes:
                 self._cache[file] = image
                 self._free_bytes -= image.nbytes
-            if self._make is not None:  # rows of one photograph follow each other in evaluation
+            if not resize:  # rows of one photograph follow each other in evaluation
                 self._last = (file, image)
         return image
 

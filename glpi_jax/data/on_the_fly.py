@@ -4,15 +4,15 @@ Free of JAX and Grain, so that processes which only distort start quickly; DnCNN
 """
 
 import multiprocessing
-import threading
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from glpi_jax.core.errors import GlpiError
-from glpi_jax.data.sources.photographs import Photographs, Variant
+from glpi_jax.data.sources.photographs import Variant
 from glpi_jax.distortions import TOTAL_VARIATION, Denoiser, Distorter, seed_for
 
 
@@ -50,46 +50,25 @@ class Distorting:
 
         return load_dncnn(self.dncnn)
 
-
-class ImageMaker:
-    """Makes rows' images from their photographs; threads may share it, processes pickle it.
-
-    Weights of a denoiser do not travel: each process reads them when it needs them.
-    """
-
-    def __init__(self, photographs: Photographs, distorting: Distorting) -> None:
-        """Nothing is read yet."""
-        self._photographs = photographs
-        self._distorting = distorting
-        self._lock = threading.Lock()
-        self._denoiser: Denoiser | None = None
+    # Read once for all images, in each process anew: the weights do not travel.
+    _denoiser = cached_property(denoiser)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ImageMaker, (self._photographs, self._distorting)
+        return Distorting, (self.seed, self.redraw, self.dncnn)
 
-    def __call__(self, image: np.ndarray, variant: Variant, epoch: int) -> np.ndarray:
-        """Distort a photograph.
+    def distort(
+        self, photograph: np.ndarray, name: str, variant: Variant, epoch: int
+    ) -> np.ndarray:
+        """Make a row's image, (height, width, 3) uint8, from its photograph of that file name.
 
-        The draws follow from the photograph's file name, type, level, seed and epoch alone.
-
-        Args:
-            image: the photograph, (height, width, 3) uint8.
-            variant: of the row.
-            epoch: counted from 0.
-
-        Returns:
-            (height, width, 3) uint8.
+        The draws follow from the name, type, level, seed and epoch (counted from 0) alone.
 
         Raises:
             GlpiError: the photograph is too small for the type, or bad weights of a denoiser.
         """
-        with self._lock:
-            if self._denoiser is None:
-                self._denoiser = self._distorting.denoiser()
-        photograph, kind, level = variant
-        name, seed = self._photographs.file_name(photograph), self._distorting.seed_of(epoch)
-        rng = seed_for(name, kind, level, seed)
-        return Distorter(image, self._denoiser).distort(kind, level, rng)
+        _, kind, level = variant
+        rng = seed_for(name, kind, level, self.seed_of(epoch))
+        return Distorter(photograph, self._denoiser).distort(kind, level, rng)
 
 
 def distorting_of(config: ConfigDict) -> Distorting:

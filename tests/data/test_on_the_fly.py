@@ -23,7 +23,7 @@ from glpi_jax.data import loader
 from glpi_jax.data.crops import Crops
 from glpi_jax.data.images import ImageError
 from glpi_jax.data.loader import ImageLoader, evaluation_crops
-from glpi_jax.data.on_the_fly import Distorting, ImageMaker
+from glpi_jax.data.on_the_fly import Distorting
 from glpi_jax.data.pipeline import to_iterator, training_dataset
 from glpi_jax.data.preprocessing import Preprocessing
 from glpi_jax.data.sources import Database, load_database
@@ -209,14 +209,13 @@ def test_evaluation_is_that_of_the_rendered_set_and_decodes_a_photograph_once(
 
 def test_distorting_needs_neither_jax_nor_grain(database: Database) -> None:
     assert database.photographs is not None
-    maker = ImageMaker(database.photographs, FIXED)
     image = np.zeros((40, 36, 3), np.uint8)
     image[10:20] = 200
-    maker(image, database.photographs.variant(70), 0)
+    FIXED.distort(image, "photo3.png", database.photographs.variant(70), 0)
     code = (
         "import pickle, sys, numpy as np\n"
-        "maker, image, variant = pickle.loads(sys.stdin.buffer.read())\n"
-        "made = maker(image, variant, 0)\n"
+        "distorting, image, variant = pickle.loads(sys.stdin.buffer.read())\n"
+        "made = distorting.distort(image, 'photo3.png', variant, 0)\n"
         "assert not {'jax', 'grain', 'flax'} & set(sys.modules), sorted(sys.modules)\n"
         "sys.stdout.buffer.write(made.tobytes())\n"
     )
@@ -224,7 +223,7 @@ def test_distorting_needs_neither_jax_nor_grain(database: Database) -> None:
     assert variant.distortion == 15
     done = subprocess.run(
         [sys.executable, "-c", code],
-        input=pickle.dumps((maker, image, variant)),
+        input=pickle.dumps((FIXED, image, variant)),
         capture_output=True,
         check=True,
         env={"PYTHONPATH": str(Path(__file__).parents[2])},
@@ -254,9 +253,9 @@ def test_denoiser_of_the_config(
     monkeypatch.setattr(multiprocessing, "parent_process", multiprocessing.current_process)
     monkeypatch.setattr(jax.config, "update", updates.__setitem__)
     assert database.photographs is not None
-    maker = ImageMaker(database.photographs, distorting)
     image = rng.integers(0, 256, (48, 50, 3), dtype=np.uint8)
-    made = maker(image, database.photographs.variant(72), 0)
+    made = distorting.distort(image, "photo3.png", database.photographs.variant(72), 0)
+    assert len(pickle.dumps(distorting)) < 1000  # each process reads the weights
     assert updates["jax_platforms"] == "cpu"
     draws = seed_for("photo3.png", 15, 3, SEED)
     expected = distort(image, 15, 3, rng=draws, denoiser=load_dncnn(path))
