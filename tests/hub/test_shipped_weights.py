@@ -20,8 +20,8 @@ from glpi_jax.hub.sources import read_model
 WEIGHTS = Path(glpi_jax.__file__).parent / "hub/shipped"
 PHOTOGRAPHS = sorted((Path(__file__).parents[1] / "photographs").glob("*.jpg"))
 UNSEEN_SCENES = ("admiral", "coins", "motorcycle")
-# Of a scale of 100; the first level of JPEG 2000 is hardly seen.
-TOLERANCES = {"gaussian_blur": 1.0, "white_noise": 1.0, "jpeg": 1.0, "jpeg2000": 1.1}
+LADDERS = ("gaussian_blur", "white_noise", "jpeg", "jpeg2000")
+LARGEST_RISE = 1.0  # of a scale of 100: the mildest levels are hardly seen
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def scored(score, tmp_path_factory):
     for photograph in PHOTOGRAPHS:
         pixels = read_image(photograph, apply_orientation=True)
         distorter = Distorter(pixels)
-        for kind in TOLERANCES:
+        for kind in LADDERS:
             seeds = [seed_for(photograph.stem, 0, level, 0) for level in range(1, 6)]
             levels = distorter.distort_levels(kind, seeds)
             paths = [folder / f"{photograph.stem}_{kind}_{level}.png" for level in range(1, 6)]
@@ -77,12 +77,12 @@ def scores_of(scored, photograph, kind):
     return np.array([result["score"] for result in scored[0][photograph.name, kind]])
 
 
-@pytest.mark.parametrize("kind", TOLERANCES)
+@pytest.mark.parametrize("kind", LADDERS)
 def test_ladders_fall(scored, kind):
     assert len(PHOTOGRAPHS) == 5
     for photograph in PHOTOGRAPHS:
         scores = scores_of(scored, photograph, kind)
-        assert (np.diff(scores) < TOLERANCES[kind]).all(), (photograph.name, scores)
+        assert (np.diff(scores) < LARGEST_RISE).all(), (photograph.name, scores)
         assert (np.diff(scores[3:]) < 0).all(), (photograph.name, scores)
         assert scores[5] < scores[0] - 10, (photograph.name, scores)
 
