@@ -72,12 +72,13 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch raises the latter when the disk is full
-        cause = getattr(error, "strerror", None) or " ".join(str(error).split()[:20])
-        raise GlpiError(f"{path}: cannot be written ({cause})") from error
-    finally:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
+        if not isinstance(error, OSError | RuntimeError):  # torch: the latter when a disk is full
+            raise
+        cause = getattr(error, "strerror", None) or " ".join(str(error).split()[:20])
+        raise GlpiError(f"{path}: cannot be written ({cause})") from error
 
 
 @contextmanager

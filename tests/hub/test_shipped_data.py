@@ -85,7 +85,8 @@ def test_held_out_photographs_and_scenes_do_not_train(rows):
 
 def test_labels_are_on_one_scale(rows, script):
     scores = {row["image"]: float(row["score"]) for row in rows}
-    assert scores["images/scene_coins_01_5.png"] == pytest.approx(25 * (1.3027 - 1), abs=1e-3)
+    assert scores["images/scene_coins_01_5.png"] == pytest.approx(78 * (1.3027 - 1) / 3.8, abs=1e-3)
+    assert scores["images/scene_coins.png"] == 78
     assert scores["images/scene_coins.png"] == max(
         score for name, score in scores.items() if "scene" in name
     )
@@ -107,3 +108,14 @@ def test_shrink_keeps_small_images_and_the_aspect(script):
     image = np.zeros((60, 90, 3), np.uint8)
     assert script.shrink(image, 80) is image
     assert script.shrink(image, 30).shape == (30, 45, 3)
+
+
+def test_copies_with_faint_grain_are_labelled_like_clean_ones(rows):
+    copies = {
+        row["image"]: float(row["score"])
+        for row in rows
+        if "scene_coffee_grain_352" in row["image"]
+    }
+    assert len(copies) == 1 + 3 * 3  # untouched, and the mild levels of blur, JPEG 2000 and JPEG
+    assert copies["images/scene_coffee_grain_352.png"] == 78
+    assert copies["images/scene_coffee_grain_352_10_1.png"] < 70
