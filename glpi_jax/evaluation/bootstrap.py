@@ -57,7 +57,7 @@ def bootstrap_intervals(
         groups: the reference of each image, n values; None resamples images.
 
     Returns:
-        `{"srocc": interval, "plcc": …, "krcc": …, "rmse": …}`. The estimates equal
+        the intervals by the names srocc, plcc, krcc and rmse. The estimates equal
         `quality_metrics`. The ends are None where no resample defines the criterion (as when all
         predictions are equal), or with fewer than two images or references to draw from.
 

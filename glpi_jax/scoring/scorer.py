@@ -28,8 +28,14 @@ class Scorer:
     """A trained model on all devices, ready to score images.
 
     Attributes:
-        score_name, higher_is_better, score_range, label_note, scale, meaning, preprocessing,
-            preprocessing_assumed: see `TrainedModel`.
+        score_name: "MOS" or "DMOS", the kind of label the model predicts; "score" if unknown.
+        higher_is_better: whether a higher score means a better image, None if unknown.
+        score_range: lowest and highest label of the scale that it was trained on, if known.
+        label_note: what the labels are, in plain words.
+        scale: name, range and direction of the scores in a few words.
+        preprocessing: of an image before crops are cut, as in the model's training.
+        preprocessing_assumed: whether the model does not say how its training did that.
+        meaning: all of these in a line.
         crops: which crops of an image are averaged.
         crop: side of a crop in pixels.
     """
