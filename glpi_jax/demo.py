@@ -36,7 +36,7 @@ def render(config: ConfigDict) -> Path:
 def run_demo(config: ConfigDict, workdir: Path) -> None:
     """Render the data, train, evaluate on unseen scenes, write the report, score a few pictures.
 
-    Every stage goes on where an earlier call stopped; finished ones take no time.
+    Every stage resumes where an earlier call stopped; finished ones take no time.
     """
     begin = time.monotonic()
     _stage("1/4  render the database from photographs that ship with Python packages")

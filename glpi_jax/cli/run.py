@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     """Add the commands to the parser."""
-    help_text = "Train a config in a workdir, or go on where that stopped; evaluate it."
+    help_text = "Train a config in a workdir, or resume where that stopped; evaluate it."
     train = add_command(commands, "train", help_text, _train, resumes=True)
     help_text = "Score a trained workdir's test parts and write the report."
     evaluate = add_command(commands, "evaluate", help_text, _evaluate)

@@ -1,4 +1,4 @@
-"""Vectors of many photographs on disk, in shards, so that a killed computation goes on.
+"""Vectors of many photographs on disk, in shards, so that a killed computation can resume.
 
 A folder holds `manifest.json`, which says what the vectors were made with, and a file of numbers
 for each thousand photographs, written in one step when it is complete.
@@ -51,8 +51,8 @@ class FeatureStore:
     ) -> None:
         """Begin a folder, made if missing, or go on with one.
 
-        Photographs are told apart by their names and sizes in bytes; `settings`, fit for JSON, are
-        what else the vectors depend on, and are recorded.
+        The name and the size in bytes identify a photograph. `settings`, fit for JSON, are
+        recorded: the vectors depend on them too.
 
         Raises:
             GlpiError: the folder holds something else, or vectors of other settings or photographs.

@@ -68,7 +68,7 @@ class MemoryBudget:
 
 @dataclass(frozen=True)
 class Reader:
-    """Turns sources into crops, in order, a few images ahead of whoever asks for them.
+    """Turns sources into crops, in order, and reads a few images ahead of the caller.
 
     Attributes:
         crops: which crops are cut from every image.

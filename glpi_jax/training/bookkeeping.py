@@ -93,7 +93,7 @@ class Bookkeeping(ExitStack):
         create: Callable[[], TrainState],
         target: Callable[[], TrainState],
     ) -> TrainState:
-        """Return the state to go on from: of the newest whole checkpoint, or a new one.
+        """Return the state to resume from: of the newest whole checkpoint, or a new one.
 
         Args:
             batches: the run's, put to the state's step.

@@ -73,10 +73,10 @@ class Store:
         return None if cause is None else self._unreadable(step, cause)
 
     def remove_after(self, step: int) -> None:
-        """Remove later checkpoints, damaged or of steps to be taken again: training goes on."""
+        """Remove later checkpoints: damaged ones, and those of steps that are taken again."""
         if is_first():
             files.remove_after(self.folder, step)
-        wait_for_all(f"{self.folder} goes on from {step}")
+        wait_for_all(f"{self.folder} resumes from {step}")
 
     def write(self, step: int, arrays: Any, facts: dict[str, Any]) -> None:
         """Begin to save and return; a save under way is waited for first.
@@ -145,7 +145,7 @@ class Store:
         raise GlpiError(
             f"{self.folder / str(step)}: the checkpoint cannot be saved ({_cause(error)}); free"
             " space on that disk, or mend what is named here, and give the same command again:"
-            f" it goes on from {f'step {newest[0]}' if newest else 'the start'}"
+            f" it resumes from {f'step {newest[0]}' if newest else 'the start'}"
         ) from error
 
     def read(self, step: int, target: Any) -> tuple[Any, dict[str, Any]]:

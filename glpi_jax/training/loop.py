@@ -237,7 +237,7 @@ def fit_rounds(rounds: Sequence[RunSetup], *, model: GLPI, mesh: Mesh) -> None:
     They are one program, in which each group of devices, along the mesh's axis `round`, has rounds
     of its own. Rounds do not talk to each other while they train; a validation takes a round's
     weights to all devices. Folders, checkpoints and results are those of rounds trained one by one,
-    so that either way goes on where the other stopped.
+    so that either way resumes where the other stopped.
 
     Args:
         rounds: as many as the mesh's groups, or a multiple; a group takes its own in turn. Their

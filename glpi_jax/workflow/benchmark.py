@@ -24,7 +24,7 @@ FORMAT = 1
 
 
 def run_benchmark(config: ConfigDict, workdir: Path, *, rounds: int) -> dict[str, Any]:
-    """Train and evaluate every round, or go on where an earlier call stopped.
+    """Train and evaluate every round, or resume where an earlier call stopped.
 
     Round r = 1 … rounds is the run of the config with `split.round` r and `seed` config.seed + r −
     1, so that round 1 is what `glpi train` gives. With a "published" or "file" split, or in a

@@ -79,7 +79,7 @@ Scored = dict[str, list[Prediction]]  # by the selected weights, in this process
 
 
 def train_run(config: ConfigDict, workdir: Path, *, profile: Path | None = None) -> bool:
-    """Train a config in a workdir, or go on where an earlier call stopped, then evaluate.
+    """Train a config in a workdir, or resume where an earlier call stopped, then evaluate.
 
     Args:
         config: the whole tree.
@@ -111,7 +111,7 @@ def train_run(config: ConfigDict, workdir: Path, *, profile: Path | None = None)
 def train_rounds(configs: Sequence[ConfigDict], workdirs: Sequence[Path]) -> None:
     """Train several runs side by side, on groups of devices, then evaluate each.
 
-    Each ends as `train_run` would have it, and goes on from what that has left. The configs differ
+    Each ends as `train_run` would have it, and resumes from what that has left. The configs differ
     in seed and split alone.
 
     Raises:

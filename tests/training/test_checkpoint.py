@@ -337,7 +337,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path, target, monkeyp
         save_two()
     assert re.fullmatch(
         r".*/checkpoints/5: the checkpoint cannot be saved \(No space left on device\);"
-        r" free space on that disk, .*give the same command again: it goes on from step 3",
+        r" free space on that disk, .*give the same command again: it resumes from step 3",
         str(caught.value),
     )
     checkpoints.close()  # told once
@@ -357,7 +357,7 @@ def test_files_that_may_not_grow_fail_in_orbax_itself(tmp_path):
     assert re.search(
         r"checkpoints/5: the checkpoint cannot be saved \(File too large\);", done.stdout
     )
-    assert "it goes on from step 2" in done.stdout
+    assert "it resumes from step 2" in done.stdout
     # Now and then Python reports the same failure once more: of a write that is still on its way
     # when another has failed, after the event loop has ended or as a result that nobody asked for.
     trace = r"Traceback \(most recent call last\):\n(  .*\n)+"

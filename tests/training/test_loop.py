@@ -277,7 +277,7 @@ def test_a_full_disk_ends_the_run_at_the_next_save(fit_with, tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint_files, "seal", full)
-        with pytest.raises(GlpiError, match=r"checkpoints/6: .*it goes on from step 4"):
+        with pytest.raises(GlpiError, match=r"checkpoints/6: .*it resumes from step 4"):
             fit_with()
     assert latest_step(tmp_path) == 4
     assert fit_with()[1] == [5, 6, 7, 8]

@@ -21,7 +21,7 @@ _KONIQ_PARTS: dict[str, PartName] = {
 }
 
 
-# Of AGIQA-3K: kind → columns' ending, what it is a score of, and the published range.
+# AGIQA-3K: kind → end of the columns' names, what the score is of, the published range.
 _AGIQA_SCORES = {
     "agiqa3k": ("quality", "quality", (0.0, 4.49)),
     "agiqa3k_alignment": ("align", "alignment", (0.02, 4.29)),
