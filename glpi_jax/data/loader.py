@@ -146,6 +146,8 @@ def evaluation_crops(
                 ahead.extend(executor.submit(crops_of, next_row) for next_row in islice(waiting, 1))
                 yield row, ahead.popleft().result()
         finally:
-            executor.shutdown(cancel_futures=True)
+            # Not waiting: the garbage collector may come here in a thread that is about to start,
+            # where joining another never returns.
+            executor.shutdown(wait=False, cancel_futures=True)
 
     return crops_in_order()

@@ -90,7 +90,9 @@ def read_photographs(
         while ahead:
             yield ahead.popleft().result()
     finally:
-        executor.shutdown(cancel_futures=True)
+        # Not waiting: the garbage collector may come here in a thread that is about to start,
+        # where joining another never returns.
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
 class FeatureExtractor:

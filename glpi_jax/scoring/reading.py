@@ -113,7 +113,9 @@ class Reader:
                 yield waiting.popleft().result()
         finally:
             stop.set()  # a slow server would hold up whoever interrupts
-            executor.shutdown(cancel_futures=True)
+            # Not waiting: the garbage collector may come here in a thread that is about to start,
+            # where joining another never returns.
+            executor.shutdown(wait=False, cancel_futures=True)
 
     def _reading(
         self, source: Source, name: str, budget: MemoryBudget, stop: threading.Event
