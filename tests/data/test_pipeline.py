@@ -464,7 +464,7 @@ def test_evaluation_decodes_only_a_few_images_ahead(
             future.set_result(function(row))
             return future
 
-        def shutdown(self, *, cancel_futures: bool) -> None: ...
+        def shutdown(self, *, wait: bool, cancel_futures: bool) -> None: ...
 
     monkeypatch.setattr(loader, "ThreadPoolExecutor", Immediate)
     crops = evaluate(small_database, tuple(range(12)), threads=1)

@@ -187,11 +187,19 @@ def test_an_image_in_memory_may_change_when_the_next_is_asked_for(scorer, make_p
 
 
 def test_threads_end_with_the_generator(scorer, save):
+    before = set(threading.enumerate())
     results = scorer.score_iter(itertools.repeat(save("a.png", 70, 70)))
     next(results)
-    assert any(thread.name.startswith("glpi-read") for thread in threading.enumerate())
+    readers = {
+        thread
+        for thread in set(threading.enumerate()) - before
+        if thread.name.startswith("glpi-read")
+    }
+    assert readers
     results.close()
-    assert not any(thread.name.startswith("glpi-read") for thread in threading.enumerate())
+    for thread in readers:
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def test_an_error_of_the_generator_is_the_callers(scorer, make_pixels):
